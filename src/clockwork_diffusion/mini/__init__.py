@@ -1,0 +1,1 @@
+"""The mini world: generated scenes, and the small models trained on them."""

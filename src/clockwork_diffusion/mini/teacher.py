@@ -1,0 +1,183 @@
+"""Train the mini teacher: text encoder and UNet of a Stable Diffusion in small.
+
+The UNet has SD v1.5's topology (four levels, two layers per block, the same block
+types, channel ratio 1:2:4:4) and its noise schedule and ε-prediction. Unlike SD's, the
+text encoder is trained with it: there is no pre-trained one for this vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    DPMSolverMultistepScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from torch import nn
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+
+from clockwork_diffusion.mini import autoencoder, scenes
+from clockwork_diffusion.mini.data import scene_captions, scene_images
+from clockwork_diffusion.mini.language import build_tokenizer
+from clockwork_diffusion.training import Optimisation, Trained, fit, generator_for
+
+
+@dataclass(frozen=True)
+class TeacherSpec:
+    """Data, sizes and recipe of the mini teacher.
+
+    Attributes:
+        images: Number of training scenes.
+        channels: Channels of the UNet's four levels; SD's ratio is 1:2:4:4.
+        heads: Attention heads at every level.
+        text_width: Width of the text encoder, and of cross attention.
+        text_layers: Layers of the text encoder.
+        empty_captions: Share of samples trained with the empty prompt, for guidance.
+        snr_gamma: Cap on the signal-to-noise ratio as a loss weight (min-SNR-γ).
+        optimisation: The recipe.
+    """
+
+    images: int
+    channels: tuple[int, int, int, int]
+    heads: int
+    text_width: int
+    text_layers: int
+    empty_captions: float
+    snr_gamma: float
+    optimisation: Optimisation
+
+
+class Teacher(nn.Module):
+    """Text encoder and UNet, trained as one module."""
+
+    def __init__(self, text_encoder: CLIPTextModel, unet: UNet2DConditionModel) -> None:
+        """Hold both parts."""
+        super().__init__()
+        self.text_encoder = text_encoder
+        self.unet = unet
+
+    def forward(
+        self, latents: torch.Tensor, timesteps: torch.Tensor, tokens: torch.Tensor
+    ) -> torch.Tensor:
+        """Predict the noise in ``(N, 4, h, w)`` latents for ``(N, L)`` tokens."""
+        text = self.text_encoder(tokens).last_hidden_state
+        noise: torch.Tensor = self.unet(latents, timesteps, text).sample
+        return noise
+
+
+def build_tokenizer_of_world() -> CLIPTokenizer:
+    """Return the tokenizer of the caption grammar."""
+    two = [
+        scenes.caption(scenes.sample_scene(seed, two_objects=1.0), seed)
+        for seed in scenes.split_seeds("train", 1000)
+    ]
+    return build_tokenizer(scene_captions("train", 4000) + two)
+
+
+def build(spec: TeacherSpec, tokenizer: CLIPTokenizer) -> Teacher:
+    """Return an untrained teacher."""
+    torch.manual_seed(spec.optimisation.seed)
+    text_encoder = CLIPTextModel(
+        CLIPTextConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=spec.text_width,
+            intermediate_size=4 * spec.text_width,
+            projection_dim=spec.text_width,
+            num_hidden_layers=spec.text_layers,
+            num_attention_heads=4,
+            max_position_embeddings=tokenizer.model_max_length,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+    unet = UNet2DConditionModel(
+        sample_size=16,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=spec.channels,
+        layers_per_block=2,
+        cross_attention_dim=spec.text_width,
+        # diffusers reads this as the number of heads, in SD v1.5 as well.
+        attention_head_dim=spec.heads,
+        norm_num_groups=8,
+    )
+    return Teacher(text_encoder, unet)
+
+
+def build_scheduler() -> DPMSolverMultistepScheduler:
+    """Return SD's noise schedule in the sampler that the papers use."""
+    return DPMSolverMultistepScheduler(
+        num_train_timesteps=1000,
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        prediction_type="epsilon",
+        steps_offset=1,
+    )
+
+
+def tokenize(tokenizer: CLIPTokenizer, prompts: list[str]) -> torch.Tensor:
+    """Return padded token ids, ``(N, max_length)``."""
+    ids: torch.Tensor = tokenizer(
+        prompts,
+        padding="max_length",
+        max_length=tokenizer.model_max_length,
+        truncation=True,
+        return_tensors="pt",
+    ).input_ids
+    return ids
+
+
+def train(
+    spec: TeacherSpec, vae: AutoencoderKL, state: Path, device: torch.device
+) -> tuple[Trained, CLIPTokenizer]:
+    """Train on the latents of scenes and their captions."""
+    tokenizer = build_tokenizer_of_world()
+    tokens = tokenize(tokenizer, scene_captions("train", spec.images))
+    empty = tokenize(tokenizer, [""])
+    vae = vae.to(device, memory_format=torch.channels_last)
+    latents = autoencoder.encode(vae, scene_images("train", spec.images))
+    alphas = build_scheduler().alphas_cumprod
+    snr = alphas / (1 - alphas)
+    weights = torch.minimum(snr, torch.tensor(spec.snr_gamma)) / snr
+    model = build(spec, tokenizer).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    batch_size = spec.optimisation.batch_size
+
+    def loss_of_step(step: int) -> torch.Tensor:
+        generator = generator_for(spec.optimisation.seed, step)
+        chosen = torch.randint(spec.images, (batch_size,), generator=generator)
+        clean = latents[chosen]
+        noise = torch.randn(clean.shape, generator=generator)
+        timesteps = torch.randint(1000, (batch_size,), generator=generator)
+        dropped = torch.rand(batch_size, 1, generator=generator) < spec.empty_captions
+        prompt = torch.where(dropped, empty, tokens[chosen])
+        alpha = alphas[timesteps].view(-1, 1, 1, 1)
+        noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
+        predicted = model(noisy.to(device), timesteps.to(device), prompt.to(device))
+        errors = (predicted - noise.to(device)).square().mean(dim=(1, 2, 3))
+        return (errors * weights[timesteps].to(device)).mean()
+
+    trained = fit(model, loss_of_step, spec.optimisation, state, name="teacher")
+    return trained, tokenizer
+
+
+def to_pipeline(
+    teacher: nn.Module, tokenizer: CLIPTokenizer, vae: AutoencoderKL
+) -> StableDiffusionPipeline:
+    """Assemble the Stable Diffusion pipeline that is saved and shipped."""
+    assert isinstance(teacher, Teacher)
+    return StableDiffusionPipeline(
+        vae=vae,
+        text_encoder=teacher.text_encoder,
+        tokenizer=tokenizer,
+        unet=teacher.unet,
+        scheduler=build_scheduler(),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )

@@ -1,0 +1,1 @@
+"""The workflow's steps: one module per rule, with the command line and the I/O."""

@@ -1,0 +1,67 @@
+"""Run a step from the command line, and report bad input in one line."""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from pathlib import Path
+
+log = logging.getLogger(__name__)
+
+
+def new_parser(description: str | None) -> ArgumentParser:
+    """Return a parser with the options that every step has."""
+    parser = ArgumentParser(description=description)
+    parser.add_argument("--log", type=Path, help="file for the log")
+    parser.add_argument(
+        "--threads", type=int, default=0, help="CPU threads of torch; 0: its default"
+    )
+    return parser
+
+
+def run(parser: ArgumentParser, main: Callable[[Namespace], None]) -> None:
+    """Parse the command line and run a step.
+
+    Bad input (`ValueError`) and failures of the system (`OSError`) end in one line on
+    stderr and exit code 1; anything else is a defect, and shows its traceback.
+    """
+    arguments = parser.parse_args()
+    _set_up_logging(arguments.log)
+    # For torch and for every library below it, before any is imported.
+    if arguments.threads:
+        os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+    # Every weight is a local file; a typo must not become a request to a hub.
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    try:
+        main(arguments)
+    except (ValueError, OSError) as error:
+        message = " ".join(str(error).split())
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            message = f"no space left on the disk: {message}"
+        log.debug("traceback", exc_info=True)
+        print(f"error: {message}", file=sys.stderr)
+        log.debug("error: %s", message)
+        raise SystemExit(1) from None
+    except Exception:
+        log.debug("traceback", exc_info=True)
+        raise
+
+
+def _set_up_logging(path: Path | None) -> None:
+    handlers: list[logging.Handler] = []
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handlers.append(logging.FileHandler(path, mode="w", encoding="utf-8"))
+        handlers[0].setLevel(logging.DEBUG)
+    else:
+        handlers.append(logging.StreamHandler())
+    logging.basicConfig(
+        level=logging.INFO,
+        format="%(asctime)s %(name)s %(message)s",
+        handlers=handlers,
+    )
+    logging.getLogger("clockwork_diffusion").setLevel(logging.DEBUG)

@@ -1,0 +1,218 @@
+"""Train any module so that a killed run continues as if nothing had happened.
+
+Every batch is a function of the step number alone, so the state on disk is the
+modules, the optimiser and the step: no random state, no loader position. A run that is
+killed and started again ends with the same weights as one that was left alone.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from clockwork_diffusion import storage
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """How to optimise.
+
+    Attributes:
+        steps: Number of optimiser steps.
+        batch_size: Samples per step.
+        lr: Peak learning rate.
+        warmup: Steps of linear warm-up.
+        schedule: ``constant`` or ``cosine`` (to zero at the last step).
+        optimizer: ``adam`` or ``adamw``.
+        weight_decay: Decoupled weight decay; AdamW only.
+        ema: Decay of the exponential moving average of the weights; 0 turns it off.
+        clip_norm: Largest gradient norm; 0 turns clipping off.
+        seed: Seed of the initial weights and of every batch.
+    """
+
+    steps: int
+    batch_size: int
+    lr: float
+    warmup: int = 0
+    schedule: str = "constant"
+    optimizer: str = "adam"
+    weight_decay: float = 0.0
+    ema: float = 0.0
+    clip_norm: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Reject values that make no training."""
+        for name in ("steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)} is less than 1")
+        if self.schedule not in ("constant", "cosine"):
+            raise ValueError(f"schedule {self.schedule!r} is not constant or cosine")
+        if self.optimizer not in ("adam", "adamw"):
+            raise ValueError(f"optimizer {self.optimizer!r} is not adam or adamw")
+
+    def lr_at(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0."""
+        scale = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        if self.schedule == "cosine":
+            scale *= 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        return self.lr * scale
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training leaves: averaged weights, the loss curve, and seconds spent."""
+
+    module: nn.Module
+    history: list[tuple[int, float]]
+    seconds: float
+
+
+def generator_for(*key: int) -> torch.Generator:
+    """Return a CPU generator for a key such as ``(seed, step)``."""
+    seed = 0
+    for part in key:
+        seed = (seed * 1_000_003 + part + 1) % (2**63 - 1)
+    return torch.Generator().manual_seed(seed)
+
+
+def fit(
+    module: nn.Module,
+    loss_of_step: Callable[[int], torch.Tensor],
+    optimisation: Optimisation,
+    state_path: Path,
+    *,
+    name: str,
+    save_seconds: float = 60.0,
+) -> Trained:
+    """Minimise ``loss_of_step`` over the parameters of ``module``.
+
+    Args:
+        module: What is trained, in place, on the device where it lies.
+        loss_of_step: Scalar loss of a step; it must depend on the step number alone.
+        optimisation: The recipe.
+        state_path: Where the resumable state lies; kept until the caller removes it.
+        name: What the progress bar calls the run.
+        save_seconds: Time between two saves of the state.
+
+    Returns:
+        The module with averaged weights (a copy, if ``ema`` is on).
+
+    Raises:
+        ValueError: If the loss is not finite, naming the step; or if the state on disk
+            belongs to another recipe.
+    """
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[
+        optimisation.optimizer
+    ]
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    optimizer: torch.optim.Optimizer = kind(
+        parameters,
+        lr=optimisation.lr,
+        weight_decay=optimisation.weight_decay,
+    )
+    average = copy.deepcopy(module).requires_grad_(False) if optimisation.ema else None
+    start, seconds, history = 0, 0.0, [(0, 0.0)][:0]
+    state = _read_state(state_path, optimisation)
+    if state is not None:
+        module.load_state_dict(state["module"])
+        optimizer.load_state_dict(state["optimizer"])
+        if average is not None:
+            average.load_state_dict(state["average"])
+        start, seconds = state["step"], state["seconds"]
+        history = [(int(step), float(loss)) for step, loss in state["history"]]
+        log.info("%s resumes at step %d of %d", name, start, optimisation.steps)
+
+    def save(step: int, seconds: float) -> None:
+        with storage.atomic_path(state_path) as partial:
+            torch.save(
+                {
+                    "recipe": asdict(optimisation),
+                    "module": module.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "average": average.state_dict() if average is not None else {},
+                    "step": step,
+                    "seconds": seconds,
+                    "history": history,
+                },
+                partial,
+            )
+
+    every = max(1, optimisation.steps // 200)
+    began = saved = time.monotonic()
+    running = torch.zeros(())
+    module.train()
+    bar = tqdm(
+        range(start, optimisation.steps),
+        initial=start,
+        total=optimisation.steps,
+        desc=name,
+        disable=None,
+    )
+    for step in bar:
+        for group in optimizer.param_groups:
+            group["lr"] = optimisation.lr_at(step)
+        loss = loss_of_step(step)
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        if optimisation.clip_norm:
+            nn.utils.clip_grad_norm_(parameters, optimisation.clip_norm)
+        optimizer.step()
+        if average is not None:
+            _average(average, module, optimisation.ema, step)
+        running = loss.detach()
+        if step % every == 0 or step == optimisation.steps - 1:
+            value = float(running)
+            if not math.isfinite(value):
+                raise ValueError(f"{name}: the loss is {value} at step {step}")
+            history.append((step, value))
+            bar.set_postfix(loss=f"{value:.4g}")
+            log.info("%s step %d/%d loss %.5g", name, step, optimisation.steps, value)
+        if time.monotonic() - saved > save_seconds:
+            save(step + 1, seconds + time.monotonic() - began)
+            saved = time.monotonic()
+    seconds += time.monotonic() - began
+    if start < optimisation.steps:
+        save(optimisation.steps, seconds)
+    result = average if average is not None else module
+    return Trained(result.eval(), history, seconds)
+
+
+def _average(average: nn.Module, module: nn.Module, decay: float, step: int) -> None:
+    # The short memory at the start keeps the random initial weights out.
+    decay = min(decay, (step + 1) / (step + 10))
+    with torch.no_grad():
+        old = list(average.parameters())
+        new = list(module.parameters())
+        torch._foreach_lerp_(old, new, 1 - decay)
+        for mine, theirs in zip(average.buffers(), module.buffers(), strict=True):
+            mine.copy_(theirs)
+
+
+def _read_state(path: Path, optimisation: Optimisation) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise ValueError(
+            f"{path} is corrupt or truncated; delete it to train from the start"
+        ) from error
+    if state["recipe"] != asdict(optimisation):
+        raise ValueError(
+            f"{path} is the state of another recipe ({state['recipe']}); "
+            "delete it to train from the start"
+        )
+    return state
