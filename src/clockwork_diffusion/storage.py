@@ -6,6 +6,7 @@ and renamed. Whatever cannot be read is reported with its path.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    import numpy as np
     import torch
 
 
@@ -62,17 +64,32 @@ def read_json(path: Path) -> Any:
         raise ValueError(f"{path} is not valid JSON: {error}") from error
 
 
+def existing(path: Path) -> Path:
+    """Return the path of a file that is there.
+
+    Raises:
+        ValueError: If it is not.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist")
+    return path
+
+
 def write_tensors(
     path: Path,
     tensors: Mapping[str, torch.Tensor],
     metadata: Mapping[str, str] | None = None,
 ) -> None:
-    """Write named tensors, and string metadata, as one safetensors file."""
+    """Write named tensors and string metadata as one safetensors file.
+
+    The tensors' checksum goes into the metadata, and `read_tensors` compares it.
+    """
     from safetensors.torch import save_file
 
     contiguous = {name: value.detach().contiguous() for name, value in tensors.items()}
-    with atomic_path(path) as partial:
-        save_file(contiguous, str(partial), dict(metadata) if metadata else None)
+    notes = {**(metadata or {}), "content_sha256": _content_sha256(contiguous)}
+    with atomic_path(path) as partial, _naming(path):
+        save_file(contiguous, str(partial), notes)
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -84,18 +101,113 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     Raises:
         ValueError: If the file is missing, truncated or corrupt, naming it.
     """
+    tensors, metadata = _read(path, "pt")
+    _compare(path, metadata, _content_sha256(tensors))
+    return tensors, metadata
+
+
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """Read a safetensors file as numpy arrays, without importing torch.
+
+    Raises:
+        ValueError: If the file is missing, truncated or corrupt, naming it.
+    """
+    arrays, metadata = _read(path, "np")
+    total = hashlib.sha256()
+    for name in sorted(arrays):
+        total.update(name.encode())
+        total.update(arrays[name].tobytes())
+    _compare(path, metadata, total.hexdigest())
+    return arrays
+
+
+def _read(path: Path, framework: str) -> tuple[dict[str, Any], dict[str, str]]:
     from safetensors import SafetensorError, safe_open
 
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist")
     try:
-        with safe_open(str(path), framework="pt") as file:
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return tensors, file.metadata() or {}
+        with safe_open(str(existing(path)), framework=framework) as file:
+            values = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return values, file.metadata() or {}
     except SafetensorError as error:
-        raise ValueError(
-            f"{path} is corrupt or truncated ({error}); delete it to make it again"
-        ) from error
+        raise ValueError(_damaged(path, str(error))) from error
+
+
+def _compare(path: Path, metadata: Mapping[str, str], actual: str) -> None:
+    if metadata.get("content_sha256", actual) != actual:
+        raise ValueError(_damaged(path, "its content does not match its checksum"))
+
+
+def _content_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
+    import torch
+
+    total = hashlib.sha256()
+    for name in sorted(tensors):
+        total.update(name.encode())
+        flat = tensors[name].cpu().contiguous().flatten().view(torch.uint8)
+        total.update(flat.numpy())
+    return total.hexdigest()
+
+
+def _damaged(path: Path, why: str) -> str:
+    return f"{path} is corrupt or truncated ({why}); delete it to make it again"
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Turn the writers' own errors into an `OSError` that names the file."""
+    try:
+        yield
+    except OSError:
+        raise
+    except Exception as error:
+        if "No space left" in str(error):
+            raise OSError(errno.ENOSPC, f"while writing {path}") from error
+        raise OSError(f"cannot write {path}: {error}") from error
+
+
+CHECKSUMS = "SHA256SUMS"
+"""File in a model's folder with the checksums of its weights."""
+
+
+def write_checksums(folder: Path) -> None:
+    """Record the checksum of each weight file under a model's folder."""
+    lines = [
+        f"{sha256(path)}  {path.relative_to(folder).as_posix()}\n"
+        for path in sorted(folder.rglob("*.safetensors"))
+    ]
+    write_text(folder / CHECKSUMS, "".join(lines))
+
+
+def check_weights(folder: Path) -> None:
+    """Make sure that every weight file of a model's folder is whole.
+
+    Compares with `CHECKSUMS` where the folder has one; otherwise with the lengths in
+    each file's own header.
+
+    Raises:
+        ValueError: If a file is missing, truncated or corrupt, naming it.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder")
+    sums = folder / CHECKSUMS
+    for line in sums.read_text().splitlines() if sums.is_file() else ():
+        expected, _, name = line.partition("  ")
+        if sha256(existing(folder / name)) != expected:
+            raise ValueError(
+                f"{folder / name} is corrupt or truncated: "
+                f"its checksum differs from {sums}"
+            )
+    paths = list(folder.rglob("*.safetensors"))
+    if not paths:
+        raise ValueError(f"{folder} holds no weights (*.safetensors)")
+    for path in paths:
+        try:
+            with safe_open(str(path), framework="pt"):
+                pass
+        except SafetensorError as error:
+            raise ValueError(f"{path} is corrupt or truncated ({error})") from error
 
 
 def sha256(path: Path) -> str:

@@ -35,12 +35,6 @@ def scene_images(split: str, count: int, offset: int = 0) -> torch.Tensor:
     return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
 
 
-def scene_captions(split: str, count: int, offset: int = 0) -> list[str]:
-    """Return the captions of a split's scenes, one phrasing each."""
-    seeds = scenes.split_seeds(split, count, offset)
-    return [scenes.caption(scenes.sample_scene(seed), seed) for seed in seeds]
-
-
 def to_unit(images: torch.Tensor) -> torch.Tensor:
     """Map uint8 images to float32 in ``[-1, 1]``, as the autoencoder takes them."""
     return images.float() / 127.5 - 1

@@ -401,6 +401,13 @@ def split_seeds(split: str, count: int, offset: int = 0) -> list[int]:
     return list(seeds)
 
 
+def captions(split: str, count: int, offset: int = 0) -> list[str]:
+    """Return the captions of a split's scenes, one phrasing each."""
+    return [
+        caption(sample_scene(seed), seed) for seed in split_seeds(split, count, offset)
+    ]
+
+
 # --- edits ---------------------------------------------------------------------------
 
 

@@ -21,7 +21,7 @@ from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from clockwork_diffusion.mini import autoencoder, scenes
-from clockwork_diffusion.mini.data import scene_captions, scene_images
+from clockwork_diffusion.mini.data import scene_images
 from clockwork_diffusion.mini.language import build_tokenizer
 from clockwork_diffusion.training import Optimisation, Trained, fit, generator_for
 
@@ -75,7 +75,7 @@ def build_tokenizer_of_world() -> CLIPTokenizer:
         scenes.caption(scenes.sample_scene(seed, two_objects=1.0), seed)
         for seed in scenes.split_seeds("train", 1000)
     ]
-    return build_tokenizer(scene_captions("train", 4000) + two)
+    return build_tokenizer(scenes.captions("train", 4000) + two)
 
 
 def build(spec: TeacherSpec, tokenizer: CLIPTokenizer) -> Teacher:
@@ -138,7 +138,7 @@ def train(
 ) -> tuple[Trained, CLIPTokenizer]:
     """Train on the latents of scenes and their captions."""
     tokenizer = build_tokenizer_of_world()
-    tokens = tokenize(tokenizer, scene_captions("train", spec.images))
+    tokens = tokenize(tokenizer, scenes.captions("train", spec.images))
     empty = tokenize(tokenizer, [""])
     vae = vae.to(device, memory_format=torch.channels_last)
     latents = autoencoder.encode(vae, scene_images("train", spec.images))

@@ -1,0 +1,31 @@
+"""Rebuild the tables and figures of two papers on cheap diffusion models."""
+
+from snakemake.utils import min_version
+
+min_version("9.0")
+
+
+configfile: "config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/data.smk"
+include: "workflow/rules/models.smk"
+include: "workflow/rules/teacher.smk"
+include: "workflow/rules/adaptor.smk"
+include: "workflow/rules/sample.smk"
+include: "workflow/rules/score.smk"
+include: "workflow/rules/profile.smk"
+include: "workflow/rules/paper.smk"
+
+
+report: "workflow/report/workflow.rst"
+
+
+rule all:
+    """Every table and figure that a laptop can rebuild; the headline ones first."""
+    default_target: True
+    input:
+        tables("mini"),
+        figures("mini"),
+        tables("paper"),

@@ -1,0 +1,66 @@
+"""Do long work in chunks that survive a killed process."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from clockwork_diffusion import storage
+
+log = logging.getLogger(__name__)
+
+
+def in_chunks(
+    total: int,
+    size: int,
+    work: Callable[[slice], dict[str, torch.Tensor]],
+    state: Path,
+    fingerprint: str,
+    name: str,
+) -> dict[str, torch.Tensor]:
+    """Compute rows ``0 … total - 1`` a chunk at a time, and keep each chunk on disk.
+
+    Chunks that an earlier, killed process left are not computed again, provided that
+    it did the same work.
+
+    Args:
+        total: Number of rows.
+        size: Rows per chunk.
+        work: Computes the tensors of some rows; their first dimension counts rows.
+        state: Folder of the chunks; `discard` removes it when all is saved elsewhere.
+        fingerprint: Says what the work is: settings, weights, code.
+        name: What the progress bar calls the work.
+
+    Returns:
+        The tensors of all rows.
+    """
+    marker = state / "fingerprint.txt"
+    if state.is_dir() and (
+        not marker.is_file() or marker.read_text(encoding="utf-8") != fingerprint
+    ):
+        log.info("%s: the chunks in %s are of other work; starting over", name, state)
+        shutil.rmtree(state)
+    storage.write_text(marker, fingerprint)
+    parts = []
+    for start in tqdm(range(0, total, size), desc=name, unit="chunk", disable=None):
+        rows = slice(start, min(start + size, total))
+        path = state / f"{start:08d}.safetensors"
+        if path.is_file():
+            part, _ = storage.read_tensors(path)
+            log.info("%s: rows from %d on were done before", name, start)
+        else:
+            part = work(rows)
+            storage.write_tensors(path, part)
+            log.info("%s: rows %d to %d done", name, rows.start, rows.stop - 1)
+        parts.append(part)
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+
+def discard(state: Path) -> None:
+    """Remove the chunks."""
+    shutil.rmtree(state, ignore_errors=True)

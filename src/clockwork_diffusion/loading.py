@@ -1,0 +1,49 @@
+"""Load Stable Diffusion pipelines from folders; the same code at either scale."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from diffusers import StableDiffusionPipeline
+
+from clockwork_diffusion import storage
+
+
+def load_pipeline(
+    folder: Path,
+    device: torch.device | str = "cpu",
+    dtype: torch.dtype = torch.float32,
+) -> StableDiffusionPipeline:
+    """Load a pipeline folder as diffusers saves it.
+
+    Args:
+        folder: Folder with ``model_index.json``.
+        device: Where to put it.
+        dtype: Precision to compute in; the files may be stored in another.
+
+    Raises:
+        ValueError: If the folder is not a Stable Diffusion pipeline, or one of its
+            weight files is damaged; the message names the file.
+    """
+    index = storage.read_json(storage.existing(folder / "model_index.json"))
+    if index.get("_class_name") != "StableDiffusionPipeline":
+        raise ValueError(
+            f"{folder} is a {index.get('_class_name')}, not a StableDiffusionPipeline"
+        )
+    storage.check_weights(folder)
+    pipe = StableDiffusionPipeline.from_pretrained(
+        folder,
+        torch_dtype=dtype,
+        local_files_only=True,
+        safety_checker=None,
+        requires_safety_checker=False,
+    ).to(device)
+    pipe.set_progress_bar_config(disable=True)
+    pipe.unet.requires_grad_(False)
+    return pipe
+
+
+def default_device() -> torch.device:
+    """Return the GPU if there is one, else the CPU."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")

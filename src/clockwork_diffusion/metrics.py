@@ -1,0 +1,445 @@
+"""Turn features and images into scores, each with its uncertainty.
+
+Three stages, so that each can be a file of its own and shards combine exactly:
+features (`encoders`) → statistics or one value per image → `Score`.
+
+**Intervals.** Means over images get the percentile bootstrap. All bootstraps of equal
+n and seed draw the same image indices, so runs over the same prompts are resampled in
+pairs. The Fréchet distance must not be bootstrapped: a resample repeats images, which
+shrinks its covariance and biases every replicate upwards (for 64 features of 500
+images, no such interval held the true value). It gets a delete-group jackknife, whose
+replicates hold no image twice; they are the whole's statistics minus a group's. The
+reference set counts as fixed. What remains is the bias that the distance itself has at
+small n, which the interval does not show: compare Fréchet distances of equal n only.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.nn import functional
+from torchmetrics.functional.image import (
+    peak_signal_noise_ratio,
+    structural_similarity_index_measure,
+)
+from torchmetrics.image.fid import FrechetInceptionDistance
+
+log = logging.getLogger(__name__)
+
+ROUNDING_PSNR = 10 * math.log10(12 * 255**2)
+"""PSNR in dB of rounding to 8 bits (58.9): the most that `psnr` reports."""
+
+GROUPS = 20
+"""Groups of the jackknife."""
+
+_T_QUANTILE = 2.093
+"""97.5 % quantile of Student's t with ``GROUPS - 1`` degrees of freedom."""
+
+_Z_QUANTILE = 1.96
+
+
+@dataclass(frozen=True)
+class Score:
+    """A number with its 95 % interval.
+
+    Attributes:
+        value: The score.
+        low: Lower end of the interval.
+        high: Upper end of the interval.
+        n: Number of images, or pairs, behind it.
+        interval: How the interval was made.
+        note: What a reader of the number must know; mostly empty.
+    """
+
+    value: float
+    low: float
+    high: float
+    n: int
+    interval: str
+    note: str = ""
+
+
+# --- statistics: what the Fréchet distance needs of a set of features ----------------
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Mergeable sums over features, float64 on the CPU.
+
+    Attributes:
+        n: Number of images.
+        total: Sum of the features, ``(D,)``.
+        outer: Sum of the features' outer products, ``(D, D)``.
+    """
+
+    n: int
+    total: torch.Tensor
+    outer: torch.Tensor
+
+    def __add__(self, other: Statistics) -> Statistics:
+        """Return the statistics of two disjoint sets of images together."""
+        self._check(other)
+        return Statistics(
+            self.n + other.n, self.total + other.total, self.outer + other.outer
+        )
+
+    def __sub__(self, other: Statistics) -> Statistics:
+        """Return the statistics without those of a subset."""
+        self._check(other)
+        return Statistics(
+            self.n - other.n, self.total - other.total, self.outer - other.outer
+        )
+
+    def _check(self, other: Statistics) -> None:
+        if self.total.shape != other.total.shape:
+            raise ValueError(
+                f"statistics of {len(self.total)} and of {len(other.total)} features "
+                "do not belong together"
+            )
+
+
+def statistics(features: torch.Tensor) -> Statistics:
+    """Sum up features ``(N, D)``.
+
+    Raises:
+        ValueError: If the shape is another, or a feature is not finite.
+    """
+    _check_features(features)
+    wide = features.detach().cpu().double()
+    return Statistics(len(wide), wide.sum(dim=0), wide.T @ wide)
+
+
+def merge(parts: Iterable[Statistics]) -> Statistics:
+    """Return the statistics of all shards together.
+
+    Raises:
+        ValueError: If there is no shard, or the shards' features differ in number.
+    """
+    shards = list(parts)
+    if not shards:
+        raise ValueError("there are no statistics to merge")
+    whole = shards[0]
+    for shard in shards[1:]:
+        whole = whole + shard
+    return whole
+
+
+def statistics_to_tensors(stats: Statistics) -> dict[str, torch.Tensor]:
+    """Return the tensors that `storage.write_tensors` keeps of statistics."""
+    return {"n": torch.tensor(stats.n), "total": stats.total, "outer": stats.outer}
+
+
+def statistics_from_tensors(tensors: dict[str, torch.Tensor]) -> Statistics:
+    """Undo `statistics_to_tensors`.
+
+    Raises:
+        ValueError: If a tensor is missing.
+    """
+    for name in ("n", "total", "outer"):
+        if name not in tensors:
+            raise ValueError(f"statistics lack the tensor {name!r}")
+    return Statistics(int(tensors["n"]), tensors["total"], tensors["outer"])
+
+
+# --- Fréchet distance ----------------------------------------------------------------
+
+
+class _Given(nn.Module):
+    """Stand for a feature network where the features exist already."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.num_features = dim
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        return features
+
+
+def frechet_distance(generated: Statistics, reference: Statistics) -> float:
+    """Return the Fréchet distance of two sets, computed by torchmetrics in float64.
+
+    ``‖μ₁ − μ₂‖² + tr(Σ₁ + Σ₂ − 2 (Σ₁Σ₂)^½)`` with unbiased covariances.
+
+    Raises:
+        ValueError: If a set has fewer than 2 images, or the features differ in number.
+    """
+    generated._check(reference)
+    for name, stats in (("generated", generated), ("reference", reference)):
+        if stats.n < 2:
+            raise ValueError(
+                f"a Fréchet distance needs 2 images or more, not {stats.n} {name}"
+            )
+    dim = len(reference.total)
+    metric = FrechetInceptionDistance(feature=_Given(dim))
+    # The metric's states are our sums under other names. The empty update only tells
+    # it that the features, and so the result, are float64.
+    nothing = torch.empty(0, dim, dtype=torch.float64)
+    metric.update(nothing, real=True)
+    metric.update(nothing, real=False)
+    for side, stats in (("real", reference), ("fake", generated)):
+        setattr(metric, f"{side}_features_sum", stats.total)
+        setattr(metric, f"{side}_features_cov_sum", stats.outer)
+        setattr(metric, f"{side}_features_num_samples", torch.tensor(stats.n))
+    return float(metric.compute())
+
+
+def frechet_score(features: torch.Tensor, reference: Statistics) -> Score:
+    """Return the Fréchet distance of generated images to a reference set.
+
+    Args:
+        features: Of the generated images, ``(N, D)``.
+        reference: Of the reference set.
+
+    Raises:
+        ValueError: If there are fewer than 3 generated, or 2 reference, images.
+    """
+    whole = statistics(features)
+    value = frechet_distance(whole, reference)
+    replicates = [frechet_distance(part, reference) for part in _jackknife(features)]
+    return _jackknife_score(value, replicates, whole.n, _rank_note(whole, reference))
+
+
+def frechet_difference(
+    features: torch.Tensor, other: torch.Tensor, reference: Statistics
+) -> Score:
+    """Return by how much a run's Fréchet distance exceeds another's, in pairs.
+
+    Args:
+        features: Of the run's images, ``(N, D)``.
+        other: Of the other run's images for the same prompts and seeds, ``(N, D)``.
+        reference: Of the reference set.
+
+    Raises:
+        ValueError: If the runs have different numbers of images, or too few.
+    """
+    _check_pairs(features, other)
+    whole, whole_other = statistics(features), statistics(other)
+    value = frechet_distance(whole, reference) - frechet_distance(
+        whole_other, reference
+    )
+    replicates = [
+        frechet_distance(part, reference) - frechet_distance(part_other, reference)
+        for part, part_other in zip(
+            _jackknife(features), _jackknife(other), strict=True
+        )
+    ]
+    return _jackknife_score(value, replicates, whole.n, _rank_note(whole, reference))
+
+
+def _jackknife(features: torch.Tensor) -> list[Statistics]:
+    """Return the statistics without each group in turn; image i is in group i mod G.
+
+    Neighbouring images share a shard, and maybe a class, so groups are interleaved.
+    """
+    _check_features(features)
+    if len(features) < 3:
+        raise ValueError(
+            f"the interval of a Fréchet distance needs 3 images or more, "
+            f"not {len(features)}"
+        )
+    count = min(GROUPS, len(features))
+    groups = [statistics(features[start::count]) for start in range(count)]
+    whole = merge(groups)
+    return [whole - group for group in groups]
+
+
+def _jackknife_score(value: float, replicates: list[float], n: int, note: str) -> Score:
+    leave_out = torch.tensor(replicates, dtype=torch.float64)
+    count = len(replicates)
+    variance = (count - 1) / count * (leave_out - leave_out.mean()).square().sum()
+    half = _T_QUANTILE * math.sqrt(float(variance))
+    kind = f"95 % jackknife, {count} groups, fixed reference"
+    return Score(value, value - half, value + half, n, kind, note)
+
+
+def _rank_note(generated: Statistics, reference: Statistics) -> str:
+    dim, n = len(generated.total), min(generated.n, reference.n)
+    if n > dim:
+        return ""
+    note = (
+        f"{n} images for {dim} features: the covariance lacks full rank, and the "
+        "distance is biased upwards; compare at equal n only"
+    )
+    log.warning("Fréchet distance: %s", note)
+    return note
+
+
+# --- one value per image -------------------------------------------------------------
+
+
+def cosines(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    """Return the cosine of each pair of features, ``(N, D)`` → ``(N,)`` float64.
+
+    Between image and text features this is the CLIP score as the papers print it
+    (0.300, not 30.0).
+
+    Raises:
+        ValueError: If the shapes differ, or a feature is not finite.
+    """
+    _check_pairs(one, other)
+    return functional.cosine_similarity(
+        one.detach().cpu().double(), other.detach().cpu().double(), dim=-1
+    )
+
+
+def pixel_rmse(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return each pair's root-mean-square error in 8-bit levels, ``(N,)`` float64.
+
+    Args:
+        images: uint8, ``(N, 3, H, W)``.
+        targets: The same shape; such as the teacher's own images.
+
+    Raises:
+        ValueError: If type or shape differ.
+    """
+    _check_images(images, targets)
+    parts = [
+        (a.double() - b.double()).square().mean(dim=(1, 2, 3)).sqrt()
+        for a, b in zip(images.split(64), targets.split(64), strict=True)
+    ]
+    return torch.cat(parts).cpu()
+
+
+def psnr(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return each pair's PSNR in dB, ``(N,)`` float64, for uint8 ``(N, 3, H, W)``.
+
+    Equal images count as `ROUNDING_PSNR`, so that means stay finite.
+
+    Raises:
+        ValueError: If type or shape differ.
+    """
+    _check_images(images, targets)
+    parts = [
+        peak_signal_noise_ratio(
+            a.double(), b.double(), data_range=255.0, reduction="none", dim=(1, 2, 3)
+        )
+        for a, b in zip(images.split(64), targets.split(64), strict=True)
+    ]
+    return torch.cat(parts).cpu().clamp(max=ROUNDING_PSNR)
+
+
+def ssim(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Return each pair's structural similarity, ``(N,)`` float64 up to 1.
+
+    Args:
+        images: uint8, ``(N, 3, H, W)``.
+        targets: The same shape.
+
+    Raises:
+        ValueError: If type or shape differ.
+    """
+    _check_images(images, targets)
+    parts = []
+    for a, b in zip(images.split(64), targets.split(64), strict=True):
+        value = structural_similarity_index_measure(
+            a.float() / 255, b.float() / 255, data_range=1.0, reduction="none"
+        )
+        assert isinstance(value, torch.Tensor)
+        parts.append(value.reshape(len(a)))
+    return torch.cat(parts).cpu().double()
+
+
+# --- scores of values ----------------------------------------------------------------
+
+
+def mean_score(values: torch.Tensor, seed: int = 0, resamples: int = 2000) -> Score:
+    """Return the mean of one value per image, with a percentile bootstrap.
+
+    Args:
+        values: ``(N,)``.
+        seed: Chooses the resampled indices; they depend on it and on N alone.
+        resamples: Number of bootstrap resamples.
+
+    Raises:
+        ValueError: If there are fewer than 2 values, or one is not finite.
+    """
+    if values.ndim != 1 or len(values) < 2:
+        raise ValueError(f"a score needs 2 values or more, not {tuple(values.shape)}")
+    wide = values.detach().cpu().double()
+    if not bool(wide.isfinite().all()):
+        raise ValueError("a value is not finite")
+    generator = torch.Generator().manual_seed(seed)
+    # In slices, because all indices of 30,000 images would fill half a gigabyte.
+    means = [
+        wide[torch.randint(len(wide), (size, len(wide)), generator=generator)].mean(1)
+        for size in _slices(resamples, 50)
+    ]
+    ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
+    low, high = torch.cat(means).quantile(ends).tolist()
+    kind = f"95 % percentile bootstrap, {resamples} resamples, seed {seed}"
+    return Score(float(wide.mean()), low, high, len(wide), kind)
+
+
+def difference_score(
+    values: torch.Tensor, others: torch.Tensor, seed: int = 0, resamples: int = 2000
+) -> Score:
+    """Return the mean of ``values - others`` over pairs, resampled in pairs.
+
+    Raises:
+        ValueError: If the numbers of values differ; or as `mean_score`.
+    """
+    if values.shape != others.shape:
+        raise ValueError(
+            f"values {tuple(values.shape)} and {tuple(others.shape)} make no pairs"
+        )
+    return mean_score(
+        values.detach().cpu().double() - others.detach().cpu().double(), seed, resamples
+    )
+
+
+def share_score(hits: torch.Tensor) -> Score:
+    """Return the share of true values in ``(N,)`` bool, with Wilson's interval.
+
+    Raises:
+        ValueError: If there is no value.
+    """
+    if hits.ndim != 1 or len(hits) < 1:
+        raise ValueError(f"a share needs 1 value or more, not {tuple(hits.shape)}")
+    n, share, z = len(hits), float(hits.double().mean()), _Z_QUANTILE
+    middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
+    # Rounding must not push an end past 0 or 1.
+    low, high = max(middle - half, 0.0), min(middle + half, 1.0)
+    return Score(share, low, high, n, "95 % Wilson")
+
+
+def _slices(count: int, size: int) -> list[int]:
+    sizes = [size] * (count // size)
+    return sizes + [count % size] if count % size else sizes
+
+
+# --- checks --------------------------------------------------------------------------
+
+
+def _check_features(features: torch.Tensor) -> None:
+    if features.ndim != 2 or not len(features):
+        raise ValueError(f"features have the shape {tuple(features.shape)}, not (N, D)")
+    if not bool(features.isfinite().all()):
+        raise ValueError("a feature is not finite")
+
+
+def _check_pairs(one: torch.Tensor, other: torch.Tensor) -> None:
+    _check_features(one)
+    _check_features(other)
+    if one.shape != other.shape:
+        raise ValueError(
+            f"features {tuple(one.shape)} and {tuple(other.shape)} make no pairs"
+        )
+
+
+def _check_images(images: torch.Tensor, targets: torch.Tensor) -> None:
+    for tensor in (images, targets):
+        if tensor.dtype != torch.uint8 or tensor.ndim != 4 or tensor.shape[1] != 3:
+            raise ValueError(
+                f"images are {tensor.dtype} {tuple(tensor.shape)}, "
+                "not uint8 (N, 3, H, W)"
+            )
+    if images.shape != targets.shape:
+        raise ValueError(
+            f"images {tuple(images.shape)} and {tuple(targets.shape)} make no pairs"
+        )

@@ -1,0 +1,424 @@
+"""Split a Stable Diffusion UNet at a named cut, without changing it.
+
+The UNet becomes a high-resolution part ε_H, which runs at every sampling step, and a
+low-resolution part ε_L, which Clockwork replaces on some steps (paper Fig. 3)::
+
+    r_in  = features that enter ε_L: the output of the last high-resolution down block,
+            its downsampler included
+    r_out = features that leave ε_L: the output of the first low-resolution up block
+            *before* its upsampler
+
+`SplitUNet` holds no weights and no state. It calls the UNet's own modules in the UNet's
+own order, so that ``full`` equals the UNet bit for bit, LoRA layers, attention
+processors, ControlNet residuals and autocast included.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from diffusers import UNet2DConditionModel
+from diffusers.utils.torch_utils import apply_freeu
+from torch import nn
+
+CUTS: dict[str, int] = {"stage1": 1, "stage2": 2}
+"""Down (and up) blocks of ε_H by cut: the paper's "res 32x32" and "res 16x16"."""
+
+
+class Step(NamedTuple):
+    """What one pass yields.
+
+    Attributes:
+        eps: Predicted noise, ``(N, C, H, W)``.
+        r_in: Features entering ε_L.
+        r_out: Features leaving ε_L, or an adaptor's estimate of them.
+        up: r_out after its upsampler; what the identity adaptor keeps.
+    """
+
+    eps: torch.Tensor
+    r_in: torch.Tensor
+    r_out: torch.Tensor
+    up: torch.Tensor
+
+
+class Conditions(NamedTuple):
+    """What all blocks of one pass share.
+
+    Attributes:
+        t_emb: Time embedding (class and added embeddings included), ``(N, E)``.
+        text: Text features for cross attention, ``(N, L, D)``.
+        attention_mask: Bias for self attention, or None.
+        text_mask: Bias for cross attention, or None.
+        attention_kwargs: Passed on to the attention processors.
+    """
+
+    t_emb: torch.Tensor
+    text: torch.Tensor
+    attention_mask: torch.Tensor | None = None
+    text_mask: torch.Tensor | None = None
+    attention_kwargs: dict[str, Any] | None = None
+
+
+class High(NamedTuple):
+    """State of ε_H halfway.
+
+    Attributes:
+        r_in: Features entering ε_L.
+        skips: Skip connections within ε_H, from the highest resolution down.
+    """
+
+    r_in: torch.Tensor
+    skips: tuple[torch.Tensor, ...]
+
+
+@dataclass(frozen=True)
+class SplitUNet:
+    """A UNet seen as ε_H and ε_L.
+
+    Attributes:
+        unet: The UNet; its modules are shared, never copied.
+        cut: A key of `CUTS`.
+
+    Raises:
+        ValueError: If the cut is unknown, or the UNet is not one that can be cut there.
+    """
+
+    unet: UNet2DConditionModel
+    cut: str = "stage1"
+    level: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Check the UNet's topology against the cut."""
+        object.__setattr__(self, "level", check_cut(self.unet, self.cut))
+
+    # --- passes ------------------------------------------------------------------
+
+    def full(
+        self,
+        x: torch.Tensor,
+        t: torch.Tensor | float,
+        c: torch.Tensor,
+        **kwargs: Any,
+    ) -> Step:
+        """Run the whole UNet.
+
+        Args:
+            x: Noisy latents, ``(N, C, H, W)``.
+            t: Timestep, a scalar or ``(N,)``.
+            c: Text features, ``(N, L, D)``.
+            **kwargs: The further arguments of diffusers' UNet.
+        """
+        residuals = _residuals(kwargs)
+        conditions = self.condition(x, t, c, **kwargs)
+        high = self.encode(x, conditions)
+        r_out = self.low(high, conditions, residuals)
+        up = self.upsample(r_out, high)
+        eps = self.decode(up, _add(high, residuals[0]), conditions)
+        return Step(eps, high.r_in, r_out, up)
+
+    def adapt(
+        self,
+        x: torch.Tensor,
+        t: torch.Tensor | float,
+        c: torch.Tensor,
+        r_out: torch.Tensor,
+        adaptor: nn.Module,
+        pooled: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> Step:
+        """Run ε_H, with an adaptor's estimate of r_out in place of ε_L (Fig. 3).
+
+        Args:
+            x: Noisy latents, ``(N, C, H, W)``.
+            t: Timestep, a scalar or ``(N,)``.
+            c: Text features, ``(N, L, D)``.
+            r_out: r_out of the previous sampling step.
+            adaptor: φ(r_in, r_out, t_emb, text_emb) → estimate of r_out.
+            pooled: Pooled text embedding for the adaptor, ``(N, P)``.
+            **kwargs: The further arguments of diffusers' UNet.
+        """
+        residuals = _residuals(kwargs)
+        conditions = self.condition(x, t, c, **kwargs)
+        high = self.encode(x, conditions)
+        estimate = adaptor(high.r_in, r_out, conditions.t_emb, pooled)
+        up = self.upsample(estimate, high)
+        eps = self.decode(up, _add(high, residuals[0]), conditions)
+        return Step(eps, high.r_in, estimate, up)
+
+    def reuse(
+        self,
+        x: torch.Tensor,
+        t: torch.Tensor | float,
+        c: torch.Tensor,
+        up: torch.Tensor,
+        r_out: torch.Tensor,
+        **kwargs: Any,
+    ) -> Step:
+        """Run ε_H on upsampled features: the identity adaptor at its cheapest.
+
+        The upsampler follows r_out directly, so keeping its *output* gives the same
+        image as keeping r_out, and saves the upsampler on each adaptor step.
+
+        Args:
+            x: Noisy latents, ``(N, C, H, W)``.
+            t: Timestep, a scalar or ``(N,)``.
+            c: Text features, ``(N, L, D)``.
+            up: ``up`` of the last full pass.
+            r_out: ``r_out`` of the last full pass, only handed on.
+            **kwargs: The further arguments of diffusers' UNet.
+        """
+        residuals = _residuals(kwargs)
+        conditions = self.condition(x, t, c, **kwargs)
+        high = self.encode(x, conditions)
+        eps = self.decode(up, _add(high, residuals[0]), conditions)
+        return Step(eps, high.r_in, r_out, up)
+
+    # --- their pieces ------------------------------------------------------------
+
+    def condition(
+        self,
+        x: torch.Tensor,
+        t: torch.Tensor | float,
+        c: torch.Tensor,
+        *,
+        class_labels: torch.Tensor | None = None,
+        timestep_cond: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
+        encoder_attention_mask: torch.Tensor | None = None,
+        added_cond_kwargs: dict[str, torch.Tensor] | None = None,
+        cross_attention_kwargs: dict[str, Any] | None = None,
+    ) -> Conditions:
+        """Embed the timestep and prepare text and masks as diffusers does."""
+        unet = self.unet
+        emb = unet.time_embedding(
+            unet.get_time_embed(sample=x, timestep=t), timestep_cond
+        )
+        class_emb = unet.get_class_embed(sample=x, class_labels=class_labels)
+        if class_emb is not None:
+            joined = unet.config.class_embeddings_concat
+            emb = torch.cat([emb, class_emb], dim=-1) if joined else emb + class_emb
+        aug_emb = unet.get_aug_embed(
+            emb=emb, encoder_hidden_states=c, added_cond_kwargs=added_cond_kwargs
+        )
+        emb = emb + aug_emb if aug_emb is not None else emb
+        if unet.time_embed_act is not None:
+            emb = unet.time_embed_act(emb)
+        text = unet.process_encoder_hidden_states(
+            encoder_hidden_states=c, added_cond_kwargs=added_cond_kwargs
+        )
+        return Conditions(
+            emb,
+            text,
+            _bias(attention_mask, x),
+            _bias(encoder_attention_mask, x),
+            cross_attention_kwargs,
+        )
+
+    def encode(self, x: torch.Tensor, conditions: Conditions) -> High:
+        """Run the first half of ε_H: conv_in and its down blocks."""
+        if self.unet.config.center_input_sample:
+            x = 2 * x - 1.0
+        hidden = self.unet.conv_in(x)
+        skips: tuple[torch.Tensor, ...] = (hidden,)
+        for block in self.unet.down_blocks[: self.level]:
+            hidden, more = _down(block, hidden, conditions)
+            skips += more
+        # The last skip is r_in itself, and ε_L consumes it.
+        return High(hidden, skips[:-1])
+
+    def low(
+        self,
+        high: High,
+        conditions: Conditions,
+        residuals: tuple[tuple[torch.Tensor, ...], torch.Tensor | None] = ((), None),
+    ) -> torch.Tensor:
+        """Run ε_L: the other down blocks, the middle, and up to r_out.
+
+        Args:
+            high: The state after ε_H's first half.
+            conditions: Conditions of the pass.
+            residuals: ControlNet's residuals for all skips and for the middle.
+        """
+        unet = self.unet
+        hidden, skips = high.r_in, (*high.skips, high.r_in)
+        for block in unet.down_blocks[self.level :]:
+            hidden, more = _down(block, hidden, conditions)
+            skips += more
+        skips = _add(High(hidden, skips), residuals[0]).skips
+        if unet.mid_block is not None:
+            if getattr(unet.mid_block, "has_cross_attention", False):
+                hidden = unet.mid_block(
+                    hidden,
+                    conditions.t_emb,
+                    encoder_hidden_states=conditions.text,
+                    attention_mask=conditions.attention_mask,
+                    cross_attention_kwargs=conditions.attention_kwargs,
+                    encoder_attention_mask=conditions.text_mask,
+                )
+            else:
+                hidden = unet.mid_block(hidden, conditions.t_emb)
+        if residuals[1] is not None:
+            hidden = hidden + residuals[1]
+        last = len(unet.up_blocks) - self.level - 1
+        for block in unet.up_blocks[:last]:
+            skips, taken = _take(skips, block)
+            hidden = _up(block, hidden, taken, conditions)
+            hidden = _upsample(block, hidden, skips[-1])
+        skips, taken = _take(skips, unet.up_blocks[last])
+        return _up(unet.up_blocks[last], hidden, taken, conditions)
+
+    def upsample(self, r_out: torch.Tensor, high: High) -> torch.Tensor:
+        """Bring r_out to the resolution of ε_H's second half."""
+        block = self.unet.up_blocks[len(self.unet.up_blocks) - self.level - 1]
+        return _upsample(block, r_out, high.skips[-1])
+
+    def decode(
+        self, up: torch.Tensor, high: High, conditions: Conditions
+    ) -> torch.Tensor:
+        """Run the second half of ε_H: its up blocks and the output layers."""
+        unet = self.unet
+        hidden, skips = up, high.skips
+        for block in unet.up_blocks[len(unet.up_blocks) - self.level :]:
+            skips, taken = _take(skips, block)
+            hidden = _up(block, hidden, taken, conditions)
+            if skips:
+                hidden = _upsample(block, hidden, skips[-1])
+        if unet.conv_norm_out is not None:
+            hidden = unet.conv_act(unet.conv_norm_out(hidden))
+        eps: torch.Tensor = unet.conv_out(hidden)
+        return eps
+
+
+def check_cut(unet: nn.Module, cut: str) -> int:
+    """Return the number of high-resolution blocks of a cut.
+
+    Raises:
+        ValueError: If the cut is unknown, the UNet lacks it, or the UNet does not have
+            Stable Diffusion's topology.
+    """
+    if cut not in CUTS:
+        raise ValueError(f"cut {cut!r} is not one of {', '.join(CUTS)}")
+    level = CUTS[cut]
+    kinds = ("down_blocks", "up_blocks", "conv_in", "time_embedding", "conv_out")
+    if any(not hasattr(unet, kind) for kind in kinds):
+        raise ValueError(
+            f"{type(unet).__name__} is not a UNet of Stable Diffusion's topology: "
+            f"it needs {', '.join(kinds)}"
+        )
+    assert isinstance(unet, UNet2DConditionModel)
+    depth = len(unet.up_blocks)
+    if level >= depth:
+        raise ValueError(
+            f"cut {cut!r} needs a UNet of at least {level + 1} levels, "
+            f"and this one has {depth}"
+        )
+    for index, block in enumerate(unet.up_blocks[:-1]):
+        if getattr(block, "upsamplers", None) is None:
+            raise ValueError(
+                f"up block {index} ({type(block).__name__}) has no upsampler: "
+                "not Stable Diffusion's topology"
+            )
+    for index, (down, up) in enumerate(
+        zip(unet.down_blocks, reversed(unet.up_blocks), strict=True)
+    ):
+        sampled = getattr(down, "downsamplers", None) is not None
+        if len(up.resnets) != len(down.resnets) + 1 or sampled != (index < depth - 1):
+            raise ValueError(
+                f"down block {index} ({type(down).__name__}) and its up block do not "
+                "have Stable Diffusion's topology"
+            )
+    return level
+
+
+def _residuals(
+    kwargs: dict[str, Any],
+) -> tuple[tuple[torch.Tensor, ...], torch.Tensor | None]:
+    """Take ControlNet's residuals out of the arguments of a pass."""
+    if kwargs.pop("down_intrablock_additional_residuals", None) is not None:
+        raise ValueError("T2I-Adapter residuals are not supported by a split UNet")
+    skips = kwargs.pop("down_block_additional_residuals", None)
+    middle = kwargs.pop("mid_block_additional_residual", None)
+    if skips is not None and middle is None:
+        raise ValueError("T2I-Adapter residuals are not supported by a split UNet")
+    return tuple(skips or ()), middle
+
+
+def _add(high: High, residuals: tuple[torch.Tensor, ...]) -> High:
+    """Add residuals to the skips that are there; deeper ones are left out."""
+    if not residuals:
+        return high
+    pairs = zip(high.skips, residuals, strict=False)
+    return High(high.r_in, tuple(skip + residual for skip, residual in pairs))
+
+
+def _bias(mask: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor | None:
+    """Turn a (1 = keep, 0 = drop) mask into an additive attention bias."""
+    if mask is None:
+        return None
+    return ((1 - mask.to(x.dtype)) * -10000.0).unsqueeze(1)
+
+
+def _attend(conditions: Conditions) -> dict[str, Any]:
+    return {
+        "encoder_hidden_states": conditions.text,
+        "attention_mask": conditions.attention_mask,
+        "cross_attention_kwargs": conditions.attention_kwargs,
+        "encoder_attention_mask": conditions.text_mask,
+    }
+
+
+def _down(
+    block: nn.Module, hidden: torch.Tensor, conditions: Conditions
+) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    arguments = (
+        _attend(conditions) if getattr(block, "has_cross_attention", False) else {}
+    )
+    output: tuple[torch.Tensor, tuple[torch.Tensor, ...]] = block(
+        hidden_states=hidden, temb=conditions.t_emb, **arguments
+    )
+    return output
+
+
+def _take(
+    skips: tuple[torch.Tensor, ...], block: nn.Module
+) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+    """Split off the skips that an up block consumes."""
+    count = len(block.resnets)  # type: ignore[arg-type]
+    return skips[:-count], skips[-count:]
+
+
+def _up(
+    block: nn.Module,
+    hidden: torch.Tensor,
+    skips: tuple[torch.Tensor, ...],
+    conditions: Conditions,
+) -> torch.Tensor:
+    """Run an up block's layers, without its upsampler."""
+    attentions = (
+        block.attentions if getattr(block, "has_cross_attention", False) else ()
+    )
+    freeu = {name: getattr(block, name, None) for name in ("s1", "s2", "b1", "b2")}
+    for index, resnet in enumerate(block.resnets):  # type: ignore[arg-type]
+        skip = skips[-1 - index]
+        if all(freeu.values()):
+            hidden, skip = apply_freeu(block.resolution_idx, hidden, skip, **freeu)
+        hidden = torch.cat([hidden, skip], dim=1)
+        hidden = resnet(hidden, conditions.t_emb)
+        if attentions:
+            hidden = attentions[index](  # type: ignore[index]
+                hidden, return_dict=False, **_attend(conditions)
+            )[0]
+    return hidden
+
+
+def _upsample(
+    block: nn.Module, hidden: torch.Tensor, skip: torch.Tensor
+) -> torch.Tensor:
+    """Run an up block's upsampler, to the size of the next skip if that is odd."""
+    size = skip.shape[2:]
+    double = (2 * hidden.shape[2], 2 * hidden.shape[3])
+    for upsampler in block.upsamplers:  # type: ignore[union-attr]
+        hidden = upsampler(hidden, None if tuple(size) == double else size)
+    return hidden

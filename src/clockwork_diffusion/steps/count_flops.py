@@ -1,0 +1,73 @@
+"""Count a model's FLOPs and parameters, whole and with each adaptor; no weights."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+
+from clockwork_diffusion import provenance, storage
+from clockwork_diffusion.specs import parse
+from clockwork_diffusion.steps._run import new_parser, run
+
+
+@dataclass(frozen=True)
+class FlopsSpec:
+    """What to count.
+
+    Attributes:
+        backbone: A key of `clockwork_diffusion.architectures.BACKBONES`.
+        tokens: Length of a prompt.
+        text_channels: Width of the pooled text embedding.
+        adaptors: Kind and cut of each adaptor by id.
+    """
+
+    backbone: str
+    tokens: int
+    text_channels: int
+    adaptors: dict[str, dict[str, str]]
+
+
+def main(args: Namespace) -> None:
+    """Count on the meta device."""
+    import torch
+
+    from clockwork_diffusion import adaptors, architectures, flops
+
+    spec = parse(FlopsSpec, args.spec)
+    base = architectures.SD_V15
+    if args.unet is not None:
+        base = storage.read_json(storage.existing(args.unet))
+    unet = architectures.build_unet(spec.backbone, base)
+    result = {
+        "backbone": spec.backbone,
+        "unit": "one UNet call at batch 1",
+        "full": flops.count_full(unet, spec.tokens).to_json(),
+        "blocks": {
+            name: count.to_json()
+            for name, count in flops.count_blocks(unet, spec.tokens).items()
+        },
+        "adaptors": {},
+        "versions": provenance.versions("torch", "diffusers", "deepspeed"),
+    }
+    for name, chosen in spec.adaptors.items():
+        with torch.device("meta"):
+            adaptor = adaptors.build_adaptor(
+                chosen["kind"], unet, chosen["cut"], spec.text_channels
+            )
+        counts = flops.count_light(unet, spec.tokens, adaptor, spec.text_channels)
+        result["adaptors"][name] = {
+            "parameters": sum(p.numel() for p in adaptor.parameters()),
+            **{step: count.to_json() for step, count in counts.items()},
+        }
+    storage.write_json(args.output, result)
+
+
+if __name__ == "__main__":
+    parser = new_parser(__doc__)
+    parser.add_argument("--spec", required=True, help="FlopsSpec as JSON")
+    parser.add_argument(
+        "--unet", type=Path, help="configuration of the UNet; SD v1.5's if left out"
+    )
+    parser.add_argument("--output", required=True, type=Path, help="JSON to write")
+    run(parser, main)

@@ -1,0 +1,93 @@
+"""Sample one shard of a run's images, with or without a clock."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+
+from clockwork_diffusion import datasets, provenance, storage
+from clockwork_diffusion.specs import parse
+from clockwork_diffusion.steps._run import new_parser, run
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """How a run samples.
+
+    Attributes:
+        sampler: A `clockwork_diffusion.sampling.SamplerSpec`, as plain data.
+        seed: Seed of the run; image *i* starts from the same noise in every run of it.
+        batch_size: Prompts per batch; has no influence on the images.
+        cut: Where the UNet is split.
+        identity: Use the identity adaptor, which has no file.
+    """
+
+    sampler: dict[str, object]
+    seed: int
+    batch_size: int
+    cut: str = "stage1"
+    identity: bool = False
+
+
+def main(args: Namespace) -> None:
+    """Sample batch by batch; batches of a killed run are kept."""
+    spec = parse(RunSpec, args.spec)
+    prompts = datasets.read_prompts(args.prompts)
+    rows = datasets.shard_rows(len(prompts), args.shard, args.shards)
+
+    import torch
+
+    from clockwork_diffusion import adaptors, chunks, encoders, loading, sampling
+    from clockwork_diffusion.split import SplitUNet
+
+    sampler = parse(sampling.SamplerSpec, spec.sampler, "spec.sampler")
+    device = loading.default_device()
+    pipe = loading.load_pipeline(args.model, device)
+    marks = [args.spec, str(rows), storage.sha256_folder(args.model)]
+    marks.append(provenance.code_sha256("steps.sample_images"))
+    adaptor, pool = None, None
+    if spec.identity:
+        adaptor = adaptors.IdentityAdaptor(cut=spec.cut)
+    elif args.adaptor is not None:
+        adaptor = adaptors.load_adaptor(args.adaptor).to(device, pipe.unet.dtype)
+        clip = encoders.load_clip(args.clip, device)
+        marks += [storage.sha256_folder(args.adaptor), clip.sha256]
+
+        def pool(texts: list[str]) -> torch.Tensor:
+            return encoders.clip_text_features(clip, list(texts))
+
+    passes = sampling.Passes(SplitUNet(pipe.unet, spec.cut), adaptor)
+    encoded = sampling.encode_prompts(pipe, prompts[rows.start : rows.stop], pool)
+    size, channels = pipe.unet.config.sample_size, pipe.unet.config.in_channels
+
+    def sample(part: slice) -> dict[str, torch.Tensor]:
+        seeds = [
+            sampling.image_seed(spec.seed, rows.start + index)
+            for index in range(part.start, part.stop)
+        ]
+        noise = sampling.initial_noise(seeds, (channels, size, size))
+        latents = sampling.sample_latents(
+            passes, pipe.scheduler.config, encoded[part], noise, sampler
+        )
+        return {"images": sampling.decode_latents(pipe, latents)}
+
+    tensors = chunks.in_chunks(
+        len(rows), spec.batch_size, sample, args.state, "\n".join(marks), "images"
+    )
+    storage.write_tensors(args.output, tensors, {"spec": args.spec})
+    chunks.discard(args.state)
+
+
+if __name__ == "__main__":
+    parser = new_parser(__doc__)
+    parser.add_argument("--spec", required=True, help="RunSpec as JSON")
+    parser.add_argument("--model", required=True, type=Path, help="pipeline folder")
+    parser.add_argument("--adaptor", type=Path, help="folder of a learned adaptor")
+    parser.add_argument("--clip", type=Path, help="open_clip folder; for an adaptor")
+    parser.add_argument("--prompts", required=True, type=Path, help="prompts as JSON")
+    parser.add_argument("--shard", required=True, type=int, help="index from 0")
+    parser.add_argument("--shards", required=True, type=int, help="number of shards")
+    parser.add_argument("--state", required=True, type=Path, help="resumable state")
+    parser.add_argument("--output", required=True, type=Path, help="shard to write")
+    run(parser, main)

@@ -1,0 +1,62 @@
+"""Unroll the teacher on one shard of prompts, and save r_in and r_out of each step."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+from clockwork_diffusion import datasets, provenance, storage
+from clockwork_diffusion.specs import parse
+from clockwork_diffusion.steps._run import new_parser, run
+
+
+def main(args: Namespace) -> None:
+    """Unroll batch by batch; batches of a killed run are kept."""
+    from clockwork_diffusion import chunks, encoders, loading, sampling, trajectories
+    from clockwork_diffusion.split import SplitUNet
+
+    spec = parse(trajectories.TrajectorySpec, args.spec)
+    prompts = datasets.read_prompts(args.prompts)
+    rows = datasets.shard_rows(len(prompts), args.shard, args.shards)
+    device = loading.default_device()
+    pipe = loading.load_pipeline(args.model, device)
+    passes = sampling.Passes(SplitUNet(pipe.unet, spec.cut))
+    clip = encoders.load_clip(args.clip, device)
+    encoded = sampling.encode_prompts(
+        pipe,
+        prompts[rows.start : rows.stop],
+        lambda texts: encoders.clip_text_features(clip, list(texts)),
+    )
+    teacher = storage.sha256_folder(args.model)
+    code = provenance.code_sha256("steps.sample_trajectories")
+    tensors = chunks.in_chunks(
+        len(rows),
+        spec.batch_size,
+        lambda part: trajectories.unroll(
+            passes, pipe.scheduler.config, encoded[part], spec, rows.start + part.start
+        ),
+        args.state,
+        f"{args.spec}\n{teacher}\n{clip.sha256}\n{code}\n{rows}",
+        "trajectories",
+    )
+    scheduler = sampling.new_scheduler(
+        spec.sampler.scheduler, pipe.scheduler.config, spec.sampler.steps
+    )
+    tensors["t_emb"] = trajectories.time_embeddings(
+        passes, scheduler.timesteps, encoded.text
+    )
+    storage.write_tensors(args.output, tensors, {"teacher": teacher, "spec": args.spec})
+    chunks.discard(args.state)
+
+
+if __name__ == "__main__":
+    parser = new_parser(__doc__)
+    parser.add_argument("--spec", required=True, help="TrajectorySpec as JSON")
+    parser.add_argument("--model", required=True, type=Path, help="pipeline folder")
+    parser.add_argument("--clip", required=True, type=Path, help="open_clip folder")
+    parser.add_argument("--prompts", required=True, type=Path, help="prompts as JSON")
+    parser.add_argument("--shard", required=True, type=int, help="index from 0")
+    parser.add_argument("--shards", required=True, type=int, help="number of shards")
+    parser.add_argument("--state", required=True, type=Path, help="resumable state")
+    parser.add_argument("--output", required=True, type=Path, help="shard to write")
+    run(parser, main)

@@ -1,0 +1,58 @@
+"""Score what share of generated scenes shows what was asked for: the teacher's bar."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from pathlib import Path
+
+from clockwork_diffusion import storage
+from clockwork_diffusion.specs import parse
+from clockwork_diffusion.steps._run import new_parser, run
+
+
+def main(args: Namespace) -> None:
+    """Recognise the generated images, and renderings of the same scenes."""
+    from dataclasses import asdict
+
+    from clockwork_diffusion import provenance
+    from clockwork_diffusion.mini import networks, quality
+    from clockwork_diffusion.mini.data import scene_images
+
+    chosen = parse(quality.SceneSet, args.dataset_spec, "dataset-spec")
+    tensors, _ = storage.read_tensors(args.images)
+    if "images" not in tensors:
+        raise ValueError(f"{args.images} lacks the tensor 'images'")
+    classifier = networks.load(networks.Classifier, args.classifier)
+    labels = quality.scene_labels(chosen.split, chosen.count, chosen.offset)
+    rendered = scene_images(chosen.split, chosen.count, chosen.offset)
+    of_teacher = quality.shares_recognised(classifier, tensors["images"], labels)
+    # What the classifier itself gets right bounds what it can credit to the teacher.
+    of_renderings = quality.shares_recognised(classifier, rendered, labels)
+    storage.write_json(
+        args.output,
+        {
+            "teacher": {name: asdict(score) for name, score in of_teacher.items()},
+            "renderings": {
+                name: asdict(score) for name, score in of_renderings.items()
+            },
+            "dataset": asdict(chosen),
+            "images_sha256": storage.sha256(args.images),
+            "classifier_sha256": storage.sha256_folder(args.classifier),
+            "versions": provenance.versions("torch"),
+        },
+    )
+
+
+if __name__ == "__main__":
+    parser = new_parser(__doc__)
+    parser.add_argument(
+        "--images", required=True, type=Path, help="shard with the tensor 'images'"
+    )
+    parser.add_argument(
+        "--classifier", required=True, type=Path, help="the mini classifier's folder"
+    )
+    parser.add_argument(
+        "--dataset-spec", required=True, help="split, count and offset as JSON"
+    )
+    parser.add_argument("--output", required=True, type=Path, help="JSON to write")
+    run(parser, main)

@@ -1,0 +1,280 @@
+"""Set tables: published values beside ours, with n and intervals.
+
+A table is a list of rows; a cell is a published number, a measured score with its
+interval, a count, or an em dash for what is not known. Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pandas as pd
+
+from clockwork_diffusion.clock import Clock
+
+UNKNOWN = "—"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table.
+
+    Attributes:
+        label: What the reader sees.
+        run: Id of the run that fills our cells; empty if only published values exist.
+        baseline: Id of the run that savings refer to.
+        published: Printed values by key.
+        ours: Whether the row is an addition of ours, not in the paper.
+    """
+
+    label: str
+    run: str = ""
+    baseline: str = ""
+    published: dict[str, float] = field(default_factory=dict)
+    ours: bool = False
+
+
+@dataclass(frozen=True)
+class TableSpec:
+    """A table at one scale.
+
+    Attributes:
+        title: Its heading.
+        caption: What the reader must know, in full sentences.
+        columns: Keys of `COLUMNS`.
+        rows: The rows.
+    """
+
+    title: str
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[Row, ...]
+
+    def __post_init__(self) -> None:
+        """Reject unknown columns."""
+        for name in self.columns:
+            if name not in COLUMNS:
+                raise ValueError(f"column {name!r} is not one of {', '.join(COLUMNS)}")
+
+
+@dataclass(frozen=True)
+class Results:
+    """What runs have yielded, as plain data read from JSON.
+
+    Attributes:
+        runs: Settings of each run by id: ``model``, ``adaptor``, ``sampler``.
+        scores: Scores by run, as `score_images` writes them.
+        flops: Counts by model, as `count_flops` writes them.
+        latency: Timings, as `time_sampling` writes them.
+    """
+
+    runs: Mapping[str, Mapping[str, Any]]
+    scores: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    flops: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    latency: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Value:
+    """A number of a cell, with an interval if it has one."""
+
+    value: float
+    low: float | None = None
+    high: float | None = None
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column.
+
+    Attributes:
+        header: What the reader sees.
+        kind: ``published``, ``score``, ``flops``, ``saving``, ``latency`` or ``n``.
+        key: Which value of that kind.
+        digits: Decimals shown.
+        factor: Applied before showing.
+    """
+
+    header: str
+    kind: str
+    key: str
+    digits: int
+    factor: float = 1.0
+
+
+COLUMNS: dict[str, Column] = {
+    "fid_published": Column("FID (published) ↓", "published", "fid", 2),
+    "clip_published": Column("CLIP (published) ↑", "published", "clip", 3),
+    "tflops_published": Column("TFLOPs (published) ↓", "published", "tflops", 1),
+    "gpu_ms_published": Column("RTX 3080 ms (published)", "published", "gpu_ms", 0),
+    "phone_ms_published": Column("Galaxy S23 ms (published)", "published", "phone", 0),
+    "frechet": Column("Fréchet ↓", "score", "frechet", 2),
+    "clip": Column("CLIP ↑", "score", "clip", 4),
+    "psnr_to_teacher": Column("PSNR to teacher, dB ↑", "score", "psnr_to_teacher", 2),
+    "tflops": Column("TFLOPs ↓", "flops", "flops", 3, 1e-12),
+    "tflops_with_attention": Column(
+        "TFLOPs with attention ↓", "flops", "flops_with_attention", 3, 1e-12
+    ),
+    "gflops": Column("GFLOPs ↓", "flops", "flops", 3, 1e-9),
+    "gflops_with_attention": Column(
+        "GFLOPs with attention ↓", "flops", "flops_with_attention", 3, 1e-9
+    ),
+    "saving": Column("FLOPs saved", "saving", "flops", 0, 100.0),
+    "saving_with_attention": Column(
+        "saved with attention", "saving", "flops_with_attention", 0, 100.0
+    ),
+    "latency": Column("UNet ms ↓", "latency", "mean_ms", 0),
+    "latency_saving": Column("ms saved", "latency_saving", "mean_ms", 0, 100.0),
+    "n": Column("n", "n", "n", 0),
+}
+
+
+def run_flops(run: Mapping[str, Any], flops: Mapping[str, Any], key: str) -> float:
+    """Return the FLOPs of one image: all UNet passes of a run.
+
+    Args:
+        run: ``model``, ``adaptor`` (an id or empty) and ``sampler``.
+        flops: Counts of the run's model.
+        key: ``flops`` or ``flops_with_attention``.
+    """
+    sampler = run["sampler"]
+    clock = Clock(sampler.get("clock", 1))
+    full = clock.full_steps(sampler["steps"])
+    branches = 2 if sampler["guidance"] > 1 else 1
+    total = full * flops["full"][key]
+    if full < sampler["steps"]:
+        light = flops["adaptors"][run["adaptor"]]["step"][key]
+        total += (sampler["steps"] - full) * light
+    return float(branches * total)
+
+
+def cell(column: Column, row: Row, results: Results) -> Value | None:
+    """Return the number of a cell, or None where there is none."""
+    if column.kind == "published":
+        value = row.published.get(column.key)
+        return None if value is None else Value(float(value))
+    if not row.run:
+        return None
+    if column.kind in ("score", "n"):
+        scores = results.scores.get(row.run, {}).get("scores", {})
+        score = scores.get("clip" if column.kind == "n" else column.key)
+        if score is None:
+            return None
+        if column.kind == "n":
+            return Value(score["n"])
+        return Value(score["value"], score["low"], score["high"])
+    if column.kind.startswith("latency"):
+        timed = results.latency.get("runs", {})
+        if row.run not in timed:
+            return None
+        if column.kind == "latency":
+            return Value(timed[row.run][column.key])
+        if row.baseline not in timed:
+            return None
+        return Value(timed[row.run][column.key] / timed[row.baseline][column.key] - 1)
+    counts = results.flops.get(results.runs[row.run]["model"])
+    if counts is None:
+        return None
+    value = run_flops(results.runs[row.run], counts, column.key)
+    if column.kind == "flops":
+        return Value(value)
+    if not row.baseline:
+        return None
+    return Value(value / run_flops(results.runs[row.baseline], counts, column.key) - 1)
+
+
+def fill(spec: TableSpec, results: Results) -> list[list[Value | None]]:
+    """Return the numbers of a table, a list per row in the order of its columns."""
+    return [
+        [cell(COLUMNS[name], row, results) for name in spec.columns]
+        for row in spec.rows
+    ]
+
+
+def _show(column: Column, value: Value | None, *, latex: bool = False) -> str:
+    if value is None:
+        return UNKNOWN
+    if column.kind.endswith("saving"):
+        percent = "\\%" if latex else "%"
+        return f"{value.value * column.factor:+.0f} {percent}".replace("-", "−")
+    digits = column.digits
+
+    def show(number: float) -> str:
+        return f"{number * column.factor:.{digits}f}"
+
+    if value.low is None or value.high is None:
+        return show(value.value)
+    return f"{show(value.value)} [{show(value.low)}, {show(value.high)}]"
+
+
+def to_frame(spec: TableSpec, cells: list[list[Value | None]]) -> pd.DataFrame:
+    """Return a table with a column per number, intervals included, for machines."""
+    data: dict[str, list[Any]] = {
+        "row": [row.label for row in spec.rows],
+        "run": [row.run for row in spec.rows],
+        "ours": [row.ours for row in spec.rows],
+    }
+    for index, name in enumerate(spec.columns):
+        values = [line[index] for line in cells]
+        data[name] = [None if v is None else v.value for v in values]
+        if any(v is not None and v.low is not None for v in values):
+            data[f"{name}_low"] = [None if v is None else v.low for v in values]
+            data[f"{name}_high"] = [None if v is None else v.high for v in values]
+    return pd.DataFrame(data)
+
+
+def to_markdown(spec: TableSpec, cells: list[list[Value | None]]) -> str:
+    """Return a table for people, in Markdown, with its title and caption."""
+    frame = _text_frame(spec, cells)
+    return f"**{spec.title}**\n\n{frame.to_markdown(index=False)}\n\n{spec.caption}\n"
+
+
+def to_latex(spec: TableSpec, cells: list[list[Value | None]], label: str) -> str:
+    """Return a table in LaTeX (booktabs)."""
+    frame = _text_frame(spec, cells, latex=True)
+    caption = _escape(f"{spec.title}. {spec.caption}")
+    text: str = frame.to_latex(
+        index=False, caption=caption, label=f"tab:{label}", position="tb"
+    )
+    return text.replace(UNKNOWN, "---").replace("−", "$-$")
+
+
+def _text_frame(
+    spec: TableSpec, cells: list[list[Value | None]], *, latex: bool = False
+) -> pd.DataFrame:
+    columns = [COLUMNS[name] for name in spec.columns]
+    rows = [
+        [
+            _escape(_label(row)) if latex else _label(row),
+            *(
+                _show(column, value, latex=latex)
+                for column, value in zip(columns, line, strict=True)
+            ),
+        ]
+        for row, line in zip(spec.rows, cells, strict=True)
+    ]
+    headers = ["", *(column.header for column in columns)]
+    if latex:
+        headers = [_escape(header) for header in headers]
+    return pd.DataFrame(rows, columns=headers)
+
+
+def _label(row: Row) -> str:
+    return f"{row.label} (ours)" if row.ours else row.label
+
+
+def _escape(text: str) -> str:
+    for symbol, replacement in (
+        ("\\", "\\textbackslash{}"),
+        ("&", "\\&"),
+        ("%", "\\%"),
+        ("_", "\\_"),
+        ("#", "\\#"),
+        ("↓", "$\\downarrow$"),
+        ("↑", "$\\uparrow$"),
+        ("×", "$\\times$"),
+    ):
+        text = text.replace(symbol, replacement)
+    return text

@@ -1,0 +1,532 @@
+"""Registries, wildcard constraints, and the few functions that rules call; no rules."""
+
+import json
+from pathlib import Path
+
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+from snakemake.exceptions import WorkflowError
+
+from clockwork_diffusion.provenance import code_of
+
+SCHEMAS = Path(workflow.basedir) / "workflow" / "schemas"
+PAPERS = {
+    path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))
+    for path in sorted((Path(workflow.basedir) / "workflow" / "papers").glob("*.yaml"))
+}
+SCALES = ("mini", "paper")
+
+
+def entries(scale, section):
+    """Return a section of the configuration, ids to settings."""
+    return config[scale].get(section, {})
+
+
+def entry(scale, section, name):
+    """Return one entry of the configuration, or say which there are."""
+    known = entries(scale, section)
+    if name not in known:
+        listed = ", ".join(known) or "none"
+        raise WorkflowError(f"{scale}: {name!r} is not one of the {section} ({listed})")
+    return known[name]
+
+
+def items(scale, kind):
+    """Return the tables or figures at a scale as (paper, id, settings)."""
+    return [
+        (paper, name, item[scale])
+        for paper, registry in PAPERS.items()
+        for name, item in registry[kind].items()
+        if scale in item
+    ]
+
+
+def check_schema(data, schema, name):
+    """Refuse data that its schema does not allow, in one line that says where."""
+    text = (SCHEMAS / schema).read_text(encoding="utf-8")
+    error = best_match(Draft202012Validator(yaml.safe_load(text)).iter_errors(data))
+    if error is not None:
+        where = ".".join(map(str, error.absolute_path)) or "top level"
+        known = error.schema.get("properties")
+        hint = f"; known keys are {', '.join(known)}" if known else ""
+        raise WorkflowError(f"{name}: {where}: {error.message}{hint}")
+
+
+def check_registries():
+    """Refuse a reference to what does not exist, before anything runs."""
+    check_schema(config, "config.schema.yaml", "config.yaml")
+    for paper, registry in PAPERS.items():
+        check_schema(registry, "paper.schema.yaml", f"workflow/papers/{paper}.yaml")
+    for scale in SCALES:
+        shared = set(entries(scale, "runs")) & set(entries(scale, "datasets"))
+        if shared:
+            raise WorkflowError(f"{scale}: {shared} names a run and a data set")
+        for name, run in entries(scale, "runs").items():
+            entry(scale, "models", run["model"])
+            entry(scale, "datasets", run["dataset"])
+            if "adaptor" in run:
+                entry(scale, "adaptors", run["adaptor"])
+            if "teacher" in run:
+                entry(scale, "runs", run["teacher"])
+            clock = run["sampler"].get("clock", 1)
+            if (clock > 1) != ("adaptor" in run):
+                raise WorkflowError(
+                    f"{scale}: run {name!r} needs both a clock above 1 and an adaptor, "
+                    "or neither"
+                )
+        for trajectory in entries(scale, "trajectories").values():
+            entry(scale, "models", trajectory["model"])
+            entry(scale, "datasets", trajectory["dataset"])
+        for adaptor in entries(scale, "adaptors").values():
+            if "model" in adaptor:
+                entry(scale, "models", adaptor["model"])
+                entry(scale, "trajectories", adaptor["train"])
+                entry(scale, "trajectories", adaptor["heldout"])
+        for paper, name, table in items(scale, "tables"):
+            for row in table["rows"]:
+                for key in ("run", "baseline"):
+                    if key in row and row[key] not in entries(scale, "runs"):
+                        listed = ", ".join(entries(scale, "runs"))
+                        raise WorkflowError(
+                            f"{paper}, {name} at {scale} scale: {key} {row[key]!r} is "
+                            f"not one of the runs ({listed})"
+                        )
+        for paper, name, figure in items(scale, "figures"):
+            for shown in figure["runs"]:
+                entry(scale, "runs", shown["run"])
+        for name in entries(scale, "latency").get("runs", ()):
+            entry(scale, "runs", name)
+
+
+check_registries()
+
+
+def ids(section):
+    """Return a wildcard constraint: the ids of a section at any scale."""
+    names = {name for scale in SCALES for name in entries(scale, section)}
+    return "|".join(sorted(names)) or "none"
+
+
+def paper_ids(kind):
+    """Return a wildcard constraint: the ids of tables or figures."""
+    return "|".join(
+        sorted({name for registry in PAPERS.values() for name in registry[kind]})
+    )
+
+
+wildcard_constraints:
+    scale="|".join(SCALES),
+    model=ids("models"),
+    dataset=ids("datasets"),
+    trajectory=ids("trajectories"),
+    adaptor=ids("adaptors"),
+    run=ids("runs"),
+    images="|".join((ids("runs"), ids("datasets"))),
+    paper="|".join(PAPERS),
+    table=paper_ids("tables"),
+    figure=paper_ids("figures"),
+    shard=r"\d{3}",
+
+
+def code(step):
+    """Return the modules that a step runs: an edit of one reruns the step."""
+    return [str(path) for path in code_of(f"steps.{step}")]
+
+
+def shards(pattern, scale, dataset, **ids_):
+    """Return a path per shard of a data set."""
+    count = entry(scale, "datasets", dataset)["shards"]
+    return [
+        pattern.format(scale=scale, shard=f"{index:03d}", **ids_)
+        for index in range(count)
+    ]
+
+
+def tables(scale):
+    """Return the files of every table at a scale."""
+    return [
+        f"results/{scale}/tables/{paper}/{name}.{kind}"
+        for paper, name, _ in items(scale, "tables")
+        for kind in ("csv", "md", "tex")
+    ]
+
+
+def figures(scale):
+    """Return the files of every figure at a scale."""
+    return [
+        f"results/{scale}/figures/{paper}/{name}.{kind}"
+        for paper, name, _ in items(scale, "figures")
+        for kind in ("pdf", "png")
+    ]
+
+
+# --- what rules ask of the configuration, by wildcards ------------------------------
+
+
+def setting(section, wildcard, *keys):
+    """Return an input or params function for an entry, or a value deep within it."""
+
+    def get(wildcards):
+        value = entry(wildcards.scale, section, wildcards[wildcard])
+        for key in keys:
+            value = value[key]
+        return value
+
+    return get
+
+
+def spec(section, wildcard, *keys):
+    """Return a params function for the same, as JSON text."""
+    get = setting(section, wildcard, *keys)
+    return lambda wildcards: json.dumps(get(wildcards))
+
+
+def via(section, wildcard, key, target):
+    """Return a function for the entry of ``target`` that an entry names by ``key``."""
+    get = setting(section, wildcard, key)
+    return lambda wildcards: entry(wildcards.scale, target, get(wildcards))
+
+
+def model_path(section, wildcard):
+    """Return an input function for the folder of the model that an entry uses."""
+    model = via(section, wildcard, "model", "models")
+    return lambda wildcards: model(wildcards)["path"]
+
+
+def files_of(get_path):
+    """Return an input function: the files of the model whose folder it names.
+
+    Files have checksums, so that touching them reruns nothing; folders have none.
+    """
+
+    def get(wildcards):
+        folder = Path(get_path(wildcards))
+        if not folder.is_dir():
+            return [str(folder)]
+        return sorted(
+            str(path)
+            for path in folder.rglob("*")
+            if path.is_file() and path.name != "README.md"
+        )
+
+    return get
+
+
+def clip_path(wildcards):
+    """Return the folder of the scale's CLIP."""
+    return entry(wildcards.scale, "encoders", "clip")["path"]
+
+
+def prompts_of(section, wildcard):
+    """Return an input function for the prompts that an entry uses."""
+    name = setting(section, wildcard, "dataset")
+    return lambda wildcards: f"results/{wildcards.scale}/prompts/{name(wildcards)}.json"
+
+
+def shard_count(section, wildcard):
+    """Return a params function for the number of shards of an entry's prompts."""
+    dataset = via(section, wildcard, "dataset", "datasets")
+    return lambda wildcards: dataset(wildcards)["shards"]
+
+
+def dataset_spec(wildcards):
+    """Return a data set as its dataclass takes it; shards are the workflow's affair."""
+    chosen = dict(entry(wildcards.scale, "datasets", wildcards.dataset))
+    del chosen["shards"]
+    return json.dumps(chosen)
+
+
+def trajectory_shards(key):
+    """Return an input function for the trajectories that an adaptor learns from."""
+
+    def get(wildcards):
+        name = entry(wildcards.scale, "adaptors", wildcards.adaptor)[key]
+        return shards(
+            "results/{scale}/trajectories/{trajectory}/{shard}.safetensors",
+            wildcards.scale,
+            entry(wildcards.scale, "trajectories", name)["dataset"],
+            trajectory=name,
+        )
+
+    return get
+
+
+def frechet_path(wildcards):
+    """Return the folder or file of the network behind the Fréchet distance."""
+    return entry(wildcards.scale, "encoders", "frechet")["path"]
+
+
+ADAPTOR_FILES = ("config.json", "diffusion_pytorch_model.safetensors", "SHA256SUMS")
+
+
+def adaptor_path(scale, name):
+    """Return the folder of a learned adaptor."""
+    return f"results/{scale}/adaptors/{name}"
+
+
+def adaptor_files(scale, name):
+    """Return the files of a learned adaptor."""
+    return [f"{adaptor_path(scale, name)}/{file}" for file in ADAPTOR_FILES]
+
+
+def is_learned(scale, name):
+    """Tell whether an adaptor has weights."""
+    return "model" in entry(scale, "adaptors", name)
+
+
+def adaptor_of_run(wildcards):
+    """Return the learned adaptor that a run needs, and the CLIP that it asks."""
+    name = entry(wildcards.scale, "runs", wildcards.run).get("adaptor")
+    if name is None or not is_learned(wildcards.scale, name):
+        return {}
+    return {
+        "adaptor": adaptor_files(wildcards.scale, name),
+        "clip": files_of(clip_path)(wildcards),
+    }
+
+
+def adaptor_options(wildcards, input):
+    """Return the command-line options for the same."""
+    if not hasattr(input, "adaptor"):
+        return ""
+    name = entry(wildcards.scale, "runs", wildcards.run)["adaptor"]
+    folder = adaptor_path(wildcards.scale, name)
+    return f"--adaptor {folder} --clip {clip_path(wildcards)}"
+
+
+def run_spec(wildcards):
+    """Return a run as its dataclass takes it."""
+    run = entry(wildcards.scale, "runs", wildcards.run)
+    chosen = {key: run[key] for key in ("sampler", "seed", "batch_size")}
+    if "adaptor" in run:
+        adaptor = entry(wildcards.scale, "adaptors", run["adaptor"])
+        chosen["identity"] = not is_learned(wildcards.scale, run["adaptor"])
+        chosen["cut"] = adaptor.get("spec", adaptor)["cut"]
+    return json.dumps(chosen)
+
+
+def images_of(pattern):
+    """Return an input function: a file per shard of a run's own data set."""
+
+    def get(wildcards):
+        run = entry(wildcards.scale, "runs", wildcards.run)
+        return shards(pattern, wildcards.scale, run["dataset"], images=wildcards.run)
+
+    return get
+
+
+def images_of_teacher(pattern):
+    """Return an input function: the same of the run's teacher, if it has one."""
+
+    def get(wildcards):
+        run = entry(wildcards.scale, "runs", wildcards.run)
+        if "teacher" not in run:
+            return []
+        return shards(pattern, wildcards.scale, run["dataset"], images=run["teacher"])
+
+    return get
+
+
+def images_of_reference(pattern):
+    """Return an input function: the same of the run's reference images."""
+
+    def get(wildcards):
+        name = entry(wildcards.scale, "runs", wildcards.run)["dataset"]
+        return shards(pattern, wildcards.scale, name, images=name)
+
+    return get
+
+
+def captions_to_encode(wildcards):
+    """Return the captions of a data set; a run's are those of its data set."""
+    if wildcards.images not in entries(wildcards.scale, "datasets"):
+        return {}
+    return {"prompts": f"results/{wildcards.scale}/prompts/{wildcards.images}.json"}
+
+
+def caption_options(wildcards, input):
+    """Return the command-line options for the same."""
+    if not hasattr(input, "prompts"):
+        return ""
+    count = entry(wildcards.scale, "datasets", wildcards.images)["shards"]
+    return f"--prompts {input.prompts} --shard {int(wildcards.shard)} --shards {count}"
+
+
+def flops_spec(wildcards):
+    """Return what to count of a model: each adaptor of its own or of any model."""
+    model = entry(wildcards.scale, "models", wildcards.model)
+    counted = {}
+    for name, adaptor in entries(wildcards.scale, "adaptors").items():
+        if adaptor.get("model", wildcards.model) == wildcards.model:
+            chosen = adaptor.get("spec", adaptor)
+            counted[name] = {key: chosen[key] for key in ("kind", "cut")}
+    return json.dumps(
+        {
+            "backbone": model["backbone"],
+            "tokens": model["tokens"],
+            "text_channels": entry(wildcards.scale, "encoders", "clip")["width"],
+            "adaptors": counted,
+        }
+    )
+
+
+def unet_of_model(wildcards):
+    """Return the UNet's configuration where the model is ours, not SD v1.5's."""
+    model = entry(wildcards.scale, "models", wildcards.model)
+    return {"unet": model["unet"]} if "unet" in model else {}
+
+
+def unet_options(wildcards, input):
+    """Return the command-line options for the same."""
+    return f"--unet {input.unet}" if hasattr(input, "unet") else ""
+
+
+def timed_runs(wildcards):
+    """Return the runs that are timed at a scale, id to settings."""
+    names = entries(wildcards.scale, "latency")["runs"]
+    return {name: entry(wildcards.scale, "runs", name) for name in names}
+
+
+def timed_model(wildcards):
+    """Return the folder of the one model that all timed runs share."""
+    models = {run["model"] for run in timed_runs(wildcards).values()}
+    if len(models) != 1:
+        raise WorkflowError(f"timed runs use several models: {models}")
+    return entry(wildcards.scale, "models", models.pop())["path"]
+
+
+def timed_adaptors(wildcards):
+    """Return the files of the learned adaptors that are timed."""
+    names = {run.get("adaptor") for run in timed_runs(wildcards).values()} - {None}
+    return [
+        path
+        for name in sorted(names)
+        if is_learned(wildcards.scale, name)
+        for path in adaptor_files(wildcards.scale, name)
+    ]
+
+
+def timing_spec(wildcards):
+    """Return what to time."""
+    runs = {}
+    for name, run in timed_runs(wildcards).items():
+        runs[name] = {"sampler": run["sampler"]}
+        if "adaptor" in run:
+            adaptor = entry(wildcards.scale, "adaptors", run["adaptor"])
+            learned = is_learned(wildcards.scale, run["adaptor"])
+            runs[name]["cut"] = adaptor.get("spec", adaptor)["cut"]
+            runs[name]["adaptor"] = (
+                adaptor_path(wildcards.scale, run["adaptor"]) if learned else "identity"
+            )
+    model = {run["model"] for run in timed_runs(wildcards).values()}.pop()
+    return json.dumps(
+        {
+            "runs": runs,
+            "repeats": entries(wildcards.scale, "latency")["repeats"],
+            "tokens": entry(wildcards.scale, "models", model)["tokens"],
+            "text_channels": entry(wildcards.scale, "encoders", "clip")["width"],
+        }
+    )
+
+
+# --- tables and figures ---------------------------------------------------------------
+
+MEASURED = {"frechet", "clip", "psnr_to_teacher", "n"}
+COUNTED = {
+    "flops",
+    "flops_with_attention",
+    "gflops",
+    "gflops_with_attention",
+    "tflops",
+    "tflops_with_attention",
+    "saving",
+    "saving_with_attention",
+}
+TIMED = {"latency", "latency_saving"}
+
+
+def table_of(wildcards):
+    """Return a table's settings at a scale."""
+    return PAPERS[wildcards.paper]["tables"][wildcards.table][wildcards.scale]
+
+
+def table_spec(wildcards):
+    """Return a table as its dataclass takes it."""
+    return json.dumps(table_of(wildcards))
+
+
+def table_runs(wildcards):
+    """Return the runs of a table, id to settings."""
+    rows = table_of(wildcards)["rows"]
+    names = [row[key] for row in rows for key in ("run", "baseline") if key in row]
+    return {name: entry(wildcards.scale, "runs", name) for name in dict.fromkeys(names)}
+
+
+def table_run_settings(wildcards):
+    """Return what a table needs to know of its runs: what decides their FLOPs."""
+    return json.dumps(
+        {
+            name: {
+                "model": run["model"],
+                "adaptor": run.get("adaptor", ""),
+                "sampler": run["sampler"],
+            }
+            for name, run in table_runs(wildcards).items()
+        }
+    )
+
+
+def table_inputs(wildcards):
+    """Return the scores, counts and timings that a table's columns show."""
+    columns, runs = set(table_of(wildcards)["columns"]), table_runs(wildcards)
+    base = f"results/{wildcards.scale}"
+    files = {}
+    if columns & MEASURED:
+        files["scores"] = [f"{base}/scores/{name}.json" for name in runs]
+    if columns & COUNTED:
+        models = dict.fromkeys(run["model"] for run in runs.values())
+        files["flops"] = [f"{base}/flops/{model}.json" for model in models]
+    if columns & TIMED:
+        files["latency"] = f"{base}/latency/sampling.json"
+    return files
+
+
+def input_options(*names):
+    """Return a params function: ``--name files`` for those inputs that there are."""
+
+    def options(wildcards, input):
+        return " ".join(
+            f"--{name} {getattr(input, name)}" for name in names if hasattr(input, name)
+        )
+
+    return options
+
+
+def figure_of(wildcards):
+    """Return a figure's settings at a scale."""
+    return PAPERS[wildcards.paper]["figures"][wildcards.figure][wildcards.scale]
+
+
+def figure_spec(wildcards):
+    """Return a figure as its dataclass takes it."""
+    return json.dumps(figure_of(wildcards))
+
+
+def figure_inputs(wildcards):
+    """Return the images, prompts and timings that a figure shows."""
+    figure, scale = figure_of(wildcards), wildcards.scale
+    runs = [shown["run"] for shown in figure["runs"]]
+    (dataset,) = {entry(scale, "runs", name)["dataset"] for name in runs}
+    pattern = "results/{scale}/images/{images}/{shard}.safetensors"
+    files = {
+        "images": [
+            path
+            for name in runs
+            for path in shards(pattern, scale, dataset, images=name)
+        ],
+        "prompts": f"results/{scale}/prompts/{dataset}.json",
+    }
+    if figure.get("latency"):
+        files["latency"] = f"results/{scale}/latency/sampling.json"
+    return files

@@ -1,0 +1,46 @@
+"""Prompts, and the images that generated ones are compared with."""
+
+
+rule prepare_prompts:
+    """Write a set's prompts.
+
+    Reads: nothing, or `prompts.txt` of the folder that the configuration names.
+    Writes: a JSON list.
+    """
+    input:
+        code=code("prepare_prompts"),
+    output:
+        "results/{scale}/prompts/{dataset}.json",
+    log:
+        "logs/{scale}/prepare_prompts/{dataset}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        spec=dataset_spec,
+    shell:
+        "python -m clockwork_diffusion.steps.prepare_prompts"
+        " --spec {params.spec:q} --output {output} --log {log}"
+
+
+rule prepare_images:
+    """Write one shard of a set's own images, the reference of the Fréchet distance.
+
+    Reads: nothing, or `images/` of the folder that the configuration names.
+    Writes: `images`, uint8 (N, 3, H, W).
+    """
+    input:
+        code=code("prepare_images"),
+    output:
+        "results/{scale}/images/{dataset}/{shard}.safetensors",
+    log:
+        "logs/{scale}/prepare_images/{dataset}/{shard}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        spec=dataset_spec,
+        shard=lambda wildcards: int(wildcards.shard),
+        shards=setting("datasets", "dataset", "shards"),
+    shell:
+        "python -m clockwork_diffusion.steps.prepare_images"
+        " --spec {params.spec:q} --shard {params.shard} --shards {params.shards}"
+        " --output {output} --log {log}"

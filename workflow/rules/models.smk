@@ -1,0 +1,271 @@
+"""Training of the mini models, which no default run does, and the teacher's bar.
+
+The default run reads the shipped weights under resources/mini. `snakemake mini_models`
+trains all of them again into results/mini/models; `ship_models` puts those in place.
+"""
+
+
+def recipe(name):
+    """Return a params function for a mini model's recipe, as JSON text."""
+    return lambda wildcards: json.dumps(entry("mini", "training", name))
+
+
+localrules:
+    mini_models,
+    ship_models,
+    quality,
+
+
+rule mini_models:
+    """Train every mini model again (hours on a CPU, minutes on a GPU)."""
+    input:
+        expand(
+            "results/mini/models/{model}/README.md",
+            model=["stable-diffusion", "clip", "classifier", "features", "structure"],
+        ),
+
+
+rule ship_models:
+    """Replace the shipped weights by those that `mini_models` trained."""
+    input:
+        rules.mini_models.input,
+    log:
+        "logs/mini/ship_models.log",
+    conda:
+        "../../environment.yml"
+    shell:
+        "cp -r results/mini/models/{{stable-diffusion,clip,classifier,features,structure}}"
+        " resources/mini/ 2> {log}"
+
+
+rule quality:
+    """Measure the teacher's bar: are shapes, colours, places what was asked for?"""
+    input:
+        "results/mini/quality/teacher.json",
+
+
+rule train_autoencoder:
+    """Train the mini autoencoder.
+
+    Reads: nothing; scenes are generated.
+    Writes: an AutoencoderKL folder with its model card.
+    """
+    input:
+        code=code("train_autoencoder"),
+    output:
+        card="results/mini/models/autoencoder/README.md",
+    log:
+        "logs/mini/train_autoencoder/autoencoder.log",
+    benchmark:
+        "benchmarks/mini/train_autoencoder/autoencoder.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 2
+    resources:
+        gpu=1,
+        mem_mb=4000,
+        runtime=240,
+    params:
+        spec=recipe("autoencoder"),
+        folder="results/mini/models/autoencoder",
+        state="results/mini/.state/models/autoencoder.pt",
+    shell:
+        "python -m clockwork_diffusion.steps.train_autoencoder"
+        " --spec {params.spec:q} --state {params.state} --output {params.folder}"
+        " --threads {threads} --log {log}"
+
+
+rule train_teacher:
+    """Train the mini Stable Diffusion: text encoder and UNet on the latents of scenes.
+
+    Reads: the autoencoder.
+    Writes: a StableDiffusionPipeline folder with its model card.
+    """
+    input:
+        code=code("train_teacher"),
+        vae=rules.train_autoencoder.output.card,
+    output:
+        card="results/mini/models/stable-diffusion/README.md",
+    log:
+        "logs/mini/train_teacher/teacher.log",
+    benchmark:
+        "benchmarks/mini/train_teacher/teacher.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 2
+    resources:
+        gpu=1,
+        mem_mb=4000,
+        runtime=720,
+    params:
+        spec=recipe("teacher"),
+        vae="results/mini/models/autoencoder",
+        folder="results/mini/models/stable-diffusion",
+        state="results/mini/.state/models/teacher.pt",
+    shell:
+        "python -m clockwork_diffusion.steps.train_teacher"
+        " --spec {params.spec:q} --vae {params.vae}"
+        " --state {params.state} --output {params.folder}"
+        " --threads {threads} --log {log}"
+
+
+rule train_clip:
+    """Train the mini CLIP with open_clip's loss on scenes and captions.
+
+    Reads: nothing; scenes are generated.
+    Writes: an open_clip folder with its model card.
+    """
+    input:
+        code=code("train_clip"),
+    output:
+        card="results/mini/models/clip/README.md",
+    log:
+        "logs/mini/train_clip/clip.log",
+    benchmark:
+        "benchmarks/mini/train_clip/clip.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 2
+    resources:
+        gpu=1,
+        mem_mb=4000,
+        runtime=240,
+    params:
+        spec=recipe("clip"),
+        folder="results/mini/models/clip",
+        state="results/mini/.state/models/clip.pt",
+    shell:
+        "python -m clockwork_diffusion.steps.train_clip"
+        " --spec {params.spec:q} --state {params.state} --output {params.folder}"
+        " --threads {threads} --log {log}"
+
+
+rule train_classifier:
+    """Train the classifier of renders that measures the teacher's bar, and only that.
+
+    Reads: nothing; scenes are generated.
+    Writes: its folder with its model card.
+    """
+    input:
+        code=code("train_classifier"),
+    output:
+        card="results/mini/models/classifier/README.md",
+    log:
+        "logs/mini/train_classifier/classifier.log",
+    benchmark:
+        "benchmarks/mini/train_classifier/classifier.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 2
+    resources:
+        gpu=1,
+        mem_mb=4000,
+        runtime=240,
+    params:
+        spec=recipe("classifier"),
+        folder="results/mini/models/classifier",
+        state="results/mini/.state/models/classifier.pt",
+    shell:
+        "python -m clockwork_diffusion.steps.train_classifier"
+        " --spec {params.spec:q} --state {params.state} --output {params.folder}"
+        " --threads {threads} --log {log}"
+
+
+rule train_features:
+    """Train the feature network of the Fréchet distance.
+
+    Reads: nothing; scenes are generated.
+    Writes: its folder with its model card.
+    """
+    input:
+        code=code("train_features"),
+    output:
+        card="results/mini/models/features/README.md",
+    log:
+        "logs/mini/train_features/features.log",
+    benchmark:
+        "benchmarks/mini/train_features/features.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 2
+    resources:
+        gpu=1,
+        mem_mb=4000,
+        runtime=240,
+    params:
+        spec=recipe("features"),
+        folder="results/mini/models/features",
+        state="results/mini/.state/models/features.pt",
+    shell:
+        "python -m clockwork_diffusion.steps.train_features"
+        " --spec {params.spec:q} --state {params.state} --output {params.folder}"
+        " --threads {threads} --log {log}"
+
+
+rule train_structure:
+    """Train the ViT whose features describe structure.
+
+    Reads: nothing; scenes are generated.
+    Writes: a Hugging Face ViT folder with its model card.
+    """
+    input:
+        code=code("train_structure"),
+    output:
+        card="results/mini/models/structure/README.md",
+    log:
+        "logs/mini/train_structure/structure.log",
+    benchmark:
+        "benchmarks/mini/train_structure/structure.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 2
+    resources:
+        gpu=1,
+        mem_mb=4000,
+        runtime=240,
+    params:
+        spec=recipe("structure"),
+        folder="results/mini/models/structure",
+        state="results/mini/.state/models/structure.pt",
+    shell:
+        "python -m clockwork_diffusion.steps.train_structure"
+        " --spec {params.spec:q} --state {params.state} --output {params.folder}"
+        " --threads {threads} --log {log}"
+
+
+rule score_teacher:
+    """Recognise the teacher's 25-step images with the classifier of renders.
+
+    Reads: images of the run `sd_steps25`, the classifier.
+    Writes: the share recognised by attribute, with intervals.
+    """
+    input:
+        code=code("score_teacher"),
+        images="results/mini/images/sd_steps25/000.safetensors",
+        classifier=files_of(
+            lambda wildcards: entry("mini", "encoders", "classifier")["path"]
+        ),
+    output:
+        "results/mini/quality/teacher.json",
+    log:
+        "logs/mini/score_teacher/teacher.log",
+    benchmark:
+        "benchmarks/mini/score_teacher/teacher.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=30,
+    params:
+        dataset=lambda wildcards: json.dumps(
+            {
+                key: entry("mini", "datasets", "test")[key]
+                for key in ("split", "count", "offset")
+            }
+        ),
+        classifier=lambda wildcards: entry("mini", "encoders", "classifier")["path"],
+    shell:
+        "python -m clockwork_diffusion.steps.score_teacher"
+        " --images {input.images} --classifier {params.classifier}"
+        " --dataset-spec {params.dataset:q} --output {output} --log {log}"

@@ -1,0 +1,70 @@
+"""The papers' tables and figures."""
+
+
+localrules:
+    set_table,
+    draw_figure,
+
+
+rule set_table:
+    """Set one table.
+
+    Reads: scores, counts and timings of its runs.
+    Writes: CSV for machines, Markdown and LaTeX for people.
+    """
+    input:
+        unpack(table_inputs),
+        code=code("set_table"),
+    output:
+        csv="results/{scale}/tables/{paper}/{table}.csv",
+        md=report(
+            "results/{scale}/tables/{paper}/{table}.md",
+            caption="../report/table.rst",
+            category="{paper}",
+            subcategory="Tables",
+            labels={"item": "{table}", "scale": "{scale}"},
+        ),
+        tex="results/{scale}/tables/{paper}/{table}.tex",
+    log:
+        "logs/{scale}/set_table/{paper}/{table}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        spec=table_spec,
+        runs=table_run_settings,
+        inputs=input_options("scores", "flops", "latency"),
+    shell:
+        "python -m clockwork_diffusion.steps.set_table"
+        " --spec {params.spec:q} --runs {params.runs:q} {params.inputs}"
+        " --output {output.csv} --log {log}"
+
+
+rule draw_figure:
+    """Draw one figure.
+
+    Reads: images, prompts and timings of its runs.
+    Writes: vector PDF and PNG.
+    """
+    input:
+        unpack(figure_inputs),
+        code=code("draw_figure"),
+    output:
+        pdf="results/{scale}/figures/{paper}/{figure}.pdf",
+        png=report(
+            "results/{scale}/figures/{paper}/{figure}.png",
+            caption="../report/figure.rst",
+            category="{paper}",
+            subcategory="Figures",
+            labels={"item": "{figure}", "scale": "{scale}"},
+        ),
+    log:
+        "logs/{scale}/draw_figure/{paper}/{figure}.log",
+    conda:
+        "../../environment.yml"
+    params:
+        spec=figure_spec,
+        inputs=input_options("images", "prompts", "latency"),
+    shell:
+        "python -m clockwork_diffusion.steps.draw_figure"
+        " --spec {params.spec:q} {params.inputs}"
+        " --output {output.png} --log {log}"

@@ -1,0 +1,40 @@
+"""The teacher's unrolled trajectories, which adaptors learn from (Algorithm 1)."""
+
+
+rule sample_trajectories:
+    """Unroll the teacher on one shard of prompts.
+
+    Reads: the pipeline, the CLIP that pools prompts, the prompts.
+    Writes: r_in and r_out of every step, pooled prompts, time embeddings.
+    """
+    input:
+        code=code("sample_trajectories"),
+        model=files_of(model_path("trajectories", "trajectory")),
+        clip=files_of(clip_path),
+        prompts=prompts_of("trajectories", "trajectory"),
+    output:
+        "results/{scale}/trajectories/{trajectory}/{shard}.safetensors",
+    log:
+        "logs/{scale}/sample_trajectories/{trajectory}/{shard}.log",
+    benchmark:
+        "benchmarks/{scale}/sample_trajectories/{trajectory}/{shard}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        gpu=1,
+        mem_mb=4000,
+        runtime=240,
+    params:
+        model=model_path("trajectories", "trajectory"),
+        clip=clip_path,
+        spec=spec("trajectories", "trajectory", "spec"),
+        shard=lambda wildcards: int(wildcards.shard),
+        shards=shard_count("trajectories", "trajectory"),
+        state="results/{scale}/.state/trajectories/{trajectory}/{shard}",
+    shell:
+        "python -m clockwork_diffusion.steps.sample_trajectories"
+        " --spec {params.spec:q} --model {params.model} --clip {params.clip}"
+        " --prompts {input.prompts} --shard {params.shard} --shards {params.shards}"
+        " --state {params.state} --output {output}"
+        " --threads {threads} --log {log}"
