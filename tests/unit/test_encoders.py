@@ -4,9 +4,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from clockwork_diffusion import encoders
+from clockwork_diffusion import encoders, storage
 from clockwork_diffusion.mini import networks, scenes
-from clockwork_diffusion.mini import scenes
 from clockwork_diffusion.mini.data import scene_images
 
 SHIPPED = Path(__file__).parents[2] / "resources" / "mini"
@@ -145,3 +144,31 @@ def test_damaged_configuration_and_tokenizer_are_named(copy):
 def test_weights_of_another_network_are_refused():
     with pytest.raises(ValueError, match="holds a 'Classifier', not a"):
         networks.load(networks.FeatureNetwork, SHIPPED / "classifier")
+
+
+def test_a_folder_as_published_loads_with_clips_own_tokenizer(tmp_path):
+    towers = {
+        "embed_dim": 8,
+        "vision_cfg": {"image_size": 28, "patch_size": 14, "width": 64, "layers": 1},
+        "text_cfg": {
+            "context_length": 77,
+            "vocab_size": 49408,
+            "width": 8,
+            "heads": 2,
+            "layers": 1,
+        },
+    }
+    model = encoders.open_clip.CLIP(**towers)
+    storage.write_json(
+        tmp_path / "open_clip_config.json",
+        {"model_cfg": towers, "preprocess_cfg": {"mean": [0.4, 0.5, 0.6]}},
+    )
+    torch.save(model.state_dict(), tmp_path / "open_clip_pytorch_model.bin")
+    encoder = encoders.load_clip(tmp_path)
+    assert encoders.clip_text_features(encoder, ["a photo", "a dog"]).shape == (2, 8)
+    images = torch.zeros(1, 3, 50, 40, dtype=torch.uint8)
+    assert encoders.clip_image_features(encoder, images).shape == (1, 8)
+    assert "28" in encoder.preprocessing and "0.4/0.5/0.6" in encoder.preprocessing
+    damage(tmp_path / "open_clip_pytorch_model.bin", "truncated")
+    with pytest.raises(ValueError, match=r"open_clip_pytorch_model\.bin is corrupt"):
+        encoders.load_clip(tmp_path)

@@ -35,9 +35,8 @@ def main(args: Namespace) -> None:
             partial,
             "Mini structure network",
             "ViTModel whose last layer's keys measure layout, in place of DINO's ViT. "
-            "Not self-supervised: its patches learned from the generator's masks, "
-            "under shuffled colours, because self-distillation needs more passes than "
-            "minutes on a CPU allow.",
+            "Not self-supervised as DINO is: its patches learned to predict the "
+            "generator's masks, under exchanged colours.",
             f"{spec.images:,} scenes of the training split from number "
             f"{spec.offset:,} on, with object masks and outlines",
             spec,

@@ -1,0 +1,121 @@
+"""Counts of SD v1.5's architecture against the published figures; no weights."""
+
+from decimal import ROUND_HALF_UP, Decimal
+
+import pytest
+import torch
+
+from clockwork_diffusion.adaptors import build_adaptor
+from clockwork_diffusion.architectures import (
+    BACKBONES,
+    SD_V15_TEXT,
+    VIT_G14_WIDTH,
+    build_unet,
+)
+from clockwork_diffusion.flops import count_blocks, count_full, count_light
+from clockwork_diffusion.tables import run_flops
+
+TOKENS = SD_V15_TEXT[0]
+# Published TFLOPs at 8 steps, without and with Clockwork, and the tolerance that their
+# one printed decimal leaves. The last is an exception: see its own test.
+TABLE_1 = {"sd": (10.8, 7.3), "efficient": (9.5, 5.9), "distilled": (4.7, None)}
+FIGURE_S1 = {
+    "DOWN-0": ("10.52", "32.9"),
+    "DOWN-1": ("36.82", "31.3"),
+    "DOWN-2": ("140.0", "31.5"),
+    "DOWN-3": ("62.28", "3.78"),
+    "MID": ("97.04", "6.03"),
+    "UP-0": ("162.2", "12.9"),
+    "UP-1": ("258.3", "75.1"),
+    "UP-2": ("71.41", "79.1"),
+    "UP-3": ("18.81", "66.0"),
+}
+
+
+@pytest.fixture(scope="module")
+def counted() -> dict[str, dict]:
+    counts = {}
+    for name in BACKBONES:
+        unet = build_unet(name)
+        counts[name] = {
+            "full": count_full(unet, TOKENS).to_json(),
+            "parameters": sum(p.numel() for p in unet.parameters()),
+            "adaptors": {},
+        }
+        for kind in ("identity", "resnet"):
+            with torch.device("meta"):
+                adaptor = build_adaptor(kind, unet, "stage1", VIT_G14_WIDTH)
+            light = count_light(unet, TOKENS, adaptor, VIT_G14_WIDTH)
+            counts[name]["adaptors"][kind] = {k: v.to_json() for k, v in light.items()}
+            counts[name]["adaptors"][kind]["parameters"] = sum(
+                p.numel() for p in adaptor.parameters()
+            )
+    return counts
+
+
+def test_parameters(counted):
+    assert counted["sd"]["parameters"] == 859_520_964
+    assert counted["efficient"]["parameters"] == 846_789_764
+    assert counted["sd"]["adaptors"]["resnet"]["parameters"] == pytest.approx(
+        14e6, rel=0.01
+    )
+
+
+def test_calls_of_the_sd_unet(counted):
+    sd = counted["sd"]
+    assert sd["full"]["flops"] == pytest.approx(677.8e9, rel=0.001)
+    assert sd["full"]["flops_with_attention"] == pytest.approx(803.8e9, rel=0.001)
+    identity = sd["adaptors"]["identity"]
+    assert identity["step"]["flops"] == pytest.approx(228.4e9, rel=0.01)
+    assert identity["step_after_upsampler"]["flops"] == pytest.approx(198e9, rel=0.01)
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_table_1(counted, backbone):
+    guidance = 7.5 if BACKBONES[backbone].guided else 1.0
+    sampler = {"steps": 8, "guidance": guidance}
+    plain, clocked = (
+        run_flops(
+            {"adaptor": "resnet", "sampler": {**sampler, "clock": clock}},
+            counted[backbone],
+            "flops",
+        )
+        for clock in (1, 2)
+    )
+    published, published_clocked = TABLE_1[backbone]
+    assert plain == pytest.approx(published * 1e12, rel=0.01)
+    if published_clocked is not None:
+        assert clocked == pytest.approx(published_clocked * 1e12, rel=0.01)
+
+
+def test_the_distilled_row_prints_fewer_flops_than_its_own_table_3_adds_up_to(counted):
+    """2.9 T is printed; the paper's 301 GFLOPs per call at batch 2 make it 2.98 T."""
+    full = counted["distilled"]["full"]["flops"]
+    light = counted["distilled"]["adaptors"]["resnet"]["step"]["flops"]
+    assert 4 * (full + light) == pytest.approx(4 * (1187e9 + 301e9) / 2, rel=0.001)
+
+
+def test_figure_s1_to_every_printed_digit():
+    for name, count in count_blocks(build_unet("sd"), TOKENS).items():
+        parameters, gmacs = FIGURE_S1[name]
+        assert _like(parameters, count.parameters / 1e6) == parameters, name
+        assert _like(gmacs, count.macs / 1e9) == gmacs, name
+
+
+def _like(printed: str, value: float) -> str:
+    """Format a value with the decimals of a printed one.
+
+    The profiler prints two decimals, and the paper rounds those, half up: 31.449 became
+    31.45 and then 31.5.
+    """
+    decimals = Decimal(1).scaleb(-len(printed.partition(".")[2]))
+    profiled = Decimal(f"{value:.2f}")
+    return str(profiled.quantize(decimals, rounding=ROUND_HALF_UP))
+
+
+def test_profiling_leaves_torch_as_it_was():
+    before = (torch.mm, torch.addmm, torch.nn.functional.linear)
+    unet = build_unet("sd")
+    count_full(unet, TOKENS)
+    assert before == (torch.mm, torch.addmm, torch.nn.functional.linear)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in unet.modules())
