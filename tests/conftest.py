@@ -2,12 +2,14 @@
 
 from pathlib import Path
 
+# First of all: it makes torchvision importable, which diffusers needs.
+# isort: off
+import clockwork_diffusion  # noqa: F401
+
+# isort: on
 import pytest
 import torch
 from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
-
-# First of all: it makes torchvision importable, which diffusers needs.
-import clockwork_diffusion  # noqa: F401, I001
 
 ROOT = Path(__file__).parent.parent
 

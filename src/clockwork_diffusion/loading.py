@@ -6,6 +6,8 @@ from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionPipeline
+from diffusers.utils import logging as diffusers_logging
+from transformers.utils import logging as transformers_logging
 
 from clockwork_diffusion import storage
 
@@ -32,9 +34,12 @@ def load_pipeline(
             f"{folder} is a {index.get('_class_name')}, not a StableDiffusionPipeline"
         )
     storage.check_weights(folder)
+    # Steps draw their own bars; loading takes a second and needs none.
+    diffusers_logging.disable_progress_bar()
+    transformers_logging.disable_progress_bar()
     pipe = StableDiffusionPipeline.from_pretrained(
         folder,
-        torch_dtype=dtype,
+        dtype=dtype,
         local_files_only=True,
         safety_checker=None,
         requires_safety_checker=False,

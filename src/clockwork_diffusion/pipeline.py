@@ -89,7 +89,7 @@ class ClockworkForward:
     def __call__(
         self,
         sample: torch.Tensor,
-        timestep: torch.Tensor | float,
+        timestep: Any,
         encoder_hidden_states: torch.Tensor,
         *args: Any,
         return_dict: bool = True,
@@ -113,7 +113,7 @@ class ClockworkForward:
     def _step(
         self,
         sample: torch.Tensor,
-        timestep: torch.Tensor | float,
+        timestep: Any,
         text: torch.Tensor,
         **kwargs: Any,
     ) -> Step:

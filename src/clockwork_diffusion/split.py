@@ -396,7 +396,7 @@ def _up(
     conditions: Conditions,
 ) -> torch.Tensor:
     """Run an up block's layers, without its upsampler."""
-    attentions = (
+    attentions: Any = (
         block.attentions if getattr(block, "has_cross_attention", False) else ()
     )
     freeu = {name: getattr(block, name, None) for name in ("s1", "s2", "b1", "b2")}
@@ -407,7 +407,7 @@ def _up(
         hidden = torch.cat([hidden, skip], dim=1)
         hidden = resnet(hidden, conditions.t_emb)
         if attentions:
-            hidden = attentions[index](  # type: ignore[index]
+            hidden = attentions[index](
                 hidden, return_dict=False, **_attend(conditions)
             )[0]
     return hidden

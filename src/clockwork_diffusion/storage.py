@@ -144,7 +144,7 @@ def _content_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
     for name in sorted(tensors):
         total.update(name.encode())
         flat = tensors[name].cpu().contiguous().flatten().view(torch.uint8)
-        total.update(flat.numpy())
+        total.update(flat.numpy().tobytes())
     return total.hexdigest()
 
 

@@ -228,7 +228,7 @@ def to_frame(spec: TableSpec, cells: list[list[Value | None]]) -> pd.DataFrame:
 def to_markdown(spec: TableSpec, cells: list[list[Value | None]]) -> str:
     """Return a table for people, in Markdown, with its title and caption."""
     frame = _text_frame(spec, cells)
-    return f"**{spec.title}**\n\n{frame.to_markdown(index=False)}\n\n{spec.caption}\n"
+    return f"**{spec.title}**\n\n{_markdown(frame)}\n\n{spec.caption}\n"
 
 
 def to_latex(spec: TableSpec, cells: list[list[Value | None]], label: str) -> str:
@@ -239,6 +239,13 @@ def to_latex(spec: TableSpec, cells: list[list[Value | None]], label: str) -> st
         index=False, caption=caption, label=f"tab:{label}", position="tb"
     )
     return text.replace(UNKNOWN, "---").replace("−", "$-$")
+
+
+def _markdown(frame: pd.DataFrame) -> str:
+    """Return a Markdown table; numbers keep the digits that they were given."""
+    align = ["left"] + ["right"] * (frame.shape[1] - 1)
+    text: str = frame.to_markdown(index=False, disable_numparse=True, colalign=align)
+    return text
 
 
 def _text_frame(

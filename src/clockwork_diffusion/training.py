@@ -194,8 +194,8 @@ def _average(average: nn.Module, module: nn.Module, decay: float, step: int) -> 
     # The short memory at the start keeps the random initial weights out.
     decay = min(decay, (step + 1) / (step + 10))
     with torch.no_grad():
-        old = list(average.parameters())
-        new = list(module.parameters())
+        old: list[torch.Tensor] = list(average.parameters())
+        new: list[torch.Tensor] = list(module.parameters())
         torch._foreach_lerp_(old, new, 1 - decay)
         for mine, theirs in zip(average.buffers(), module.buffers(), strict=True):
             mine.copy_(theirs)

@@ -144,7 +144,7 @@ def read_trajectories(paths: Sequence[Path], teacher: str) -> Trajectories:
         ValueError: If a shard is damaged, of another teacher, or of another shape than
             the first; the message names it.
     """
-    shards = []
+    shards: list[dict[str, torch.Tensor]] = []
     for path in paths:
         tensors, metadata = storage.read_tensors(path)
         if metadata.get("teacher") != teacher:

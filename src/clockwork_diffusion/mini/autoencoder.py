@@ -71,6 +71,7 @@ def train(spec: AutoencoderSpec, state: Path, device: torch.device) -> Trained:
         )
 
     trained = fit(model, loss_of_step, spec.optimisation, state, name="autoencoder")
+    assert isinstance(trained.module, AutoencoderKL)
     latents = encode(trained.module, images[:2048], scale=False)
     trained.module.register_to_config(scaling_factor=round(1 / float(latents.std()), 5))
     return trained

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-Image = npt.NDArray[np.float32]
+Image = npt.NDArray[np.floating]
 
 SIZE = 64
 """Height and width of a scene in pixels."""
@@ -155,7 +155,7 @@ def _brick(u: float, v: float) -> Image:
 
 def _blend(low: tuple[int, ...], high: tuple[int, ...], wave: Image) -> Image:
     weight = (0.5 + 0.5 * wave)[..., None].astype(np.float32)
-    a, b = np.float32(low) / 255, np.float32(high) / 255
+    a, b = np.array(low, np.float32) / 255, np.array(high, np.float32) / 255
     return np.asarray(a + (b - a) * weight, dtype=np.float32)
 
 
@@ -327,7 +327,7 @@ def _distance(item: SceneObject, drop: float = 0.0) -> Image:
 
 
 def _fill(item: SceneObject, distance: Image) -> Image:
-    colour = np.float32(COLOURS[item.colour]) / 255
+    colour = np.array(COLOURS[item.colour], np.float32) / 255
     cx, cy = POSITIONS[item.position]
     x, y = _X - cx - item.jitter[0], _Y - cy - item.jitter[1]
     # Light from above; the shading is a low frequency, the texture a high one.
@@ -423,7 +423,7 @@ class Edit:
 def _edit_object(attribute: str, phrase: str) -> Callable[[Scene, str], Edit]:
     def edit(scene: Scene, value: str) -> Edit:
         item = scene.objects[0]
-        new = replace(item, **{attribute: value})
+        new = replace(item, **{attribute: value})  # type: ignore[arg-type]
         subject = f"the {item.colour} {item.shape}"
         return Edit(
             attribute,

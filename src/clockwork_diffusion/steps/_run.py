@@ -34,6 +34,7 @@ def run(parser: ArgumentParser, main: Callable[[Namespace], None]) -> None:
     # For torch and for every library below it, before any is imported.
     if arguments.threads:
         os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
+    _quieten_libraries()
     # Every weight is a local file; a typo must not become a request to a hub.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     try:
@@ -49,6 +50,21 @@ def run(parser: ArgumentParser, main: Callable[[Namespace], None]) -> None:
     except Exception:
         log.debug("traceback", exc_info=True)
         raise
+
+
+def _quieten_libraries() -> None:
+    """Keep the libraries' own bars and notices off the terminal; errors stay.
+
+    By environment, since importing the libraries only to say so would cost seconds.
+    """
+    for name, value in {
+        "DIFFUSERS_VERBOSITY": "error",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+    }.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
 
 
 def _set_up_logging(path: Path | None) -> None:

@@ -39,6 +39,7 @@ def main(args: Namespace) -> None:
     if args.unet is not None:
         base = storage.read_json(storage.existing(args.unet))
     unet = architectures.build_unet(spec.backbone, base)
+    counted: dict[str, object] = {}
     result = {
         "backbone": spec.backbone,
         "unit": "one UNet call at batch 1",
@@ -47,7 +48,7 @@ def main(args: Namespace) -> None:
             name: count.to_json()
             for name, count in flops.count_blocks(unet, spec.tokens).items()
         },
-        "adaptors": {},
+        "adaptors": counted,
         "versions": provenance.versions("torch", "diffusers", "deepspeed"),
     }
     for name, chosen in spec.adaptors.items():
@@ -56,7 +57,7 @@ def main(args: Namespace) -> None:
                 chosen["kind"], unet, chosen["cut"], spec.text_channels
             )
         counts = flops.count_light(unet, spec.tokens, adaptor, spec.text_channels)
-        result["adaptors"][name] = {
+        counted[name] = {
             "parameters": sum(p.numel() for p in adaptor.parameters()),
             **{step: count.to_json() for step, count in counts.items()},
         }

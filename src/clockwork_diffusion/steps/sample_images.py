@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def main(args: Namespace) -> None:
         clip = encoders.load_clip(args.clip, device)
         marks += [storage.sha256_folder(args.adaptor), clip.sha256]
 
-        def pool(texts: list[str]) -> torch.Tensor:
+        def pool(texts: Sequence[str]) -> torch.Tensor:
             return encoders.clip_text_features(clip, list(texts))
 
     passes = sampling.Passes(SplitUNet(pipe.unet, spec.cut), adaptor)

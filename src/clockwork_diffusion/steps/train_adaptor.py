@@ -6,6 +6,7 @@ import csv
 import io
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 from clockwork_diffusion import storage
 from clockwork_diffusion.specs import parse
@@ -39,7 +40,7 @@ def main(args: Namespace) -> None:
     )
     trained = distillation.train_adaptor(adaptor, data, spec, args.state, device)
     # Measure what is saved: the weights in half precision.
-    module = trained.module.half().float()
+    module: Any = trained.module.half().float()
     error = distillation.held_out_error(module, heldout, spec.clock, device)
     storage.write_json(args.error, error.to_json())
     curve = io.StringIO()

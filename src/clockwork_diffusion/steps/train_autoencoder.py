@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 from clockwork_diffusion import storage
 from clockwork_diffusion.specs import parse
@@ -20,7 +21,7 @@ def main(args: Namespace) -> None:
     spec = parse(autoencoder.AutoencoderSpec, args.spec)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     trained = autoencoder.train(spec, args.state, device)
-    model = trained.module.half().float()  # what the shipped fp16 file will hold
+    model: Any = trained.module.half().float()  # what the shipped fp16 file will hold
     quality = autoencoder.reconstruction_psnr(model, scene_images("validation", 512))
     with storage.atomic_path(args.output) as partial:
         model.half().save_pretrained(partial)

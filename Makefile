@@ -1,0 +1,56 @@
+# Two doors for newcomers: `make` (set up, then the mini run) and `make test` (set up,
+# then every test). Both are quick the second time.
+
+PYTHON ?= python3
+CORES ?= 2
+BIN := .venv/bin
+STAMP := .venv/installed
+SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores $(CORES)
+
+.PHONY: run test lint fast e2e report models readme clean
+
+run: $(STAMP) unlock
+	$(SNAKEMAKE) $(TARGETS)
+	@echo
+	@echo "Tables:  results/mini/tables/clockwork/table_1.md, results/paper/tables/clockwork/table_1.md"
+	@echo "Figures: results/mini/figures/clockwork/"
+	@echo "Report:  make report writes results/report.html"
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]" -c constraints.txt
+	touch $(STAMP)
+
+# A run that was killed leaves its lock behind. Only a run that is still alive keeps it:
+# its process has the working directory open.
+.PHONY: unlock
+unlock: $(STAMP)
+	@$(BIN)/python -m clockwork_diffusion.steps.release_lock $(CURDIR)
+
+test: lint fast e2e
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/snakefmt --check Snakefile workflow
+	$(BIN)/mypy
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --lint
+
+fast: $(STAMP)
+	OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n $(CORES) tests/unit tests/workflow
+
+e2e: $(STAMP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest tests/e2e
+
+report: run
+	$(SNAKEMAKE) --report results/report.html
+
+readme: run
+	$(BIN)/python -m clockwork_diffusion.steps.embed_tables README.md
+
+models: $(STAMP)
+	$(SNAKEMAKE) mini_models
+
+clean:
+	rm -rf results/mini/.state .snakemake benchmarks logs

@@ -1,0 +1,44 @@
+"""Copy generated tables into a Markdown file, between the comments that name them.
+
+A place looks like ``<!-- table: results/mini/tables/clockwork/table_1.md -->`` and ends
+at ``<!-- end of table -->``; so no number in the README is typed.
+"""
+
+from __future__ import annotations
+
+import re
+from argparse import Namespace
+from pathlib import Path
+
+from clockwork_diffusion import storage
+from clockwork_diffusion.steps._run import new_parser, run
+
+PLACE = re.compile(
+    r"(<!-- table: (?P<path>\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL
+)
+
+
+def embed(text: str, root: Path) -> str:
+    """Return a text with every place filled from its file below ``root``.
+
+    Raises:
+        ValueError: If a file does not exist.
+    """
+
+    def fill(match: re.Match[str]) -> str:
+        path = storage.existing(root / match["path"])
+        return f"{match[1]}\n{path.read_text(encoding='utf-8')}\n{match[3]}"
+
+    return PLACE.sub(fill, text)
+
+
+def main(args: Namespace) -> None:
+    """Fill the places of one file."""
+    text = storage.existing(args.file).read_text(encoding="utf-8")
+    storage.write_text(args.file, embed(text, args.file.resolve().parent))
+
+
+if __name__ == "__main__":
+    parser = new_parser(__doc__)
+    parser.add_argument("file", type=Path, help="Markdown file to fill in place")
+    run(parser, main)
