@@ -7,7 +7,8 @@ Every adaptor is called as ``adaptor(r_in, r_out, t_emb, text_emb)`` with
 - ``t_emb``: the UNet's time embedding of this step, ``(N, E)``;
 - ``text_emb``: pooled text embedding, ``(N, P)``;
 
-and returns an estimate of this step's r_out, ``(N, c_out, h, w)``.
+and returns an estimate of this step's r_out, ``(N, c_out, h, w)``. Its ``config`` names
+the cut; ``is_identity`` tells the callers that they may reuse what they have instead.
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ SD_CHANNELS = 320
 
 class IdentityAdaptor(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """Reuse r_out as it is; the adaptor of the paper's official release."""
+
+    is_identity = True
 
     @register_to_config
     def __init__(self, cut: str = "stage1") -> None:

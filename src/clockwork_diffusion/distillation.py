@@ -78,6 +78,7 @@ def train_adaptor(
     spec: AdaptorSpec,
     state: Path,
     device: torch.device,
+    work: str = "",
 ) -> Trained:
     """Minimise ‖r_t^out − φ(r_t^in, r_{t+1}^out, t_emb, text_emb)‖₂ over φ.
 
@@ -90,6 +91,7 @@ def train_adaptor(
         spec: The recipe.
         state: Resumable state of the training.
         device: Where to train.
+        work: Says what the data and the code are; a state of other work is refused.
     """
     indices = adaptor_steps(spec.clock, data.steps)
     adaptor = adaptor.to(device)
@@ -102,7 +104,9 @@ def train_adaptor(
         error = _error(adaptor, data, rows, indices[picked], device)
         return error.flatten(1).norm(dim=1).mean()
 
-    return fit(adaptor, loss_of_step, spec.optimisation, state, name="adaptor")
+    return fit(
+        adaptor, loss_of_step, spec.optimisation, state, name="adaptor", work=work
+    )
 
 
 @torch.inference_mode()

@@ -145,7 +145,7 @@ def count_blocks(unet: UNet2DConditionModel, tokens: int) -> dict[str, Count]:
 
 
 def count_light(
-    unet: UNet2DConditionModel, tokens: int, adaptor: nn.Module, text_channels: int
+    unet: UNet2DConditionModel, tokens: int, adaptor: Any, text_channels: int
 ) -> dict[str, Count]:
     """Count one adaptor step at batch 1.
 

@@ -20,7 +20,6 @@ import torch
 from diffusers import UNet2DConditionModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from diffusers.utils.peft_utils import apply_lora_scale
-from torch import nn
 
 from clockwork_diffusion.adaptors import IdentityAdaptor
 from clockwork_diffusion.clock import Clock
@@ -64,7 +63,7 @@ class ClockworkForward:
         self,
         unet: UNet2DConditionModel,
         clock: Clock,
-        adaptor: nn.Module,
+        adaptor: Any,
         scheduler: Any = None,
         pooled: torch.Tensor | None = None,
     ) -> None:
@@ -164,7 +163,7 @@ class ClockworkForward:
 def apply_clockwork(
     pipe: Any,
     clock: int | Clock = 2,
-    adaptor: nn.Module | None = None,
+    adaptor: Any = None,
     cut: str = "stage1",
     pooled: torch.Tensor | None = None,
 ) -> None:

@@ -17,9 +17,7 @@ from diffusers import (
     SchedulerMixin,
     StableDiffusionPipeline,
 )
-from torch import nn
 
-from clockwork_diffusion.adaptors import IdentityAdaptor
 from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.split import SplitUNet, Step
 
@@ -102,7 +100,7 @@ class Passes:
     def __init__(
         self,
         split: SplitUNet,
-        adaptor: nn.Module | None = None,
+        adaptor: Any = None,
         *,
         compiled: bool = False,
     ) -> None:
@@ -140,7 +138,7 @@ class Passes:
         **kwargs: Any,
     ) -> Step:
         """Run ε_H and the adaptor, given what the previous step yielded."""
-        if isinstance(self.adaptor, IdentityAdaptor):
+        if getattr(self.adaptor, "is_identity", False):
             return self._reuse(x, t, c, previous.up, previous.r_out, **kwargs)
         return self._adapt(x, t, c, previous.r_out, self.adaptor, pooled, **kwargs)
 

@@ -6,10 +6,10 @@ and renamed. Whatever cannot be read is reported with its path.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -26,11 +26,16 @@ def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a path to write to, which becomes ``path`` when the block succeeds.
 
     Works for a file and for a folder; an existing folder is replaced.
+
+    Raises:
+        OSError: If the disk is full, or fails otherwise; it names ``path``, whatever
+            library wrote.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        yield partial
+        with _naming(path):
+            yield partial
         if partial.is_dir() and path.is_dir():
             shutil.rmtree(path)
         os.replace(partial, path)
@@ -88,7 +93,7 @@ def write_tensors(
 
     contiguous = {name: value.detach().contiguous() for name, value in tensors.items()}
     notes = {**(metadata or {}), "content_sha256": _content_sha256(contiguous)}
-    with atomic_path(path) as partial, _naming(path):
+    with atomic_path(path) as partial:
         save_file(contiguous, str(partial), notes)
 
 
@@ -154,15 +159,31 @@ def _damaged(path: Path, why: str) -> str:
 
 @contextmanager
 def _naming(path: Path) -> Iterator[None]:
-    """Turn the writers' own errors into an `OSError` that names the file."""
+    """Turn a failure of the disk into an `OSError` that names the file."""
     try:
         yield
-    except OSError:
-        raise
     except Exception as error:
-        if "No space left" in str(error):
-            raise OSError(errno.ENOSPC, f"while writing {path}") from error
-        raise OSError(f"cannot write {path}: {error}") from error
+        number = _system_error(error)
+        if number is None:
+            raise
+        what = f"{os.strerror(number)} while writing"
+        raise OSError(number, what, str(path)) from error
+
+
+def _system_error(error: BaseException | None) -> int | None:
+    """Return the errno behind a writer's error, unless it names its file already.
+
+    safetensors mentions it in the text of an error of its own; torch raises that of its
+    archive's consistency while it handles the system's.
+    """
+    while error is not None:
+        if isinstance(error, OSError):
+            return error.errno if error.filename is None else None
+        mentioned = re.search(r"\(os error (\d+)\)", str(error))
+        if mentioned:
+            return int(mentioned[1])
+        error = error.__cause__ or error.__context__
+    return None
 
 
 CHECKSUMS = "SHA256SUMS"

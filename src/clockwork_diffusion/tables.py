@@ -130,6 +130,17 @@ COLUMNS: dict[str, Column] = {
     "n": Column("n", "n", "n", 0),
 }
 
+SOURCES = {
+    "published": "",
+    "score": "scores",
+    "n": "scores",
+    "flops": "flops",
+    "saving": "flops",
+    "latency": "latency",
+    "latency_saving": "latency",
+}
+"""Which field of `Results` fills columns of a kind; none if the paper does."""
+
 
 def run_flops(run: Mapping[str, Any], flops: Mapping[str, Any], key: str) -> float:
     """Return the FLOPs of one image: all UNet passes of a run.

@@ -35,6 +35,7 @@ class Optimisation:
         lr: Peak learning rate.
         warmup: Steps of linear warm-up.
         schedule: ``constant`` or ``cosine`` (to zero at the last step).
+        decay_steps: Steps after which the cosine would reach zero, if not the last.
         optimizer: ``adam`` or ``adamw``.
         weight_decay: Decoupled weight decay; AdamW only.
         ema: Decay of the exponential moving average of the weights; 0 turns it off.
@@ -52,6 +53,7 @@ class Optimisation:
     ema: float = 0.0
     clip_norm: float = 0.0
     seed: int = 0
+    decay_steps: int = 0
 
     def __post_init__(self) -> None:
         """Reject values that make no training."""
@@ -67,7 +69,9 @@ class Optimisation:
         """Return the learning rate of a step, counted from 0."""
         scale = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
         if self.schedule == "cosine":
-            scale *= 0.5 * (1 + math.cos(math.pi * step / self.steps))
+            scale *= 0.5 * (
+                1 + math.cos(math.pi * step / (self.decay_steps or self.steps))
+            )
         return self.lr * scale
 
 
@@ -95,6 +99,7 @@ def fit(
     state_path: Path,
     *,
     name: str,
+    work: str = "",
     save_seconds: float = 60.0,
 ) -> Trained:
     """Minimise ``loss_of_step`` over the parameters of ``module``.
@@ -105,14 +110,16 @@ def fit(
         optimisation: The recipe.
         state_path: Where the resumable state lies; kept until the caller removes it.
         name: What the progress bar calls the run.
-        save_seconds: Time between two saves of the state.
+        work: Says what else decides the outcome: data, code.
+        save_seconds: Longest time between two saves of the state, which is also saved
+            after each tenth of the steps.
 
     Returns:
         The module with averaged weights (a copy, if ``ema`` is on).
 
     Raises:
         ValueError: If the loss is not finite, naming the step; or if the state on disk
-            belongs to another recipe.
+            belongs to another recipe or other work.
     """
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[
         optimisation.optimizer
@@ -125,7 +132,7 @@ def fit(
     )
     average = copy.deepcopy(module).requires_grad_(False) if optimisation.ema else None
     start, seconds, history = 0, 0.0, [(0, 0.0)][:0]
-    state = _read_state(state_path, optimisation)
+    state = _read_state(state_path, optimisation, work)
     if state is not None:
         module.load_state_dict(state["module"])
         optimizer.load_state_dict(state["optimizer"])
@@ -136,10 +143,11 @@ def fit(
         log.info("%s resumes at step %d of %d", name, start, optimisation.steps)
 
     def save(step: int, seconds: float) -> None:
-        with storage.atomic_path(state_path) as partial:
+        with storage.atomic_path(state_path) as partial, partial.open("wb") as file:
             torch.save(
                 {
                     "recipe": asdict(optimisation),
+                    "work": work,
                     "module": module.state_dict(),
                     "optimizer": optimizer.state_dict(),
                     "average": average.state_dict() if average is not None else {},
@@ -147,10 +155,11 @@ def fit(
                     "seconds": seconds,
                     "history": history,
                 },
-                partial,
+                file,
             )
 
     every = max(1, optimisation.steps // 200)
+    tenth = max(1, optimisation.steps // 10)
     began = saved = time.monotonic()
     running = torch.zeros(())
     module.train()
@@ -176,16 +185,18 @@ def fit(
         if step % every == 0 or step == optimisation.steps - 1:
             value = float(running)
             if not math.isfinite(value):
+                # It would lead here again, and stand in the way of another recipe.
+                state_path.unlink(missing_ok=True)
                 raise ValueError(f"{name}: the loss is {value} at step {step}")
             history.append((step, value))
             bar.set_postfix(loss=f"{value:.4g}")
             log.info("%s step %d/%d loss %.5g", name, step, optimisation.steps, value)
-        if time.monotonic() - saved > save_seconds:
-            save(step + 1, seconds + time.monotonic() - began)
-            saved = time.monotonic()
+        done, now = step + 1, time.monotonic()
+        last = done == optimisation.steps
+        if last or done % tenth == 0 or now - saved > save_seconds:
+            save(done, seconds + now - began)
+            saved = now
     seconds += time.monotonic() - began
-    if start < optimisation.steps:
-        save(optimisation.steps, seconds)
     result = average if average is not None else module
     return Trained(result.eval(), history, seconds)
 
@@ -201,7 +212,9 @@ def _average(average: nn.Module, module: nn.Module, decay: float, step: int) -> 
             mine.copy_(theirs)
 
 
-def _read_state(path: Path, optimisation: Optimisation) -> dict[str, Any] | None:
+def _read_state(
+    path: Path, optimisation: Optimisation, work: str
+) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
@@ -213,6 +226,11 @@ def _read_state(path: Path, optimisation: Optimisation) -> dict[str, Any] | None
     if state["recipe"] != asdict(optimisation):
         raise ValueError(
             f"{path} is the state of another recipe ({state['recipe']}); "
+            "delete it to train from the start"
+        )
+    if state.get("work", "") != work:
+        raise ValueError(
+            f"{path} is the state of training on other data or with other code; "
             "delete it to train from the start"
         )
     return state

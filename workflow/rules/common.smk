@@ -9,6 +9,7 @@ from jsonschema.exceptions import best_match
 from snakemake.exceptions import WorkflowError
 
 from clockwork_diffusion.provenance import code_of
+from clockwork_diffusion.tables import COLUMNS, SOURCES
 
 SCHEMAS = Path(workflow.basedir) / "workflow" / "schemas"
 PAPERS = {
@@ -53,6 +54,15 @@ def check_schema(data, schema, name):
         raise WorkflowError(f"{name}: {where}: {error.message}{hint}")
 
 
+def check_equal(what, one, other, *keys):
+    """Refuse two entries that must agree and do not."""
+    for key in keys:
+        if one[key] != other[key]:
+            raise WorkflowError(
+                f"{what} must have the same {key}, not {one[key]!r} and {other[key]!r}"
+            )
+
+
 def check_registries():
     """Refuse a reference to what does not exist, before anything runs."""
     check_schema(config, "config.schema.yaml", "config.yaml")
@@ -66,9 +76,14 @@ def check_registries():
             entry(scale, "models", run["model"])
             entry(scale, "datasets", run["dataset"])
             if "adaptor" in run:
-                entry(scale, "adaptors", run["adaptor"])
+                adaptor = entry(scale, "adaptors", run["adaptor"])
+                if "model" in adaptor:
+                    what = f"{scale}: run {name!r} and its adaptor"
+                    check_equal(what, run, adaptor, "model")
             if "teacher" in run:
-                entry(scale, "runs", run["teacher"])
+                teacher = entry(scale, "runs", run["teacher"])
+                what = f"{scale}: run {name!r} and its teacher"
+                check_equal(what, run, teacher, "dataset", "seed")
             clock = run["sampler"].get("clock", 1)
             if (clock > 1) != ("adaptor" in run):
                 raise WorkflowError(
@@ -78,12 +93,22 @@ def check_registries():
         for trajectory in entries(scale, "trajectories").values():
             entry(scale, "models", trajectory["model"])
             entry(scale, "datasets", trajectory["dataset"])
-        for adaptor in entries(scale, "adaptors").values():
-            if "model" in adaptor:
-                entry(scale, "models", adaptor["model"])
-                entry(scale, "trajectories", adaptor["train"])
-                entry(scale, "trajectories", adaptor["heldout"])
+        for name, adaptor in entries(scale, "adaptors").items():
+            if "model" not in adaptor:
+                continue
+            entry(scale, "models", adaptor["model"])
+            for key in ("train", "heldout"):
+                trajectory = entry(scale, "trajectories", adaptor[key])
+                what = f"{scale}: adaptor {name!r} and trajectory {adaptor[key]!r}"
+                check_equal(what, adaptor, trajectory, "model")
+                check_equal(what, adaptor["spec"], trajectory["spec"], "cut")
         for paper, name, table in items(scale, "tables"):
+            for column in table["columns"]:
+                if column not in COLUMNS:
+                    raise WorkflowError(
+                        f"{paper}, {name} at {scale} scale: column {column!r} is not "
+                        f"one of {', '.join(COLUMNS)}"
+                    )
             for row in table["rows"]:
                 for key in ("run", "baseline"):
                     if key in row and row[key] not in entries(scale, "runs"):
@@ -93,8 +118,16 @@ def check_registries():
                             f"not one of the runs ({listed})"
                         )
         for paper, name, figure in items(scale, "figures"):
-            for shown in figure["runs"]:
-                entry(scale, "runs", shown["run"])
+            runs = [entry(scale, "runs", shown["run"]) for shown in figure["runs"]]
+            what = f"{paper}, {name} at {scale} scale: runs"
+            for run in runs:
+                check_equal(what, runs[0], run, "dataset")
+            count = entry(scale, "datasets", runs[0]["dataset"])["count"]
+            if max(figure["prompts"]) >= count:
+                raise WorkflowError(
+                    f"{paper}, {name} at {scale} scale: prompt "
+                    f"{max(figure['prompts'])} is not one of the {count}"
+                )
         for name in entries(scale, "latency").get("runs", ()):
             entry(scale, "runs", name)
 
@@ -130,8 +163,16 @@ wildcard_constraints:
 
 
 def code(step):
-    """Return the modules that a step runs: an edit of one reruns the step."""
-    return [str(path) for path in code_of(f"steps.{step}")]
+    """Return the modules that a step runs: an edit of one reruns the step.
+
+    Relative to the checkout, if they lie in it: moving it reruns nothing.
+    """
+    here = Path(workflow.basedir).resolve()
+    paths = [path.resolve() for path in code_of(f"steps.{step}")]
+    return [
+        str(path.relative_to(here) if path.is_relative_to(here) else path)
+        for path in paths
+    ]
 
 
 def shards(pattern, scale, dataset, **ids_):
@@ -255,6 +296,21 @@ def trajectory_shards(key):
 def frechet_path(wildcards):
     """Return the folder or file of the network behind the Fréchet distance."""
     return entry(wildcards.scale, "encoders", "frechet")["path"]
+
+
+def recipe(name):
+    """Return a params function for a mini model's recipe, as JSON text."""
+    return lambda wildcards: json.dumps(entry("mini", "training", name))
+
+
+def model_folder(wildcards, output):
+    """Return the folder of a mini model, which is that of its card."""
+    return str(Path(output.card).parent)
+
+
+def vae_folder(wildcards, input):
+    """Return the folder of the autoencoder that the teacher is trained on."""
+    return str(Path(input.vae).parent)
 
 
 ADAPTOR_FILES = ("config.json", "diffusion_pytorch_model.safetensors", "SHA256SUMS")
@@ -432,19 +488,6 @@ def timing_spec(wildcards):
 
 # --- tables and figures ---------------------------------------------------------------
 
-MEASURED = {"frechet", "clip", "psnr_to_teacher", "n"}
-COUNTED = {
-    "flops",
-    "flops_with_attention",
-    "gflops",
-    "gflops_with_attention",
-    "tflops",
-    "tflops_with_attention",
-    "saving",
-    "saving_with_attention",
-}
-TIMED = {"latency", "latency_saving"}
-
 
 def table_of(wildcards):
     """Return a table's settings at a scale."""
@@ -479,15 +522,16 @@ def table_run_settings(wildcards):
 
 def table_inputs(wildcards):
     """Return the scores, counts and timings that a table's columns show."""
-    columns, runs = set(table_of(wildcards)["columns"]), table_runs(wildcards)
+    columns, runs = table_of(wildcards)["columns"], table_runs(wildcards)
+    sources = {SOURCES[COLUMNS[name].kind] for name in columns}
     base = f"results/{wildcards.scale}"
     files = {}
-    if columns & MEASURED:
+    if "scores" in sources:
         files["scores"] = [f"{base}/scores/{name}.json" for name in runs]
-    if columns & COUNTED:
+    if "flops" in sources:
         models = dict.fromkeys(run["model"] for run in runs.values())
         files["flops"] = [f"{base}/flops/{model}.json" for model in models]
-    if columns & TIMED:
+    if "latency" in sources:
         files["latency"] = f"{base}/latency/sampling.json"
     return files
 

@@ -5,11 +5,6 @@ trains all of them again into results/mini/models; `ship_models` puts those in p
 """
 
 
-def recipe(name):
-    """Return a params function for a mini model's recipe, as JSON text."""
-    return lambda wildcards: json.dumps(entry("mini", "training", name))
-
-
 localrules:
     mini_models,
     ship_models,
@@ -67,7 +62,7 @@ rule train_autoencoder:
         runtime=240,
     params:
         spec=recipe("autoencoder"),
-        folder="results/mini/models/autoencoder",
+        folder=model_folder,
         state="results/mini/.state/models/autoencoder.pt",
     shell:
         "python -m clockwork_diffusion.steps.train_autoencoder"
@@ -99,8 +94,8 @@ rule train_teacher:
         runtime=720,
     params:
         spec=recipe("teacher"),
-        vae="results/mini/models/autoencoder",
-        folder="results/mini/models/stable-diffusion",
+        vae=vae_folder,
+        folder=model_folder,
         state="results/mini/.state/models/teacher.pt",
     shell:
         "python -m clockwork_diffusion.steps.train_teacher"
@@ -132,7 +127,7 @@ rule train_clip:
         runtime=240,
     params:
         spec=recipe("clip"),
-        folder="results/mini/models/clip",
+        folder=model_folder,
         state="results/mini/.state/models/clip.pt",
     shell:
         "python -m clockwork_diffusion.steps.train_clip"
@@ -163,7 +158,7 @@ rule train_classifier:
         runtime=240,
     params:
         spec=recipe("classifier"),
-        folder="results/mini/models/classifier",
+        folder=model_folder,
         state="results/mini/.state/models/classifier.pt",
     shell:
         "python -m clockwork_diffusion.steps.train_classifier"
@@ -194,7 +189,7 @@ rule train_features:
         runtime=240,
     params:
         spec=recipe("features"),
-        folder="results/mini/models/features",
+        folder=model_folder,
         state="results/mini/.state/models/features.pt",
     shell:
         "python -m clockwork_diffusion.steps.train_features"
@@ -225,7 +220,7 @@ rule train_structure:
         runtime=240,
     params:
         spec=recipe("structure"),
-        folder="results/mini/models/structure",
+        folder=model_folder,
         state="results/mini/.state/models/structure.pt",
     shell:
         "python -m clockwork_diffusion.steps.train_structure"

@@ -8,6 +8,7 @@ text encoder is trained with it: there is no pre-trained one for this vocabulary
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import torch
@@ -27,6 +28,24 @@ from clockwork_diffusion.training import Optimisation, Trained, fit, generator_f
 
 
 @dataclass(frozen=True)
+class LayoutStage:
+    """A second stage of training, for what only the noisiest steps decide.
+
+    Under SD's noise schedule ε-prediction hardly weighs the steps at which the layout
+    is decided: after the first stage a small model still ignores where the caption
+    wants things. This stage draws half of its timesteps from the noisier half, and
+    weighs low signal-to-noise ratios by their inverse.
+
+    Attributes:
+        cap: Largest weight of a low signal-to-noise ratio.
+        optimisation: The recipe.
+    """
+
+    cap: float
+    optimisation: Optimisation
+
+
+@dataclass(frozen=True)
 class TeacherSpec:
     """Data, sizes and recipe of the mini teacher.
 
@@ -38,7 +57,8 @@ class TeacherSpec:
         text_layers: Layers of the text encoder.
         empty_captions: Share of samples trained with the empty prompt, for guidance.
         snr_gamma: Cap on the signal-to-noise ratio as a loss weight (min-SNR-γ).
-        optimisation: The recipe.
+        optimisation: The recipe of the first stage.
+        layout: The second stage.
     """
 
     images: int
@@ -49,6 +69,7 @@ class TeacherSpec:
     empty_captions: float
     snr_gamma: float
     optimisation: Optimisation
+    layout: LayoutStage
 
 
 class Teacher(nn.Module):
@@ -140,30 +161,59 @@ def train(
     tokenizer = build_tokenizer_of_world()
     tokens = tokenize(tokenizer, scenes.captions("train", spec.images))
     empty = tokenize(tokenizer, [""])
-    vae = vae.to(device, memory_format=torch.channels_last)
-    latents = autoencoder.encode(vae, scene_images("train", spec.images))
+
+    @cache
+    def latents() -> torch.Tensor:
+        # Made on first use: a run that is resumed after its last step needs none.
+        encoder = vae.to(device, memory_format=torch.channels_last)
+        return autoencoder.encode(encoder, scene_images("train", spec.images))
+
     alphas = build_scheduler().alphas_cumprod
     snr = alphas / (1 - alphas)
-    weights = torch.minimum(snr, torch.tensor(spec.snr_gamma)) / snr
+    weights = torch.clamp(spec.snr_gamma / snr, max=1)
     model = build(spec, tokenizer).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    batch_size = spec.optimisation.batch_size
 
-    def loss_of_step(step: int) -> torch.Tensor:
-        generator = generator_for(spec.optimisation.seed, step)
-        chosen = torch.randint(spec.images, (batch_size,), generator=generator)
-        clean = latents[chosen]
+    def loss(
+        module: nn.Module,
+        stage: Optimisation,
+        step: int,
+        weights: torch.Tensor,
+        noisy_half: float,
+    ) -> torch.Tensor:
+        generator = generator_for(stage.seed, step)
+        count = stage.batch_size
+        chosen = torch.randint(spec.images, (count,), generator=generator)
+        clean = latents()[chosen]
         noise = torch.randn(clean.shape, generator=generator)
-        timesteps = torch.randint(1000, (batch_size,), generator=generator)
-        dropped = torch.rand(batch_size, 1, generator=generator) < spec.empty_captions
+        timesteps = torch.randint(1000, (count,), generator=generator)
+        dropped = torch.rand(count, 1, generator=generator) < spec.empty_captions
+        lifted = torch.rand(count, generator=generator) < noisy_half
+        timesteps = torch.where(lifted, 500 + timesteps // 2, timesteps)
         prompt = torch.where(dropped, empty, tokens[chosen])
         alpha = alphas[timesteps].view(-1, 1, 1, 1)
         noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
-        predicted = model(noisy.to(device), timesteps.to(device), prompt.to(device))
+        predicted = module(noisy.to(device), timesteps.to(device), prompt.to(device))
         errors = (predicted - noise.to(device)).square().mean(dim=(1, 2, 3))
         return (errors * weights[timesteps].to(device)).mean()
 
-    trained = fit(model, loss_of_step, spec.optimisation, state, name="teacher")
-    return trained, tokenizer
+    first = fit(
+        model,
+        lambda step: loss(model, spec.optimisation, step, weights, 0.0),
+        spec.optimisation,
+        state,
+        name="teacher",
+    )
+    layout = first.module.train().requires_grad_(True)
+    low_snr = weights * torch.clamp(1 / snr, 1, spec.layout.cap)
+    second = fit(
+        layout,
+        lambda step: loss(layout, spec.layout.optimisation, step, low_snr, 0.5),
+        spec.layout.optimisation,
+        state.with_suffix(".layout.pt"),
+        name="teacher, layout",
+    )
+    seconds = first.seconds + second.seconds
+    return Trained(second.module, first.history + second.history, seconds), tokenizer
 
 
 def to_pipeline(

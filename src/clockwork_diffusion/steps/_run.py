@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import logging
 import os
 import sys
@@ -41,8 +40,8 @@ def run(parser: ArgumentParser, main: Callable[[Namespace], None]) -> None:
         main(arguments)
     except (ValueError, OSError) as error:
         message = " ".join(str(error).split())
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            message = f"no space left on the disk: {message}"
+        if isinstance(error, OSError) and error.filename is not None:
+            message = f"{error.strerror}: {error.filename}"
         log.debug("traceback", exc_info=True)
         print(f"error: {message}", file=sys.stderr)
         log.debug("error: %s", message)
@@ -68,6 +67,8 @@ def _quieten_libraries() -> None:
 
 
 def _set_up_logging(path: Path | None) -> None:
+    # A log on a full disk must not hide the one line that says so.
+    logging.raiseExceptions = False
     handlers: list[logging.Handler] = []
     if path is not None:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -75,6 +76,7 @@ def _set_up_logging(path: Path | None) -> None:
         handlers[0].setLevel(logging.DEBUG)
     else:
         handlers.append(logging.StreamHandler())
+        handlers[0].setLevel(logging.INFO)
     logging.basicConfig(
         level=logging.INFO,
         format="%(asctime)s %(name)s %(message)s",

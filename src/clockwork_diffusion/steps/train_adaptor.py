@@ -8,7 +8,7 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from clockwork_diffusion import storage
+from clockwork_diffusion import provenance, storage
 from clockwork_diffusion.specs import parse
 from clockwork_diffusion.steps._run import new_parser, run
 
@@ -38,7 +38,11 @@ def main(args: Namespace) -> None:
         data.pooled.shape[-1],
         made_for={"teacher": teacher, "steps": data.steps, "clock": spec.clock},
     )
-    trained = distillation.train_adaptor(adaptor, data, spec, args.state, device)
+    work = [args.spec, provenance.code_sha256("steps.train_adaptor")]
+    work += [storage.sha256(path) for path in args.train]
+    trained = distillation.train_adaptor(
+        adaptor, data, spec, args.state, device, "\n".join(work)
+    )
     # Measure what is saved: the weights in half precision.
     module: Any = trained.module.half().float()
     error = distillation.held_out_error(module, heldout, spec.clock, device)

@@ -1,0 +1,89 @@
+"""Copies of the checkout, and Snakemake in them."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).parent.parent
+PARTS = (
+    "Snakefile",
+    "config.yaml",
+    "environment.yml",
+    "profiles",
+    "resources/mini",
+    "src",
+    "tests/e2e/tiny.yaml",
+    "workflow",
+)
+
+
+def copy_checkout(folder: Path, *, linked: tuple[str, ...] = ()) -> Path:
+    """Copy what a run needs, and link what the caller will not change."""
+    for part in PARTS:
+        source, target = ROOT / part, folder / part
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if part in linked:
+            target.symlink_to(source)
+        elif source.is_dir():
+            ignored = shutil.ignore_patterns("__pycache__", "*.egg-info")
+            shutil.copytree(source, target, ignore=ignored)
+        else:
+            shutil.copy2(source, target)
+    return folder
+
+
+def environment(folder: Path) -> dict[str, str]:
+    """Return the environment in which the copy's own package runs."""
+    return {
+        **os.environ,
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(folder / "src"),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+
+
+def snakemake(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Run Snakemake in a copy; its two streams come back as one text."""
+    return subprocess.run(
+        [sys.executable, "-m", "snakemake", *arguments],
+        cwd=folder,
+        env=environment(folder),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def jobs(output: str) -> dict[str, int]:
+    """Return how many jobs of each rule a dry run lists."""
+    if "Nothing to be done" in output:
+        return {}
+    table = output.split("Job stats:")[1].split("total")[0]
+    return {
+        rule: int(count) for rule, count in re.findall(r"^(\w+) +(\d+)$", table, re.M)
+    }
+
+
+def edit_yaml(path: Path, keys: str, value: Any) -> None:
+    """Set one value of a YAML file; ``keys`` are separated by dots."""
+    # By way of JSON: what anchors shared is edited in one place alone.
+    data = json.loads(json.dumps(yaml.safe_load(path.read_text(encoding="utf-8"))))
+    *parents, last = keys.split(".")
+    place = data
+    for key in parents:
+        place = place[int(key) if isinstance(place, list) else key]
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
+    path.write_text(text, encoding="utf-8")

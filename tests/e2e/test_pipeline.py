@@ -1,0 +1,218 @@
+"""The mini pipeline from a clean copy of the checkout, killed, edited, run again."""
+
+from __future__ import annotations
+
+import csv
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+import pytest
+import yaml
+from checkout import copy_checkout, edit_yaml, environment, jobs, snakemake
+
+from clockwork_diffusion import storage
+
+CORES = os.environ.get("CORES", "2")
+TINY = ("--configfile", "tests/e2e/tiny.yaml", "--cores", CORES)
+TABLE, FIGURE = "results/mini/tables/clockwork", "results/mini/figures/clockwork"
+ADAPTOR = Path("results/mini/adaptors/sd_resnet/diffusion_pytorch_model.safetensors")
+IMAGES = Path("results/mini/images/sd_clockwork/000.safetensors")
+
+
+def run(checkout: Path, *arguments: str) -> str:
+    done = snakemake(checkout, *TINY, *arguments)
+    assert done.returncode == 0, done.stdout
+    return done.stdout
+
+
+def planned(checkout: Path) -> dict[str, int]:
+    return jobs(run(checkout, "--dry-run"))
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory) -> Path:
+    """Return a copy in which the pipeline has run once; tests leave it as it is."""
+    checkout = copy_checkout(tmp_path_factory.mktemp("finished"))
+    run(checkout)
+    return checkout
+
+
+@pytest.fixture
+def copy(finished: Path, tmp_path: Path) -> Path:
+    """Return a copy of the finished run, records of Snakemake included."""
+    return shutil.copytree(finished, tmp_path / "copy", symlinks=True)
+
+
+def rows(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+# --- from a clean copy ------------------------------------------------------------
+
+
+def test_every_table_and_figure_is_there(finished):
+    files = [f"{TABLE}/table_1.{kind}" for kind in ("csv", "md", "tex")]
+    files += [
+        f"{FIGURE}/{name}.{kind}"
+        for name in ("figure_1", "figure_5")
+        for kind in ("pdf", "png")
+    ]
+    files += [f.replace("mini", "paper") for f in files if "tables" in f]
+    for file in files:
+        assert (finished / file).stat().st_size > 100, file
+
+
+def test_each_of_our_cells_has_a_number(finished):
+    table = rows(finished / TABLE / "table_1.csv")
+    assert len(table) == 5
+    for row in table:
+        for name, text in row.items():
+            if name in ("row", "run", "ours"):
+                continue
+            compared = name in ("saving", "latency_saving", "psnr_to_teacher")
+            of_teacher = row["run"] == "sd" and name.startswith("psnr_to_teacher")
+            if (compared and row["run"] == "sd") or of_teacher:
+                assert text == "", (row["row"], name)
+            else:
+                assert float(text) == float(text), (row["row"], name)
+    assert {row["n"] for row in table} <= {"48", "48.0"}
+
+
+def test_nothing_is_left_half_done(finished):
+    assert not list(finished.rglob("*.partial"))
+    left = [p for p in (finished / "results/mini/.state").rglob("*") if p.is_file()]
+    assert not left
+
+
+def test_report_is_built_offline(finished, tmp_path):
+    report = tmp_path / "report.html"
+    run(finished, "--report", str(report))
+    text = report.read_text(encoding="utf-8")
+    for name in ("table_1", "figure_1", "figure_5"):
+        assert name in text
+
+
+# --- what reruns ------------------------------------------------------------------
+
+
+def test_second_call_does_nothing_and_soon(finished):
+    began = time.monotonic()
+    assert "Nothing to be done" in run(finished)
+    assert time.monotonic() - began < 20
+
+
+def test_moved_checkout_reruns_nothing(copy):
+    assert planned(copy) == {}
+
+
+def test_touching_everything_reruns_nothing(copy):
+    for path in sorted(copy.rglob("*"), reverse=True):
+        if path.is_file() and ".snakemake" not in path.parts:
+            path.touch()
+    assert planned(copy) == {}
+
+
+def test_edited_caption_sets_one_table_again(copy):
+    edit_yaml(
+        copy / "workflow/papers/clockwork.yaml", "tables.table_1.mini.caption", "New."
+    )
+    assert planned(copy) == {"set_table": 1, "all": 1}
+
+
+def test_edited_adaptors_rerun_training_and_no_trajectory(copy):
+    path = copy / "src/clockwork_diffusion/adaptors.py"
+    path.write_text(path.read_text("utf-8") + "\n# edited\n", encoding="utf-8")
+    rerun = planned(copy)
+    assert {"train_adaptor", "sample_images", "score_images", "set_table"} <= set(rerun)
+    assert not {"sample_trajectories", "prepare_prompts", "prepare_images"} & set(rerun)
+
+
+def test_edited_run_reruns_its_own_chain(copy):
+    edit_yaml(copy / "config.yaml", "mini.runs.sd_steps6.sampler.guidance", 3.0)
+    output = run(copy, "--dry-run")
+    assert jobs(output) == {
+        "sample_images": 1,
+        "extract_features": 1,
+        "score_images": 1,
+        "time_sampling": 1,
+        "set_table": 1,
+        "draw_figure": 1,
+        "all": 1,
+    }
+    assert "results/mini/images/sd_steps6/000.safetensors" in output
+
+
+# --- killed -----------------------------------------------------------------------
+
+
+def kill_when(checkout: Path, target: Path, reached: Callable[[], bool]) -> None:
+    """Start Snakemake, and kill it and its steps as a power cut would."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "snakemake", *TINY, str(target)],
+        cwd=checkout,
+        env=environment(checkout),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        while not reached():
+            assert process.poll() is None, "it ended before it could be killed"
+            time.sleep(0.02)
+    finally:
+        parent = psutil.Process(process.pid)
+        victims = [parent, *parent.children(recursive=True)]
+        for victim in victims:
+            victim.kill()
+        process.wait()
+        psutil.wait_procs(victims, timeout=5)
+
+
+def release_lock(checkout: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "clockwork_diffusion.steps.release_lock", "."],
+        cwd=checkout,
+        env=environment(checkout),
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_killed_run_continues_to_the_same_bits(finished, copy):
+    """Once in the middle of training, once between two batches of images."""
+    settings = yaml.safe_load((copy / "tests/e2e/tiny.yaml").read_text("utf-8"))
+    assert settings["mini"]["runs"]["sd_clockwork"]["batch_size"] < 48
+    (copy / IMAGES).unlink()
+    shutil.rmtree((copy / ADAPTOR).parent)
+
+    state = copy / "results/mini/.state/adaptors/sd_resnet.pt"
+    kill_when(copy, IMAGES, state.is_file)
+    assert not (copy / ADAPTOR).exists()
+    assert "cannot be locked" in snakemake(copy, *TINY, str(IMAGES)).stdout
+    released = release_lock(copy)
+    assert released.returncode == 0
+    assert "released the lock" in released.stderr
+
+    chunks = copy / "results/mini/.state/images/sd_clockwork/000"
+    kill_when(copy, IMAGES, lambda: len(list(chunks.glob("0*.safetensors"))) >= 2)
+    trained = (copy / "logs/mini/train_adaptor/sd_resnet.log").read_text("utf-8")
+    assert "adaptor resumes at step" in trained
+    assert not (copy / IMAGES).exists()
+    assert release_lock(copy).returncode == 0
+
+    run(copy, str(IMAGES))
+    sampled = (copy / "logs/mini/sample_images/sd_clockwork/000.log").read_text("utf-8")
+    assert "rows from 8 on were done before" in sampled
+    assert (copy / ADAPTOR).read_bytes() == (finished / ADAPTOR).read_bytes()
+    ours, _ = storage.read_tensors(copy / IMAGES)
+    whole, _ = storage.read_tensors(finished / IMAGES)
+    assert ours["images"].equal(whole["images"])
+    assert not chunks.exists()
+    assert not state.exists()

@@ -1,0 +1,164 @@
+"""A wrong value ends before anything runs, in a line that says what is allowed."""
+
+import pytest
+from checkout import copy_checkout, edit_yaml, snakemake
+
+LINKED = ("profiles", "resources/mini", "src")
+CONFIG, PAPER = "config.yaml", "workflow/papers/clockwork.yaml"
+RUN = "mini.runs.sd_clockwork"
+TABLE = "tables.table_1.mini"
+CASES = {
+    "unknown key": (CONFIG, "mini.runs.sd.stepz", 6, "'stepz'", "known keys are model"),
+    "unknown key, deep": (
+        CONFIG,
+        f"{RUN}.sampler.stepz",
+        6,
+        "sampler: ",
+        "'stepz'",
+        "known keys are scheduler, steps",
+    ),
+    "no steps": (CONFIG, f"{RUN}.sampler.steps", 0, f"{RUN}.sampler.steps: 0", "of 1"),
+    "no clock": (CONFIG, f"{RUN}.sampler.clock", 0, f"{RUN}.sampler.clock: 0", "of 1"),
+    "steps missing": (CONFIG, f"{RUN}.sampler.steps", None, f"{RUN}.sampler", "steps"),
+    "unknown scheduler": (
+        CONFIG,
+        f"{RUN}.sampler.scheduler",
+        "dpm",
+        "'dpm'",
+        "'dpmpp', 'ddim'",
+    ),
+    "unknown model": (CONFIG, f"{RUN}.model", "sdx", "'sdx'", "models (sd)"),
+    "unknown data set": (CONFIG, f"{RUN}.dataset", "coco", "'coco'", "(train, heldout"),
+    "unknown adaptor": (
+        CONFIG,
+        f"{RUN}.adaptor",
+        "sd_unet",
+        "'sd_unet'",
+        "adaptors (sd_resnet, identity)",
+    ),
+    "unknown teacher": (CONFIG, f"{RUN}.teacher", "sd_9", "'sd_9'", "runs (sd, "),
+    "unknown cut": (
+        CONFIG,
+        "mini.trajectories.sd_train.spec.cut",
+        "stage9",
+        "'stage9'",
+        "'stage1', 'stage2'",
+    ),
+    "unknown cut of an adaptor": (
+        CONFIG,
+        "mini.adaptors.sd_resnet.spec.cut",
+        "stage9",
+        "'stage9'",
+        "'stage1', 'stage2'",
+    ),
+    "unknown cut of the identity": (
+        CONFIG,
+        "mini.adaptors.identity.cut",
+        "stage9",
+        "'stage9'",
+        "'stage1', 'stage2'",
+    ),
+    "clock without an adaptor": (
+        CONFIG,
+        f"{RUN}.adaptor",
+        None,
+        "'sd_clockwork'",
+        "both a clock above 1 and an adaptor",
+    ),
+    "adaptor without a clock": (
+        CONFIG,
+        f"{RUN}.sampler.clock",
+        1,
+        "'sd_clockwork'",
+        "both a clock above 1 and an adaptor",
+    ),
+    "a run named as a data set": (
+        CONFIG,
+        "mini.runs.test",
+        {
+            "model": "sd",
+            "dataset": "test",
+            "seed": 0,
+            "batch_size": 1,
+            "sampler": {"scheduler": "ddim", "steps": 1, "guidance": 1.0},
+        },
+        "'test'",
+        "a run and a data set",
+    ),
+    "a teacher of other prompts": (
+        CONFIG,
+        f"{RUN}.dataset",
+        "heldout",
+        "'sd_clockwork'",
+        "'test'",
+        "'heldout'",
+    ),
+    "trajectories of another cut": (
+        CONFIG,
+        "mini.trajectories.sd_heldout.spec.cut",
+        "stage2",
+        "'sd_heldout'",
+        "'stage2'",
+        "'stage1'",
+    ),
+    "unknown run in a table": (
+        PAPER,
+        f"{TABLE}.rows.1.run",
+        "sd_typo",
+        "table_1 at mini",
+        "'sd_typo'",
+        "runs (sd, sd_clockwork",
+    ),
+    "unknown column": (
+        PAPER,
+        f"{TABLE}.columns",
+        ["frechet", "fidd"],
+        "table_1 at mini",
+        "'fidd'",
+        "frechet, clip",
+    ),
+    "unknown key in a table": (PAPER, f"{TABLE}.titel", "x", "'titel'", "keys are ti"),
+    "unknown run in a figure": (
+        PAPER,
+        "figures.figure_1.mini.runs.0.run",
+        "sd_typo",
+        "'sd_typo'",
+        "runs (sd, sd_clockwork",
+    ),
+    "unknown prompt in a figure": (
+        PAPER,
+        "figures.figure_1.mini.prompts",
+        [0, 500],
+        "figure_1 at mini",
+        "prompt 500",
+        "of the 500",
+    ),
+    "an adaptor of another model": (
+        CONFIG,
+        "paper.runs.sd_clockwork.adaptor",
+        "efficient_resnet",
+        "'sd_clockwork'",
+        "'sd'",
+        "'efficient'",
+    ),
+    "unknown run in the latencies": (
+        CONFIG,
+        "mini.latency.runs",
+        ["sd", "sd_typo"],
+        "'sd_typo'",
+        "runs (sd, sd_clockwork",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_wrong_value_is_named_with_what_is_allowed(case, tmp_path):
+    file, keys, value, *expected = CASES[case]
+    checkout = copy_checkout(tmp_path, linked=LINKED)
+    edit_yaml(checkout / file, keys, value)
+    done = snakemake(checkout, "--cores", "1")
+    assert done.returncode == 1, done.stdout
+    lines = done.stdout.splitlines()
+    assert any(all(part in line for part in expected) for line in lines), done.stdout
+    assert not (checkout / "results").exists()
+    assert not (checkout / "logs").exists()

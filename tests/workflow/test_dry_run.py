@@ -1,0 +1,73 @@
+from pathlib import Path
+
+import pytest
+import yaml
+from checkout import ROOT, copy_checkout, jobs, snakemake
+
+LINKED = ("profiles", "resources/mini", "src", "workflow")
+ITEMS = [
+    (scale, kind, paper.stem, name)
+    for paper in sorted((ROOT / "workflow" / "papers").glob("*.yaml"))
+    for kind in ("tables", "figures")
+    for name, item in yaml.safe_load(paper.read_text("utf-8"))[kind].items()
+    for scale in item
+]
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory) -> Path:
+    return copy_checkout(tmp_path_factory.mktemp("checkout"), linked=LINKED)
+
+
+def test_default_target_builds_every_table_and_figure_of_the_laptop(checkout):
+    done = snakemake(checkout, "--dry-run")
+    assert done.returncode == 0, done.stdout
+    planned = jobs(done.stdout)
+    wanted = [item for item in ITEMS if item[0] == "mini" or item[1] == "tables"]
+    assert planned["set_table"] + planned["draw_figure"] == len(wanted)
+    for scale, kind, paper, name in wanted:
+        suffixes = ("csv", "md", "tex") if kind == "tables" else ("pdf", "png")
+        for suffix in suffixes:
+            file = f"results/{scale}/{kind}/{paper}/{name}.{suffix}"
+            assert file in done.stdout, file
+
+
+@pytest.mark.parametrize(("scale", "kind", "paper", "name"), ITEMS)
+def test_each_item_is_a_target_of_its_own(checkout, scale, kind, paper, name):
+    suffix = "csv" if kind == "tables" else "pdf"
+    done = snakemake(
+        checkout, "--dry-run", f"results/{scale}/{kind}/{paper}/{name}.{suffix}"
+    )
+    assert done.returncode == 0, done.stdout
+    planned = jobs(done.stdout)
+    rule = "set_table" if kind == "tables" else "draw_figure"
+    assert planned[rule] == 1
+    if scale == "paper" and kind == "tables":
+        # Architecture alone: no weights are there, and none are needed.
+        assert set(planned) == {"count_flops", rule}
+
+
+@pytest.mark.parametrize(
+    ("target", "folder"),
+    [
+        ("scores/sd_clockwork.json", "resources/paper/stable-diffusion-v1-5"),
+        ("adaptors/efficient_resnet/config.json", "resources/paper/efficient-unet"),
+        ("features/coco2017/000.safetensors", "resources/paper/clip-vit-g-14"),
+    ],
+)
+def test_missing_weights_of_the_paper_scale_are_named(checkout, target, folder):
+    done = snakemake(checkout, "--dry-run", f"results/paper/{target}")
+    assert done.returncode == 1
+    assert "MissingInputException" in done.stdout
+    assert folder in done.stdout
+
+
+def test_unknown_id_in_a_path_is_no_target(checkout):
+    done = snakemake(checkout, "--dry-run", "results/mini/scores/sd_typo.json")
+    assert done.returncode == 1
+    assert "results/mini/scores/sd_typo.json" in done.stdout
+
+
+def test_nothing_of_a_dry_run_stays(checkout):
+    assert not (checkout / "results").exists()
+    assert not (checkout / "logs").exists()

@@ -1,0 +1,130 @@
+"""Every entry of the configuration becomes its dataclass, and nothing else fits."""
+
+import dataclasses
+
+import pytest
+import yaml
+from checkout import ROOT
+
+from clockwork_diffusion import figures, tables
+from clockwork_diffusion.datasets import DatasetSpec
+from clockwork_diffusion.distillation import AdaptorSpec
+from clockwork_diffusion.mini.autoencoder import AutoencoderSpec
+from clockwork_diffusion.mini.classifier import ClassifierSpec
+from clockwork_diffusion.mini.clip import ClipSpec
+from clockwork_diffusion.mini.features import FeaturesSpec
+from clockwork_diffusion.mini.structure import StructureSpec
+from clockwork_diffusion.mini.teacher import TeacherSpec
+from clockwork_diffusion.sampling import SCHEDULERS, SamplerSpec
+from clockwork_diffusion.specs import parse
+from clockwork_diffusion.split import CUTS
+from clockwork_diffusion.steps.sample_images import RunSpec
+from clockwork_diffusion.training import Optimisation
+from clockwork_diffusion.trajectories import TrajectorySpec
+
+CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text("utf-8"))
+SCHEMA = yaml.safe_load(
+    (ROOT / "workflow" / "schemas" / "config.schema.yaml").read_text("utf-8")
+)["$defs"]
+RECIPES = {
+    "autoencoder": AutoencoderSpec,
+    "teacher": TeacherSpec,
+    "clip": ClipSpec,
+    "classifier": ClassifierSpec,
+    "features": FeaturesSpec,
+    "structure": StructureSpec,
+}
+
+
+def entries(section: str):
+    return [
+        pytest.param(entry, id=f"{scale}-{name}")
+        for scale in CONFIG
+        for name, entry in CONFIG[scale].get(section, {}).items()
+    ]
+
+
+def items(kind: str):
+    return [
+        pytest.param(settings, id=f"{name}-{scale}")
+        for path in sorted((ROOT / "workflow" / "papers").glob("*.yaml"))
+        for name, item in yaml.safe_load(path.read_text("utf-8"))[kind].items()
+        for scale, settings in item.items()
+    ]
+
+
+@pytest.mark.parametrize("run", entries("runs"))
+def test_runs(run):
+    chosen = {key: run[key] for key in ("sampler", "seed", "batch_size")}
+    sampler = parse(SamplerSpec, parse(RunSpec, chosen).sampler)
+    assert (sampler.clock > 1) == ("adaptor" in run)
+
+
+@pytest.mark.parametrize("trajectory", entries("trajectories"))
+def test_trajectories(trajectory):
+    assert parse(TrajectorySpec, trajectory["spec"]).cut in CUTS
+
+
+@pytest.mark.parametrize("adaptor", entries("adaptors"))
+def test_adaptors(adaptor):
+    if "spec" in adaptor:
+        assert parse(AdaptorSpec, adaptor["spec"]).cut in CUTS
+    else:
+        assert adaptor["kind"] == "identity"
+
+
+@pytest.mark.parametrize("dataset", entries("datasets"))
+def test_datasets(dataset):
+    spec = parse(DatasetSpec, {k: v for k, v in dataset.items() if k != "shards"})
+    assert spec.count >= dataset["shards"]
+
+
+@pytest.mark.parametrize("name", CONFIG["mini"]["training"])
+def test_recipes_of_the_mini_models(name):
+    assert parse(RECIPES[name], CONFIG["mini"]["training"][name]).optimisation.steps > 1
+
+
+@pytest.mark.parametrize("table", items("tables"))
+def test_tables(table):
+    spec = parse(tables.TableSpec, table)
+    columns = [tables.COLUMNS[name] for name in spec.columns]
+    shown = {column.key for column in columns if column.kind == "published"}
+    for row in spec.rows:
+        assert set(row.published) <= shown, row.label
+
+
+@pytest.mark.parametrize("figure", items("figures"))
+def test_figures(figure):
+    parse(figures.FigureSpec, figure)
+
+
+def fields(kind: type) -> set[str]:
+    return {field.name for field in dataclasses.fields(kind)}
+
+
+def test_schema_and_dataclasses_know_the_same_keys():
+    def keys(name: str, *below: str) -> set[str]:
+        place = SCHEMA[name]
+        for key in below:
+            place = place["properties"][key]
+        return set(place["properties"])
+
+    assert keys("sampler") == fields(SamplerSpec)
+    assert keys("dataset") == fields(DatasetSpec) | {"shards"}
+    assert keys("trajectory", "spec") == fields(TrajectorySpec)
+    assert keys("adaptor", "spec") == fields(AdaptorSpec)
+    recipe = keys("adaptor", "spec", "optimisation")
+    assert recipe == fields(Optimisation)
+
+
+def test_schema_and_code_know_the_same_choices():
+    sampler = SCHEMA["sampler"]["properties"]
+    assert sampler["scheduler"]["enum"] == list(SCHEDULERS)
+    assert SCHEMA["identity"]["properties"]["cut"]["enum"] == list(CUTS)
+
+
+def test_every_kind_of_column_has_a_source():
+    results = fields(tables.Results) - {"runs"}
+    for name, column in tables.COLUMNS.items():
+        source = tables.SOURCES[column.kind]
+        assert source in results if source else column.kind == "published", name
