@@ -8,7 +8,7 @@ text encoder is trained with it: there is no pre-trained one for this vocabulary
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -19,6 +19,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from torch import nn
+from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from clockwork_diffusion.mini import autoencoder, scenes
@@ -28,21 +29,27 @@ from clockwork_diffusion.training import Optimisation, Trained, fit, generator_f
 
 
 @dataclass(frozen=True)
-class LayoutStage:
-    """A second stage of training, for what only the noisiest steps decide.
+class Stage:
+    """A stage of training; all of them minimise a weighted ε-prediction error.
 
-    Under SD's noise schedule ε-prediction hardly weighs the steps at which the layout
-    is decided: after the first stage a small model still ignores where the caption
-    wants things. This stage draws half of its timesteps from the noisier half, and
-    weighs low signal-to-noise ratios by their inverse.
+    Under SD's noise schedule that error hardly weighs what decides the layout: the
+    noisiest timesteps, and among spatial frequencies the lowest. After a plain stage a
+    small model follows the caption's shapes and colours and ignores its places. Later
+    stages weigh both up. The minimiser stays the same, the conditional mean of ε.
 
     Attributes:
-        cap: Largest weight of a low signal-to-noise ratio.
         optimisation: The recipe.
+        noisy_share: Share of samples whose timestep is drawn from the noisy end.
+        noisy_from: First timestep of that end.
+        cap: Largest weight of a low signal-to-noise ratio, whose inverse it is.
+        low_pass: Weight of the error's averages over 4×4 latents.
     """
 
-    cap: float
     optimisation: Optimisation
+    noisy_share: float = 0.0
+    noisy_from: int = 0
+    cap: float = 1.0
+    low_pass: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -57,8 +64,8 @@ class TeacherSpec:
         text_layers: Layers of the text encoder.
         empty_captions: Share of samples trained with the empty prompt, for guidance.
         snr_gamma: Cap on the signal-to-noise ratio as a loss weight (min-SNR-γ).
-        optimisation: The recipe of the first stage.
-        layout: The second stage.
+        stages: The recipes, one after the other; each starts from the average of the
+            one before.
     """
 
     images: int
@@ -68,8 +75,7 @@ class TeacherSpec:
     text_layers: int
     empty_captions: float
     snr_gamma: float
-    optimisation: Optimisation
-    layout: LayoutStage
+    stages: tuple[Stage, ...]
 
 
 class Teacher(nn.Module):
@@ -101,7 +107,7 @@ def build_tokenizer_of_world() -> CLIPTokenizer:
 
 def build(spec: TeacherSpec, tokenizer: CLIPTokenizer) -> Teacher:
     """Return an untrained teacher."""
-    torch.manual_seed(spec.optimisation.seed)
+    torch.manual_seed(spec.stages[0].optimisation.seed)
     text_encoder = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
@@ -170,50 +176,48 @@ def train(
 
     alphas = build_scheduler().alphas_cumprod
     snr = alphas / (1 - alphas)
-    weights = torch.clamp(spec.snr_gamma / snr, max=1)
-    model = build(spec, tokenizer).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    model: nn.Module = build(spec, tokenizer)
+    model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
-    def loss(
-        module: nn.Module,
-        stage: Optimisation,
-        step: int,
-        weights: torch.Tensor,
-        noisy_half: float,
-    ) -> torch.Tensor:
-        generator = generator_for(stage.seed, step)
-        count = stage.batch_size
+    def loss(module: nn.Module, stage: Stage, step: int) -> torch.Tensor:
+        generator = generator_for(stage.optimisation.seed, step)
+        count = stage.optimisation.batch_size
         chosen = torch.randint(spec.images, (count,), generator=generator)
         clean = latents()[chosen]
         noise = torch.randn(clean.shape, generator=generator)
         timesteps = torch.randint(1000, (count,), generator=generator)
         dropped = torch.rand(count, 1, generator=generator) < spec.empty_captions
-        lifted = torch.rand(count, generator=generator) < noisy_half
-        timesteps = torch.where(lifted, 500 + timesteps // 2, timesteps)
+        lifted = torch.rand(count, generator=generator) < stage.noisy_share
+        noisy_end = stage.noisy_from + timesteps * (1000 - stage.noisy_from) // 1000
+        timesteps = torch.where(lifted, noisy_end, timesteps)
         prompt = torch.where(dropped, empty, tokens[chosen])
         alpha = alphas[timesteps].view(-1, 1, 1, 1)
         noisy = alpha.sqrt() * clean + (1 - alpha).sqrt() * noise
         predicted = module(noisy.to(device), timesteps.to(device), prompt.to(device))
-        errors = (predicted - noise.to(device)).square().mean(dim=(1, 2, 3))
+        error = predicted - noise.to(device)
+        errors = error.square().mean(dim=(1, 2, 3))
+        if stage.low_pass:
+            low = functional.avg_pool2d(error, 4).square().mean(dim=(1, 2, 3))
+            errors = errors + stage.low_pass * low
+        weights = torch.clamp(spec.snr_gamma / snr, max=1)
+        weights = weights * torch.clamp(1 / snr, 1, stage.cap)
         return (errors * weights[timesteps].to(device)).mean()
 
-    first = fit(
-        model,
-        lambda step: loss(model, spec.optimisation, step, weights, 0.0),
-        spec.optimisation,
-        state,
-        name="teacher",
-    )
-    layout = first.module.train().requires_grad_(True)
-    low_snr = weights * torch.clamp(1 / snr, 1, spec.layout.cap)
-    second = fit(
-        layout,
-        lambda step: loss(layout, spec.layout.optimisation, step, low_snr, 0.5),
-        spec.layout.optimisation,
-        state.with_suffix(".layout.pt"),
-        name="teacher, layout",
-    )
-    seconds = first.seconds + second.seconds
-    return Trained(second.module, first.history + second.history, seconds), tokenizer
+    history: list[tuple[int, float]] = []
+    seconds = 0.0
+    for index, stage in enumerate(spec.stages):
+        module = model.train().requires_grad_(True)
+        trained = fit(
+            module,
+            partial(loss, module, stage),
+            stage.optimisation,
+            state.with_suffix(f".{index}.pt"),
+            name=f"teacher, stage {index + 1} of {len(spec.stages)}",
+        )
+        model = trained.module
+        history += trained.history
+        seconds += trained.seconds
+    return Trained(model, history, seconds), tokenizer
 
 
 def to_pipeline(
