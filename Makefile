@@ -46,7 +46,11 @@ e2e: $(STAMP)
 report: run
 	$(SNAKEMAKE) --report results/report.html
 
+# The reference run: its tables and figures, kept for readers who do not run anything.
+# Not under results/, where Snakemake would take them for its own work.
 readme: run
+	for part in mini/tables mini/figures paper/tables; do \
+	  mkdir -p docs/reference/$$part && cp -r results/$$part/. docs/reference/$$part/; done
 	$(BIN)/python -m clockwork_diffusion.steps.embed_tables README.md
 
 models: $(STAMP)
