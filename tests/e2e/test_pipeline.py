@@ -135,7 +135,7 @@ def test_edited_adaptors_rerun_training_and_no_trajectory(copy):
 
 
 def test_edited_run_reruns_its_own_chain(copy):
-    edit_yaml(copy / "config.yaml", "mini.runs.sd_steps6.sampler.guidance", 3.0)
+    edit_yaml(copy / "config.yaml", "mini.runs.sd_steps6.sampler.guidance", 5.0)
     output = run(copy, "--dry-run")
     assert jobs(output) == {
         "sample_images": 1,
