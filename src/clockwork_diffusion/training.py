@@ -35,7 +35,6 @@ class Optimisation:
         lr: Peak learning rate.
         warmup: Steps of linear warm-up.
         schedule: ``constant`` or ``cosine`` (to zero at the last step).
-        decay_steps: Steps after which the cosine would reach zero, if not the last.
         optimizer: ``adam`` or ``adamw``.
         weight_decay: Decoupled weight decay; AdamW only.
         ema: Decay of the exponential moving average of the weights; 0 turns it off.
@@ -53,7 +52,6 @@ class Optimisation:
     ema: float = 0.0
     clip_norm: float = 0.0
     seed: int = 0
-    decay_steps: int = 0
 
     def __post_init__(self) -> None:
         """Reject values that make no training."""
@@ -69,9 +67,7 @@ class Optimisation:
         """Return the learning rate of a step, counted from 0."""
         scale = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
         if self.schedule == "cosine":
-            scale *= 0.5 * (
-                1 + math.cos(math.pi * step / (self.decay_steps or self.steps))
-            )
+            scale *= 0.5 * (1 + math.cos(math.pi * step / self.steps))
         return self.lr * scale
 
 
