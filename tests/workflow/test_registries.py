@@ -6,7 +6,8 @@ import pytest
 import yaml
 from checkout import ROOT
 
-from clockwork_diffusion import figures, tables
+from clockwork_diffusion import tables
+from clockwork_diffusion.figures import grid
 from clockwork_diffusion.datasets import DatasetSpec
 from clockwork_diffusion.distillation import AdaptorSpec
 from clockwork_diffusion.mini.autoencoder import AutoencoderSpec
@@ -97,7 +98,7 @@ def test_tables(table):
 
 @pytest.mark.parametrize("figure", items("figures"))
 def test_figures(figure):
-    parse(figures.FigureSpec, figure)
+    parse(grid.FigureSpec, figure)
 
 
 def fields(kind: type) -> set[str]:

@@ -7,26 +7,27 @@ from pathlib import Path
 
 import numpy as np
 
-from clockwork_diffusion import datasets, figures, storage
+from clockwork_diffusion import datasets, storage
+from clockwork_diffusion.figures import grid, style
 from clockwork_diffusion.specs import parse
 from clockwork_diffusion.steps._run import new_parser, run
 
 
 def main(args: Namespace) -> None:
     """Gather images and write both files."""
-    spec = parse(figures.FigureSpec, args.spec)
+    spec = parse(grid.FigureSpec, args.spec)
     shards: dict[str, list[np.ndarray]] = {}
     for path in args.images:
         images = storage.read_arrays(path)["images"]
         shards.setdefault(path.parent.name, []).append(images)
     timings = storage.read_json(args.latency)["runs"] if args.latency else {}
-    figure = figures.draw_grid(
+    figure = grid.draw_grid(
         spec,
         {name: np.concatenate(parts) for name, parts in shards.items()},
         datasets.read_prompts(args.prompts),
         {name: timing["mean_ms"] for name, timing in timings.items()},
     )
-    figures.save(figure, args.output)
+    style.save(figure, args.output)
 
 
 if __name__ == "__main__":

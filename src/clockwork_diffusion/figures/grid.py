@@ -1,30 +1,13 @@
-"""Draw figures: vector PDF and PNG, one look everywhere. Nothing here needs torch."""
+"""Draw grids of paired images (Figures 1, 5, S12–S15)."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
-import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
-
-from clockwork_diffusion import storage
-
-matplotlib.rcParams.update(
-    {
-        "font.family": "DejaVu Sans",
-        "font.size": 8,
-        "pdf.fonttype": 42,  # text stays text
-        "svg.fonttype": "none",
-        "savefig.dpi": 200,
-    }
-)
-
-DATELESS = {"pdf": {"CreationDate": None}, "png": {"Software": None}}
-"""Metadata that would make equal figures differ."""
 
 
 @dataclass(frozen=True)
@@ -132,10 +115,3 @@ def draw_grid(
                         linespacing=1.05,
                     )
     return figure
-
-
-def save(figure: Figure, path: Path) -> None:
-    """Write a figure as ``<path>.pdf`` and ``<path>.png``, the same bytes each time."""
-    for kind, metadata in DATELESS.items():
-        with storage.atomic_path(path.with_suffix(f".{kind}")) as partial:
-            figure.savefig(partial, format=kind, metadata=metadata)
