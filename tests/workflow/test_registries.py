@@ -7,9 +7,9 @@ import yaml
 from checkout import ROOT
 
 from clockwork_diffusion import tables
-from clockwork_diffusion.figures import grid
 from clockwork_diffusion.datasets import DatasetSpec
 from clockwork_diffusion.distillation import AdaptorSpec
+from clockwork_diffusion.figures import grid
 from clockwork_diffusion.mini.autoencoder import AutoencoderSpec
 from clockwork_diffusion.mini.classifier import ClassifierSpec
 from clockwork_diffusion.mini.clip import ClipSpec
