@@ -49,7 +49,8 @@ report: run
 # The reference run: its tables and figures, kept for readers who do not run anything.
 # Not under results/, where Snakemake would take them for its own work.
 readme: run
-	for part in mini/tables mini/figures paper/tables; do \
+	$(SNAKEMAKE) quality
+	for part in mini/tables mini/figures mini/quality paper/tables; do \
 	  mkdir -p docs/reference/$$part && cp -r results/$$part/. docs/reference/$$part/; done
 	$(BIN)/python -m clockwork_diffusion.steps.embed_tables README.md
 

@@ -10,13 +10,13 @@ configfile: "config.yaml"
 
 include: "workflow/rules/common.smk"
 include: "workflow/rules/data.smk"
-include: "workflow/rules/models.smk"
 include: "workflow/rules/teacher.smk"
 include: "workflow/rules/adaptor.smk"
 include: "workflow/rules/sample.smk"
 include: "workflow/rules/score.smk"
 include: "workflow/rules/profile.smk"
 include: "workflow/rules/paper.smk"
+include: "workflow/rules/models.smk"
 
 
 report: "workflow/report/workflow.rst"

@@ -130,6 +130,8 @@ def check_registries():
                 )
         for name in entries(scale, "latency").get("runs", ()):
             entry(scale, "runs", name)
+        for judged in entries(scale, "quality").values():
+            entry(scale, "runs", judged["run"])
 
 
 check_registries()
@@ -155,6 +157,7 @@ wildcard_constraints:
     trajectory=ids("trajectories"),
     adaptor=ids("adaptors"),
     run=ids("runs"),
+    judged=ids("quality"),
     images="|".join((ids("runs"), ids("datasets"))),
     paper="|".join(PAPERS),
     table=paper_ids("tables"),
@@ -296,6 +299,50 @@ def trajectory_shards(key):
 def frechet_path(wildcards):
     """Return the folder or file of the network behind the Fréchet distance."""
     return entry(wildcards.scale, "encoders", "frechet")["path"]
+
+
+def classifier_path(wildcards):
+    """Return the folder of the classifier of renders."""
+    return entry(wildcards.scale, "encoders", "classifier")["path"]
+
+
+def judged_run(wildcards):
+    """Return the run that a model is judged by."""
+    judged = entry(wildcards.scale, "quality", wildcards.judged)
+    return entry(wildcards.scale, "runs", judged["run"])
+
+
+def judged_images(wildcards):
+    """Return the images that a model is judged by."""
+    name = entry(wildcards.scale, "quality", wildcards.judged)["run"]
+    return shards(
+        "results/{scale}/images/{images}/{shard}.safetensors",
+        wildcards.scale,
+        judged_run(wildcards)["dataset"],
+        images=name,
+    )
+
+
+def judged_scenes(wildcards):
+    """Return the scenes that they should show."""
+    dataset = entry(wildcards.scale, "datasets", judged_run(wildcards)["dataset"])
+    return json.dumps({key: dataset[key] for key in ("split", "count", "offset")})
+
+
+def judged_grid(wildcards):
+    """Return the grid that shows some of them, as its dataclass takes it."""
+    judged = entry(wildcards.scale, "quality", wildcards.judged)
+    grid = {key: value for key, value in judged.items() if key != "run"}
+    return json.dumps({**grid, "runs": [{"run": judged["run"], "label": ""}]})
+
+
+def judged_grid_inputs(wildcards):
+    """Return what that grid shows."""
+    dataset = judged_run(wildcards)["dataset"]
+    return {
+        "images": judged_images(wildcards),
+        "prompts": f"results/{wildcards.scale}/prompts/{dataset}.json",
+    }
 
 
 def recipe(name):

@@ -1,4 +1,4 @@
-"""Training of the mini models, which no default run does, and the teacher's bar.
+"""Training of the mini models, which no default run does, and the bar they must pass.
 
 The default run reads the shipped weights under resources/mini. `snakemake mini_models`
 trains all of them again into results/mini/models; `ship_models` puts those in place.
@@ -9,6 +9,7 @@ localrules:
     mini_models,
     ship_models,
     quality,
+    draw_quality,
 
 
 rule mini_models:
@@ -34,9 +35,13 @@ rule ship_models:
 
 
 rule quality:
-    """Measure the teacher's bar: are shapes, colours, places what was asked for?"""
+    """Measure the bar: are shapes, colours, places what was asked for?"""
     input:
-        "results/mini/quality/teacher.json",
+        expand(
+            "results/mini/quality/{judged}.{kind}",
+            judged=entries("mini", "quality"),
+            kind=["json", "png"],
+        ),
 
 
 rule train_autoencoder:
@@ -228,24 +233,22 @@ rule train_structure:
         " --threads {threads} --log {log}"
 
 
-rule score_teacher:
-    """Recognise the teacher's 25-step images with the classifier of renders.
+rule recognise_images:
+    """Recognise a model's images with the classifier of renders.
 
-    Reads: images of the run `sd_steps25`, the classifier.
+    Reads: images of the run that the model is judged by, the classifier.
     Writes: the share recognised by attribute, with intervals.
     """
     input:
-        code=code("score_teacher"),
-        images="results/mini/images/sd_steps25/000.safetensors",
-        classifier=files_of(
-            lambda wildcards: entry("mini", "encoders", "classifier")["path"]
-        ),
+        code=code("recognise_images"),
+        images=judged_images,
+        classifier=files_of(classifier_path),
     output:
-        "results/mini/quality/teacher.json",
+        "results/{scale}/quality/{judged}.json",
     log:
-        "logs/mini/score_teacher/teacher.log",
+        "logs/{scale}/recognise_images/{judged}.log",
     benchmark:
-        "benchmarks/mini/score_teacher/teacher.tsv"
+        "benchmarks/{scale}/recognise_images/{judged}.tsv"
     conda:
         "../../environment.yml"
     threads: 1
@@ -253,14 +256,23 @@ rule score_teacher:
         mem_mb=4000,
         runtime=30,
     params:
-        dataset=lambda wildcards: json.dumps(
-            {
-                key: entry("mini", "datasets", "test")[key]
-                for key in ("split", "count", "offset")
-            }
-        ),
-        classifier=lambda wildcards: entry("mini", "encoders", "classifier")["path"],
+        dataset=judged_scenes,
+        classifier=classifier_path,
     shell:
-        "python -m clockwork_diffusion.steps.score_teacher"
+        "python -m clockwork_diffusion.steps.recognise_images"
         " --images {input.images} --classifier {params.classifier}"
         " --dataset-spec {params.dataset:q} --output {output} --log {log}"
+
+
+use rule draw_figure as draw_quality with:
+    input:
+        unpack(judged_grid_inputs),
+        code=code("draw_figure"),
+    output:
+        pdf="results/{scale}/quality/{judged}.pdf",
+        png="results/{scale}/quality/{judged}.png",
+    log:
+        "logs/{scale}/draw_quality/{judged}.log",
+    params:
+        spec=judged_grid,
+        inputs=input_options("images", "prompts"),

@@ -73,7 +73,8 @@ def draw_grid(
         spec.prompts[start : start + spec.columns]
         for start in range(0, len(spec.prompts), spec.columns)
     ]
-    cell, text, gap, margin = 1.0, 0.52, 0.14, 1.05
+    cell, text, gap = 1.0, 0.52, 0.14
+    margin = 1.05 if any(shown.label for shown in spec.runs) else 0.06
     band_height = text + cell * len(spec.runs) + 0.05 * (len(spec.runs) - 1)
     width = margin + spec.columns * (cell + 0.05) + 0.05
     height = 0.34 + len(bands) * (band_height + gap)

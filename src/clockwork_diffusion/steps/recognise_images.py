@@ -1,4 +1,4 @@
-"""Score what share of generated scenes shows what was asked for: the teacher's bar."""
+"""Score what share of generated scenes shows what was asked for: a teacher's bar."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ def main(args: Namespace) -> None:
     classifier = networks.load(networks.Classifier, args.classifier)
     labels = quality.scene_labels(chosen.split, chosen.count, chosen.offset)
     rendered = scene_images(chosen.split, chosen.count, chosen.offset)
-    of_teacher = quality.shares_recognised(classifier, tensors["images"], labels)
-    # What the classifier itself gets right bounds what it can credit to the teacher.
+    of_images = quality.shares_recognised(classifier, tensors["images"], labels)
+    # What the classifier itself gets right bounds what it can credit to a model.
     of_renderings = quality.shares_recognised(classifier, rendered, labels)
     storage.write_json(
         args.output,
         {
-            "teacher": {name: asdict(score) for name, score in of_teacher.items()},
+            "recognised": {name: asdict(score) for name, score in of_images.items()},
             "renderings": {
                 name: asdict(score) for name, score in of_renderings.items()
             },
