@@ -68,19 +68,19 @@ def unet_config(backbone: str, base: Mapping[str, Any] = SD_V15) -> dict[str, An
     if backbone not in BACKBONES:
         raise ValueError(f"backbone {backbone!r} is not one of {', '.join(BACKBONES)}")
     config = dict(base)
-    if not BACKBONES[backbone].attention_at_top:
-        config["down_block_types"] = (
-            "DownBlock2D",
-            "CrossAttnDownBlock2D",
-            "CrossAttnDownBlock2D",
-            "DownBlock2D",
-        )
-        config["up_block_types"] = (
-            "UpBlock2D",
-            "CrossAttnUpBlock2D",
-            "CrossAttnUpBlock2D",
-            "UpBlock2D",
-        )
+    top = BACKBONES[backbone].attention_at_top
+    config["down_block_types"] = (
+        "CrossAttnDownBlock2D" if top else "DownBlock2D",
+        "CrossAttnDownBlock2D",
+        "CrossAttnDownBlock2D",
+        "DownBlock2D",
+    )
+    config["up_block_types"] = (
+        "UpBlock2D",
+        "CrossAttnUpBlock2D",
+        "CrossAttnUpBlock2D",
+        "CrossAttnUpBlock2D" if top else "UpBlock2D",
+    )
     return config
 
 

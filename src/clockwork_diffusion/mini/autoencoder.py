@@ -10,6 +10,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch.nn import functional
 
+from clockwork_diffusion.latents import encode_images
 from clockwork_diffusion.mini.data import scene_images, to_unit
 from clockwork_diffusion.training import Optimisation, Trained, fit, generator_for
 
@@ -78,29 +79,9 @@ def train(spec: AutoencoderSpec, state: Path, device: torch.device) -> Trained:
 
     trained = fit(model, loss_of_step, spec.optimisation, state, name="autoencoder")
     assert isinstance(trained.module, AutoencoderKL)
-    latents = encode(trained.module, scene_images("train", 2048), scale=False)
+    latents = encode_images(trained.module, scene_images("train", 2048), scale=False)
     trained.module.register_to_config(scaling_factor=round(1 / float(latents.std()), 5))
     return trained
-
-
-@torch.inference_mode()
-def encode(
-    model: torch.nn.Module, images: torch.Tensor, *, scale: bool = True
-) -> torch.Tensor:
-    """Return the mean latents of uint8 images, ``(N, 4, 16, 16)`` float32, on the CPU.
-
-    Args:
-        model: An `AutoencoderKL`.
-        images: uint8, ``(N, 3, 64, 64)``.
-        scale: Multiply by the model's ``scaling_factor``, as Stable Diffusion does.
-    """
-    assert isinstance(model, AutoencoderKL)
-    factor = model.config.scaling_factor if scale else 1.0
-    parts = [
-        model.encode(to_unit(batch).to(model.device)).latent_dist.mean.cpu() * factor
-        for batch in images.split(256)
-    ]
-    return torch.cat(parts)
 
 
 @torch.inference_mode()

@@ -31,7 +31,8 @@ from torch import nn
 from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from clockwork_diffusion.mini import autoencoder, scenes
+from clockwork_diffusion.latents import encode_images
+from clockwork_diffusion.mini import scenes
 from clockwork_diffusion.mini.data import scene_images
 from clockwork_diffusion.mini.language import build_tokenizer
 from clockwork_diffusion.mini.quality import ATTRIBUTES, scene_labels
@@ -198,7 +199,7 @@ def train(
     def latents() -> torch.Tensor:
         # Made on first use: a run that is resumed after its last step needs none.
         encoder = vae.to(device, memory_format=torch.channels_last)
-        return autoencoder.encode(encoder, scene_images("train", spec.images))
+        return encode_images(encoder, scene_images("train", spec.images))
 
     model: nn.Module = build(spec, tokenizer)
     model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -1,0 +1,36 @@
+"""Encode images to the latents that UNets see."""
+
+from __future__ import annotations
+
+import torch
+from diffusers import AutoencoderKL
+
+
+@torch.inference_mode()
+def encode_images(
+    vae: AutoencoderKL,
+    images: torch.Tensor,
+    *,
+    scale: bool = True,
+    batch_size: int = 256,
+) -> torch.Tensor:
+    """Return the mean latents of images, float32, on the CPU.
+
+    Args:
+        vae: The autoencoder.
+        images: uint8, ``(N, 3, H, W)``.
+        scale: Multiply by the model's ``scaling_factor``, as Stable Diffusion does.
+        batch_size: Images per call.
+
+    Returns:
+        ``(N, C, h, w)``.
+    """
+    factor = vae.config.scaling_factor if scale else 1.0
+    parts = [
+        vae.encode((batch.float() / 127.5 - 1).to(vae.device, vae.dtype))
+        .latent_dist.mean.float()
+        .cpu()
+        * factor
+        for batch in images.split(batch_size)
+    ]
+    return torch.cat(parts)
