@@ -7,6 +7,8 @@ import yaml
 from checkout import ROOT
 
 from clockwork_diffusion import tables
+from clockwork_diffusion.architectures import BACKBONES
+from clockwork_diffusion.backbones import BackboneSpec
 from clockwork_diffusion.datasets import DatasetSpec
 from clockwork_diffusion.distillation import AdaptorSpec
 from clockwork_diffusion.figures import grid
@@ -85,6 +87,14 @@ def test_recipes_of_the_mini_models(name):
     spec = parse(RECIPES[name], CONFIG["mini"]["training"][name])
     stages = spec.stages if name == "teacher" else (spec,)
     assert all(stage.optimisation.steps > 1 for stage in stages)
+
+
+@pytest.mark.parametrize("backbone", entries("backbones"))
+def test_backbones(backbone):
+    spec = parse(BackboneSpec, backbone["spec"])
+    assert spec.backbone in BACKBONES
+    # Without guidance there is no use for the empty prompt, and with it there is.
+    assert (spec.empty_captions > 0) == BACKBONES[spec.backbone].guided
 
 
 @pytest.mark.parametrize("table", items("tables"))

@@ -132,6 +132,10 @@ def check_registries():
             entry(scale, "runs", name)
         for judged in entries(scale, "quality").values():
             entry(scale, "runs", judged["run"])
+        for backbone in entries(scale, "backbones").values():
+            entry(scale, "datasets", backbone["dataset"])
+            if backbone["teacher"] not in entries(scale, "backbones"):
+                entry(scale, "models", backbone["teacher"])
 
 
 check_registries()
@@ -158,6 +162,7 @@ wildcard_constraints:
     adaptor=ids("adaptors"),
     run=ids("runs"),
     judged=ids("quality"),
+    backbone=ids("backbones"),
     images="|".join((ids("runs"), ids("datasets"))),
     paper="|".join(PAPERS),
     table=paper_ids("tables"),
@@ -241,11 +246,14 @@ def model_path(section, wildcard):
 def files_of(get_path):
     """Return an input function: the files of the model whose folder it names.
 
-    Files have checksums, so that touching them reruns nothing; folders have none.
+    Files have checksums, so that touching them reruns nothing; folders have none. Of a
+    model that a rule makes, the list of checksums stands for all files.
     """
 
     def get(wildcards):
         folder = Path(get_path(wildcards))
+        if folder.parts[0] == "results":
+            return [str(folder / "SHA256SUMS")]
         if not folder.is_dir():
             return [str(folder)]
         return sorted(
@@ -345,6 +353,12 @@ def judged_grid_inputs(wildcards):
     }
 
 
+def mini_models():
+    """Return the names of the mini models that rules train and the project ships."""
+    trained = ["stable-diffusion", "clip", "classifier", "features", "structure"]
+    return trained + list(entries("mini", "backbones"))
+
+
 def recipe(name):
     """Return a params function for a mini model's recipe, as JSON text."""
     return lambda wildcards: json.dumps(entry("mini", "training", name))
@@ -353,6 +367,28 @@ def recipe(name):
 def model_folder(wildcards, output):
     """Return the folder of a mini model, which is that of its card."""
     return str(Path(output.card).parent)
+
+
+def backbone_teacher(wildcards):
+    """Return the folder of the pipeline that a backbone is made from.
+
+    That of a model, or that of a backbone which is made before.
+    """
+    name = entry(wildcards.scale, "backbones", wildcards.backbone)["teacher"]
+    if name in entries(wildcards.scale, "backbones"):
+        return f"results/{wildcards.scale}/models/{name}"
+    return entry(wildcards.scale, "models", name)["path"]
+
+
+def backbone_images(wildcards):
+    """Return the images that a backbone is distilled on."""
+    name = entry(wildcards.scale, "backbones", wildcards.backbone)["dataset"]
+    return shards(
+        "results/{scale}/images/{images}/{shard}.safetensors",
+        wildcards.scale,
+        name,
+        images=name,
+    )
 
 
 def vae_folder(wildcards, input):

@@ -15,10 +15,7 @@ localrules:
 rule mini_models:
     """Train every mini model again (hours on a CPU, minutes on a GPU)."""
     input:
-        expand(
-            "results/mini/models/{model}/README.md",
-            model=["stable-diffusion", "clip", "classifier", "features", "structure"],
-        ),
+        expand("results/mini/models/{model}/README.md", model=mini_models()),
 
 
 rule ship_models:
@@ -29,9 +26,10 @@ rule ship_models:
         "logs/mini/ship_models.log",
     conda:
         "../../environment.yml"
+    params:
+        folders=expand("results/mini/models/{model}", model=mini_models()),
     shell:
-        "cp -r results/mini/models/{{stable-diffusion,clip,classifier,features,structure}}"
-        " resources/mini/ 2> {log}"
+        "cp -r {params.folders} resources/mini/ 2> {log}"
 
 
 rule quality:
@@ -230,6 +228,44 @@ rule train_structure:
     shell:
         "python -m clockwork_diffusion.steps.train_structure"
         " --spec {params.spec:q} --state {params.state} --output {params.folder}"
+        " --threads {threads} --log {log}"
+
+
+rule make_backbone:
+    """Make a cheaper backbone out of a teacher by distillation.
+
+    Reads: the teacher's pipeline, images and their prompts.
+    Writes: a StableDiffusionPipeline folder with its model card.
+    """
+    input:
+        code=code("make_backbone"),
+        teacher=files_of(backbone_teacher),
+        images=backbone_images,
+        prompts=prompts_of("backbones", "backbone"),
+    output:
+        sums="results/{scale}/models/{backbone}/SHA256SUMS",
+        card="results/{scale}/models/{backbone}/README.md",
+    log:
+        "logs/{scale}/make_backbone/{backbone}.log",
+    benchmark:
+        "benchmarks/{scale}/make_backbone/{backbone}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 2
+    resources:
+        gpu=1,
+        mem_mb=16000,
+        runtime=2880,
+    params:
+        spec=spec("backbones", "backbone", "spec"),
+        teacher=backbone_teacher,
+        folder=model_folder,
+        state="results/{scale}/.state/models/{backbone}.pt",
+    shell:
+        "python -m clockwork_diffusion.steps.make_backbone"
+        " --spec {params.spec:q} --teacher {params.teacher}"
+        " --images {input.images} --prompts {input.prompts}"
+        " --state {params.state} --output {params.folder}"
         " --threads {threads} --log {log}"
 
 
