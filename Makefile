@@ -52,7 +52,7 @@ readme: run
 	$(SNAKEMAKE) quality
 	for part in mini/tables mini/figures mini/quality paper/tables; do \
 	  mkdir -p docs/reference/$$part && cp -r results/$$part/. docs/reference/$$part/; done
-	$(BIN)/python -m clockwork_diffusion.steps.embed_tables README.md
+	$(BIN)/python -m clockwork_diffusion.steps.embed_tables README.md resources/mini/stable-diffusion/README.md
 
 models: $(STAMP)
 	$(SNAKEMAKE) mini_models

@@ -380,6 +380,14 @@ def backbone_teacher(wildcards):
     return entry(wildcards.scale, "models", name)["path"]
 
 
+def quality_option(wildcards):
+    """Return the option that names the table for a backbone's card, if it is judged."""
+    name = wildcards.backbone
+    if name not in entries(wildcards.scale, "quality"):
+        return ""
+    return f"--quality docs/reference/{wildcards.scale}/quality/{name}.md"
+
+
 def backbone_images(wildcards):
     """Return the images that a backbone is distilled on."""
     name = entry(wildcards.scale, "backbones", wildcards.backbone)["dataset"]

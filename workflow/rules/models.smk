@@ -259,12 +259,13 @@ rule make_backbone:
     params:
         spec=spec("backbones", "backbone", "spec"),
         teacher=backbone_teacher,
+        quality=quality_option,
         folder=model_folder,
         state="results/{scale}/.state/models/{backbone}.pt",
     shell:
         "python -m clockwork_diffusion.steps.make_backbone"
         " --spec {params.spec:q} --teacher {params.teacher}"
-        " --images {input.images} --prompts {input.prompts}"
+        " --images {input.images} --prompts {input.prompts} {params.quality}"
         " --state {params.state} --output {params.folder}"
         " --threads {threads} --log {log}"
 
@@ -273,14 +274,15 @@ rule recognise_images:
     """Recognise a model's images with the classifier of renders.
 
     Reads: images of the run that the model is judged by, the classifier.
-    Writes: the share recognised by attribute, with intervals.
+    Writes: the share recognised by attribute, with intervals; JSON and a table.
     """
     input:
         code=code("recognise_images"),
         images=judged_images,
         classifier=files_of(classifier_path),
     output:
-        "results/{scale}/quality/{judged}.json",
+        json="results/{scale}/quality/{judged}.json",
+        md="results/{scale}/quality/{judged}.md",
     log:
         "logs/{scale}/recognise_images/{judged}.log",
     benchmark:
@@ -293,11 +295,13 @@ rule recognise_images:
         runtime=30,
     params:
         dataset=judged_scenes,
+        title=setting("quality", "judged", "title"),
         classifier=classifier_path,
     shell:
         "python -m clockwork_diffusion.steps.recognise_images"
         " --images {input.images} --classifier {params.classifier}"
-        " --dataset-spec {params.dataset:q} --output {output} --log {log}"
+        " --dataset-spec {params.dataset:q} --title {params.title:q}"
+        " --output {output.json} --log {log}"
 
 
 use rule draw_figure as draw_quality with:

@@ -19,6 +19,7 @@ def write_card(
     spec: Any,
     trained: Trained,
     quality: Mapping[str, float | str],
+    table: str = "",
 ) -> None:
     """Write ``README.md`` into a model's folder.
 
@@ -30,6 +31,7 @@ def write_card(
         spec: Its configuration, a dataclass; listed as it is.
         trained: The result of training, for the time and the last loss.
         quality: Measured figures by name.
+        table: Path of a generated table that `embed_tables` copies into the card.
     """
     parameters = sum(p.numel() for p in trained.module.parameters())
     facts: dict[str, object] = {
@@ -55,6 +57,8 @@ def write_card(
     ):
         text += f"\n## {heading}\n\n| | |\n|---|---|\n"
         text += "".join(f"| {name} | {value} |\n" for name, value in rows.items())
+    if table:
+        text += f"\n<!-- table: {table} -->\n<!-- end of table -->\n"
     storage.write_text(folder / "README.md", text)
 
 
@@ -63,6 +67,9 @@ def _flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
     for name, value in values.items():
         if isinstance(value, dict):
             flat.update(_flatten(value, f"{prefix}{name}."))
+        elif isinstance(value, tuple) and any(isinstance(item, dict) for item in value):
+            for number, item in enumerate(value, 1):
+                flat.update(_flatten(item, f"{prefix}{name}.{number}."))
         else:
             flat[f"{prefix}{name}"] = value
     return flat

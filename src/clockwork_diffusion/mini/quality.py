@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -95,3 +96,30 @@ def shares_recognised(
     right = recognise(classifier, images) == labels
     shares = {name: share_score(right[:, i]) for i, name in enumerate(ATTRIBUTES)}
     return {**shares, "all": share_score(right.all(dim=1))}
+
+
+def to_markdown(
+    title: str, images: Mapping[str, Score], renderings: Mapping[str, Score]
+) -> str:
+    """Return shares recognised as a table, in percent.
+
+    Args:
+        title: Its heading.
+        images: Shares of generated images by attribute.
+        renderings: Shares of renderings of the same scenes.
+    """
+
+    def percent(score: Score) -> str:
+        low, high = 100 * score.low, 100 * score.high
+        return f"{100 * score.value:.1f} [{low:.1f}, {high:.1f}]"
+
+    count = next(iter(images.values())).n
+    lines = [
+        f"| {n} | {percent(images[n])} | {percent(renderings[n])} |" for n in images
+    ]
+    head = "| recognised as captioned, % | generated | renderings |\n|:--|--:|--:|"
+    note = (
+        f"A classifier of renderings names what it sees in {count} images; intervals: "
+        "95 %. What it gets right of renderings bounds what it can credit."
+    )
+    return "\n".join([f"**{title}**", "", head, *lines, "", note, ""])

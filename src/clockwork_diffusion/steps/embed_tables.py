@@ -1,7 +1,7 @@
-"""Copy generated tables into a Markdown file, between the comments that name them.
+"""Copy generated tables into Markdown files, between the comments that name them.
 
-A place looks like ``<!-- table: results/mini/tables/clockwork/table_1.md -->`` and ends
-at ``<!-- end of table -->``; so no number in the README is typed.
+A place looks like ``<!-- table: docs/reference/mini/quality/teacher.md -->`` and ends at
+``<!-- end of table -->``; so no number in the README or on a model card is typed.
 """
 
 from __future__ import annotations
@@ -33,12 +33,15 @@ def embed(text: str, root: Path) -> str:
 
 
 def main(args: Namespace) -> None:
-    """Fill the places of one file."""
-    text = storage.existing(args.file).read_text(encoding="utf-8")
-    storage.write_text(args.file, embed(text, args.file.resolve().parent))
+    """Fill the places of each file."""
+    for path in args.files:
+        text = storage.existing(path).read_text(encoding="utf-8")
+        storage.write_text(path, embed(text, Path.cwd()))
 
 
 if __name__ == "__main__":
     parser = new_parser(__doc__)
-    parser.add_argument("file", type=Path, help="Markdown file to fill in place")
+    parser.add_argument(
+        "files", nargs="+", type=Path, help="Markdown files to fill in place"
+    )
     run(parser, main)

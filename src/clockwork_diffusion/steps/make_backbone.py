@@ -55,6 +55,7 @@ def main(args: Namespace) -> None:
             spec,
             trained,
             {"mean of the last training losses": sum(last) / len(last)},
+            args.quality or "",
         )
 
 
@@ -66,6 +67,7 @@ if __name__ == "__main__":
         "--images", required=True, nargs="+", type=Path, help="shards of images"
     )
     parser.add_argument("--prompts", required=True, type=Path, help="prompts as JSON")
+    parser.add_argument("--quality", help="generated table that the card will show")
     parser.add_argument("--state", required=True, type=Path, help="resumable state")
     parser.add_argument("--output", required=True, type=Path, help="folder to write")
     run(parser, main)

@@ -41,6 +41,8 @@ def main(args: Namespace) -> None:
             "versions": provenance.versions("torch"),
         },
     )
+    table = quality.to_markdown(args.title, of_images, of_renderings)
+    storage.write_text(args.output.with_suffix(".md"), table)
 
 
 if __name__ == "__main__":
@@ -54,5 +56,8 @@ if __name__ == "__main__":
     parser.add_argument(
         "--dataset-spec", required=True, help="split, count and offset as JSON"
     )
-    parser.add_argument("--output", required=True, type=Path, help="JSON to write")
+    parser.add_argument("--title", required=True, help="heading of the table")
+    parser.add_argument(
+        "--output", required=True, type=Path, help="JSON to write; the table beside it"
+    )
     run(parser, main)

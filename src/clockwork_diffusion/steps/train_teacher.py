@@ -36,13 +36,12 @@ def main(args: Namespace) -> None:
         card.write_card(
             partial,
             "Mini Stable Diffusion",
-            "Text encoder and UNet with SD v1.5's topology, for 64×64 scenes. "
-            "Its quality as recognised by a classifier of renders is in "
-            "`results/mini/quality/teacher.json`.",
+            "Text encoder and UNet with SD v1.5's topology, for 64×64 scenes.",
             f"{spec.images:,} scenes of the training split, one caption each",
             spec,
             trained,
             {"mean of the last training losses": sum(loss) / len(loss)},
+            "docs/reference/mini/quality/teacher.md",
         )
 
 
