@@ -1,7 +1,7 @@
 """Copy generated tables into Markdown files, between the comments that name them.
 
-A place looks like ``<!-- table: docs/reference/mini/quality/teacher.md -->`` and ends at
-``<!-- end of table -->``; so no number in the README or on a model card is typed.
+A place looks like ``<!-- table: docs/reference/mini/quality/teacher.md -->`` and ends
+at ``<!-- end of table -->``; so no number in the README or on a model card is typed.
 """
 
 from __future__ import annotations
