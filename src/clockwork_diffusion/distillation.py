@@ -16,9 +16,6 @@ from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.training import Optimisation, Trained, fit, generator_for
 from clockwork_diffusion.trajectories import Trajectories
 
-CHECK_EVERY = 50
-"""Steps between two looks at the loss where a look would stall the device."""
-
 
 @dataclass(frozen=True)
 class AdaptorSpec:
@@ -201,7 +198,7 @@ def train_adaptor(
         loss = error.flatten(1).norm(dim=1).mean()
         bad = (first_bad < 0) & ~loss.detach().isfinite()
         first_bad.masked_fill_(bad, step)
-        if device.type == "cpu" or step % CHECK_EVERY == 0:
+        if step % _every(device) == 0:
             refuse_bad()
         return loss
 
@@ -305,6 +302,11 @@ def _error(
     )
     error: torch.Tensor = at(data.r_out, steps) - estimate
     return error
+
+
+def _every(device: torch.device) -> int:
+    """Return after how many steps to look at the loss; it stalls a GPU."""
+    return 1 if device.type == "cpu" else 50
 
 
 def _inputs_of(adaptor: nn.Module) -> tuple[str, ...]:
