@@ -3,20 +3,38 @@
 Every adaptor is called as ``adaptor(r_in, r_out, t_emb, text_emb)`` with
 
 - ``r_in``: features entering ε_L at this step, ``(N, c_in, h, w)``;
-- ``r_out``: features that left ε_L at the previous step, ``(N, c_out, h, w)``;
+- ``r_out``: features that left ε_L at the previous step, full pass or adaptor's
+  estimate, ``(N, c_out, h, w)``;
 - ``t_emb``: the UNet's time embedding of this step, ``(N, E)``;
 - ``text_emb``: pooled text embedding, ``(N, P)``;
 
 and returns an estimate of this step's r_out, ``(N, c_out, h, w)``. Its ``config`` names
 the cut; ``is_identity`` tells the callers that they may reuse what they have instead.
+``inputs`` lists which of r_in, r_out and text it looks at; any other may be None.
+
+``history`` is the number of past r_out that it needs. With 1, the call is as above.
+With 2, it needs those of the last two *full* passes and their ages instead::
+
+    adaptor(r_in, r_out, t_emb, text_emb, ages)
+
+- ``r_out``: r_out of the last full pass and of the one before it, stacked in this
+  order, ``(2, N, c_out, h, w)``;
+- ``ages``: sampling steps from each of the two to this step, ``(2,)``: at clock 4, the
+  steps after the second full pass have ages (1, 5), (2, 6) and (3, 7).
+
+Estimates never enter this history. While there has been one full pass only, the caller
+gives it twice, with the same age twice. ``ages`` is a tensor, so that passes of all
+ages are one compiled graph.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin, UNet2DConditionModel
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.resnet import ResnetBlock2D
@@ -32,11 +50,35 @@ Not printed; the paper's 14M parameters and GFLOP totals lead to it.
 """
 SD_CHANNELS = 320
 
+UNET_SIZES: dict[str, tuple[int, int]] = {"unet": (640, 4), "unet_light": (96, 2)}
+"""C and number N of ResBlocks of the UNet adaptors for SD's UNet."""
+
+INPUTS = ("r_in", "r_out", "text")
+"""What a learned adaptor can look at; the time embedding is always there (Table S2)."""
+
+
+def check_inputs(inputs: Sequence[str]) -> tuple[str, ...]:
+    """Return a choice among `INPUTS` in their order.
+
+    Raises:
+        ValueError: If one is unknown, or neither r_in nor r_out is among them.
+    """
+    for name in inputs:
+        if name not in INPUTS:
+            raise ValueError(
+                f"adaptor input {name!r} is not one of {', '.join(INPUTS)}"
+            )
+    if not {"r_in", "r_out"} & set(inputs):
+        raise ValueError(f"adaptor inputs {list(inputs)} hold neither r_in nor r_out")
+    return tuple(name for name in INPUTS if name in inputs)
+
 
 class IdentityAdaptor(ModelMixin, ConfigMixin):  # type: ignore[misc]
     """Reuse r_out as it is; the adaptor of the paper's official release."""
 
     is_identity = True
+    history = 1
+    inputs = ("r_out",)
 
     @register_to_config
     def __init__(self, cut: str = "stage1") -> None:
@@ -54,7 +96,105 @@ class IdentityAdaptor(ModelMixin, ConfigMixin):  # type: ignore[misc]
         return r_out
 
 
-class ResNetAdaptor(ModelMixin, ConfigMixin):  # type: ignore[misc]
+class ExtrapolationAdaptor(ModelMixin, ConfigMixin):  # type: ignore[misc]
+    """Continue r_out along a line through the last two full passes; no weights.
+
+    Ours, not the paper's. After one full pass only, it is the identity.
+    """
+
+    history = 2
+    inputs = ("r_out",)
+
+    @register_to_config
+    def __init__(self, cut: str = "stage1") -> None:
+        """Remember the cut."""
+        super().__init__()
+
+    def forward(
+        self,
+        r_in: torch.Tensor | None,
+        r_out: torch.Tensor,
+        t_emb: torch.Tensor | None,
+        text_emb: torch.Tensor | None = None,
+        ages: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Extrapolate in the step index; see the module's docstring for the shapes."""
+        if ages is None or r_out.dim() != 5:
+            raise ValueError(
+                "the extrapolation adaptor needs r_out of two full passes and their "
+                f"ages, not r_out of shape {tuple(r_out.shape)} and ages {ages}"
+            )
+        newest, older = r_out
+        ages = ages.to(newest.device, torch.float32)
+        # A gap of 0 says that there is one full pass; its slope is 0, whatever divides.
+        factor = ages[0] / (ages[1] - ages[0]).clamp(min=1)
+        return newest + (newest - older) * factor.to(newest.dtype)
+
+
+class _LearnedAdaptor(ModelMixin, ConfigMixin):  # type: ignore[misc]
+    """What learned adaptors have in common: the choice of inputs."""
+
+    history = 1
+    inputs: tuple[str, ...]
+    text: nn.Linear | None
+
+    def _choose(
+        self, inputs: Sequence[str], in_channels: int, out_channels: int
+    ) -> int:
+        """Keep a choice of inputs, and return the channels of its features."""
+        self.inputs = check_inputs(inputs)
+        # A loaded configuration holds a list.
+        self.register_to_config(inputs=self.inputs)
+        channels = {"r_in": in_channels, "r_out": out_channels}
+        return sum(channels.get(name, 0) for name in self.inputs)
+
+    def _start(self, last: nn.ConvTranspose2d) -> None:
+        """Set the last layer to zero where its output is added to r_out.
+
+        Training then starts from the identity, and the first update cannot make things
+        worse.
+        """
+        if "r_out" in self.inputs:
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)  # type: ignore[arg-type]
+
+    def _features(
+        self,
+        r_in: torch.Tensor | None,
+        r_out: torch.Tensor | None,
+        text_emb: torch.Tensor | None,
+    ) -> torch.Tensor:
+        """Join the chosen features along the channels."""
+        given = {"r_in": r_in, "r_out": r_out, "text": text_emb}
+        for name in self.inputs:
+            if given[name] is None:
+                what = "a pooled text embedding" if name == "text" else name
+                raise ValueError(f"this {type(self).__name__} needs {what}")
+        chosen = [given[name] for name in self.inputs if name != "text"]
+        return torch.cat(chosen, dim=1)  # type: ignore[arg-type]
+
+    def _add_text(
+        self, hidden: torch.Tensor, text_emb: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Add the projected text embedding, if text is an input."""
+        if self.text is None:
+            return hidden
+        projected: torch.Tensor = self.text(text_emb)
+        return hidden + projected[:, :, None, None]
+
+    def _finish(
+        self, output: torch.Tensor, features: torch.Tensor, r_out: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Cut the output to size, and add r_out if it is an input."""
+        height, width = features.shape[-2:]
+        # An odd height or width comes back larger.
+        output = output[..., :height, :width]
+        if r_out is None or "r_out" not in self.inputs:
+            return output
+        return r_out + output
+
+
+class ResNetAdaptor(_LearnedAdaptor):
     """The paper's default adaptor: two ResBlocks at half resolution.
 
     concat(r_in, r_out) → strided convolution, plus a projection of the text embedding →
@@ -73,6 +213,7 @@ class ResNetAdaptor(ModelMixin, ConfigMixin):  # type: ignore[misc]
         groups: int = 32,
         cut: str = "stage1",
         made_for: dict[str, Any] | None = None,
+        inputs: Sequence[str] = INPUTS,
     ) -> None:
         """Build the adaptor.
 
@@ -85,13 +226,14 @@ class ResNetAdaptor(ModelMixin, ConfigMixin):  # type: ignore[misc]
             blocks: Number of ResBlocks.
             groups: Groups of their normalisation.
             cut: The cut that the adaptor works at.
-            made_for: What it was trained for (model, scheduler, steps, clock).
+            made_for: What it was trained for; see `check_made_for`.
+            inputs: Which of `INPUTS` it looks at. One left out is neither concatenated
+                nor projected, and without r_out there is no residual (Table S2).
         """
         super().__init__()
-        self.down = nn.Conv2d(
-            in_channels + out_channels, width, kernel_size=3, stride=2, padding=1
-        )
-        self.text = nn.Linear(text_channels, width)
+        channels = self._choose(inputs, in_channels, out_channels)
+        self.down = nn.Conv2d(channels, width, kernel_size=3, stride=2, padding=1)
+        self.text = nn.Linear(text_channels, width) if "text" in self.inputs else None
         self.middle = nn.ModuleList(
             ResnetBlock2D(
                 in_channels=width, temb_channels=time_channels, groups=groups, eps=1e-5
@@ -101,34 +243,108 @@ class ResNetAdaptor(ModelMixin, ConfigMixin):  # type: ignore[misc]
         self.up = nn.ConvTranspose2d(
             width, out_channels, kernel_size=4, stride=2, padding=1
         )
-        # Start as the identity, so that the first update cannot make things worse.
-        nn.init.zeros_(self.up.weight)
-        nn.init.zeros_(self.up.bias)  # type: ignore[arg-type]
+        self._start(self.up)
 
     def forward(
         self,
-        r_in: torch.Tensor,
-        r_out: torch.Tensor,
+        r_in: torch.Tensor | None,
+        r_out: torch.Tensor | None,
         t_emb: torch.Tensor,
         text_emb: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Estimate this step's r_out; see the module's docstring for the shapes."""
-        if text_emb is None:
-            raise ValueError("the ResNet adaptor needs a pooled text embedding")
-        hidden = self.down(torch.cat([r_in, r_out], dim=1))
-        hidden = hidden + self.text(text_emb)[:, :, None, None]
+        features = self._features(r_in, r_out, text_emb)
+        hidden = self._add_text(self.down(features), text_emb)
         for block in self.middle:
             hidden = block(hidden, t_emb)
-        height, width = r_out.shape[-2:]
-        # An odd height or width comes back one larger.
-        correction: torch.Tensor = self.up(hidden)[..., :height, :width]
-        return r_out + correction
+        return self._finish(self.up(hidden), features, r_out)
+
+
+class UNetAdaptor(_LearnedAdaptor):
+    """The paper's UNet adaptor: two down- and two upsampling modules, no attention.
+
+    concat(r_in, r_out) → two strided convolutions → N ResBlocks with the time embedding
+    → two transposed convolutions, plus r_out (Fig. S2).
+
+    The paper prints this sketch, C and N, 152M and 3M parameters, and the totals of
+    Table 3. The rest is our choice, and leads to those figures within 2 %: C channels
+    between the outer modules and 2C in the middle; kernels of 2×2 outside, and inside
+    those of the ResNet adaptor; the ResBlocks in the middle alone; the text added after
+    the first module, as there; one skip connection, by addition, between the levels of
+    C channels; normalisation and SiLU before each module but the first.
+    """
+
+    @register_to_config
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        time_channels: int,
+        text_channels: int,
+        width: int = UNET_SIZES["unet"][0],
+        blocks: int = UNET_SIZES["unet"][1],
+        groups: int = 32,
+        cut: str = "stage1",
+        made_for: dict[str, Any] | None = None,
+        inputs: Sequence[str] = INPUTS,
+    ) -> None:
+        """Build the adaptor; see `ResNetAdaptor`, whose ``width`` is C here."""
+        super().__init__()
+        channels = self._choose(inputs, in_channels, out_channels)
+        middle = 2 * width
+        self.down = nn.Conv2d(channels, width, kernel_size=2, stride=2)
+        self.text = nn.Linear(text_channels, width) if "text" in self.inputs else None
+        self.down_inner = nn.Sequential(
+            nn.GroupNorm(groups, width),
+            nn.SiLU(),
+            nn.Conv2d(width, middle, kernel_size=3, stride=2, padding=1),
+        )
+        self.middle = nn.ModuleList(
+            ResnetBlock2D(
+                in_channels=middle, temb_channels=time_channels, groups=groups, eps=1e-5
+            )
+            for _ in range(blocks)
+        )
+        self.up_inner = nn.Sequential(
+            nn.GroupNorm(groups, middle),
+            nn.SiLU(),
+            nn.ConvTranspose2d(middle, width, kernel_size=4, stride=2, padding=1),
+        )
+        self.up_norm = nn.GroupNorm(groups, width)
+        self.up = nn.ConvTranspose2d(width, out_channels, kernel_size=2, stride=2)
+        self._start(self.up)
+
+    def forward(
+        self,
+        r_in: torch.Tensor | None,
+        r_out: torch.Tensor | None,
+        t_emb: torch.Tensor,
+        text_emb: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Estimate this step's r_out; see the module's docstring for the shapes."""
+        features = self._features(r_in, r_out, text_emb)
+        height, width = features.shape[-2:]
+        hidden = features
+        if height % 4 or width % 4:
+            # Both levels must halve, or the skip connection would not fit.
+            hidden = F.pad(hidden, (0, -width % 4, 0, -height % 4), mode="replicate")
+        skip = self._add_text(self.down(hidden), text_emb)
+        hidden = self.down_inner(skip)
+        for block in self.middle:
+            hidden = block(hidden, t_emb)
+        hidden = self.up_inner(hidden) + skip
+        output = self.up(F.silu(self.up_norm(hidden)))
+        return self._finish(output, features, r_out)
 
 
 KINDS: dict[str, type[ModelMixin]] = {
     "identity": IdentityAdaptor,
     "resnet": ResNetAdaptor,
+    "unet": UNetAdaptor,
+    "unet_light": UNetAdaptor,
+    "extrapolation": ExtrapolationAdaptor,
 }
+"""Adaptors by kind; the last is ours, the others are the paper's."""
 
 
 def build_adaptor(
@@ -137,6 +353,7 @@ def build_adaptor(
     cut: str,
     text_channels: int,
     made_for: dict[str, Any] | None = None,
+    inputs: Sequence[str] = INPUTS,
 ) -> ModelMixin:
     """Build an untrained adaptor whose width follows the UNet's.
 
@@ -146,28 +363,42 @@ def build_adaptor(
         cut: A key of `clockwork_diffusion.split.CUTS`.
         text_channels: Channels of the pooled text embedding.
         made_for: What it will be trained for; saved with it.
+        inputs: Which of `INPUTS` it looks at, if it is learned.
 
     Raises:
-        ValueError: If the kind or the cut is unknown.
+        ValueError: If the kind, the cut or an input is unknown, or the kind leaves no
+            choice of inputs.
     """
     level = check_cut(unet, cut)
     if kind not in KINDS:
         raise ValueError(f"adaptor kind {kind!r} is not one of {', '.join(KINDS)}")
-    if kind == "identity":
-        return IdentityAdaptor(cut=cut)
+    if not is_learned(kind):
+        if check_inputs(inputs) != INPUTS:
+            raise ValueError(f"adaptor kind {kind!r} leaves no choice of inputs")
+        return KINDS[kind](cut=cut)
     channels = unet.config.block_out_channels
     groups = unet.config.norm_num_groups
-    width = max(1, round(SD_WIDTH * channels[0] / SD_CHANNELS / groups)) * groups
-    return ResNetAdaptor(
+    sizes = {"width": SD_WIDTH}
+    if kind in UNET_SIZES:
+        sizes["width"], sizes["blocks"] = UNET_SIZES[kind]
+    scale = channels[0] / SD_CHANNELS
+    sizes["width"] = max(1, round(sizes["width"] * scale / groups)) * groups
+    return KINDS[kind](
         in_channels=channels[level - 1],
         out_channels=channels[level],
         time_channels=unet.time_embedding.linear_2.out_features,
         text_channels=text_channels,
-        width=width,
         groups=groups,
         cut=cut,
         made_for=made_for,
+        inputs=inputs,
+        **sizes,
     )
+
+
+def is_learned(kind: str) -> bool:
+    """Tell whether adaptors of a kind have weights to train."""
+    return kind in KINDS and issubclass(KINDS[kind], _LearnedAdaptor)
 
 
 def load_adaptor(folder: Path) -> ModelMixin:
@@ -181,6 +412,61 @@ def load_adaptor(folder: Path) -> ModelMixin:
     name = config.get("_class_name")
     if name not in kinds:
         raise ValueError(f"{folder} holds {name!r}, not one of {', '.join(kinds)}")
+    if not issubclass(kinds[name], _LearnedAdaptor):
+        # diffusers writes no file of weights where there is none.
+        return kinds[name](cut=config["cut"]).eval()
     storage.check_weights(folder)
     adaptor: ModelMixin = kinds[name].from_pretrained(folder, local_files_only=True)
     return adaptor.eval()
+
+
+def check_made_for(
+    adaptor: ModelMixin,
+    folder: Path,
+    *,
+    model: str | None,
+    scheduler: str,
+    steps: int,
+    cut: str,
+) -> None:
+    """Make sure that an adaptor is for the run that is to use it.
+
+    The paper trains one adaptor per backbone, scheduler and number of steps. One
+    without weights is for any of them, at its cut.
+
+    Args:
+        adaptor: What `load_adaptor` returned.
+        folder: Where it was loaded from; named in messages.
+        model: SHA-256 of the model's weights (`storage.sha256_folder`); None if the
+            model has none that count, as when random ones are timed.
+        scheduler: Key of the run's scheduler.
+        steps: Its number of sampling steps.
+        cut: Where its UNet is split.
+
+    Raises:
+        ValueError: If the adaptor is for something else, or does not say for what.
+    """
+    asked: dict[str, Any] = {"scheduler": scheduler, "steps": steps, "cut": cut}
+    if model is not None:
+        asked = {"model": model, **asked}
+    made_for: dict[str, Any] = {"cut": adaptor.config.cut}
+    if isinstance(adaptor, _LearnedAdaptor):
+        made_for = {**(adaptor.config.made_for or {}), **made_for}
+        missing = [name for name in asked if name not in made_for]
+        if missing:
+            raise ValueError(
+                f"{folder} does not say for which {', '.join(missing)} it was trained"
+            )
+    wrong = [name for name in asked if made_for.get(name, asked[name]) != asked[name]]
+    if wrong:
+        trained, wanted = (
+            ", ".join(f"{name} {_short(facts[name])}" for name in wrong)
+            for facts in (made_for, asked)
+        )
+        raise ValueError(f"{folder} was trained for {trained}, and asked for {wanted}")
+
+
+def _short(value: object) -> str:
+    """Return a value for a message; of a checksum, its start."""
+    text = repr(value)
+    return f"{text[:13]}…'" if len(text) > 40 else text

@@ -1,8 +1,19 @@
+import dataclasses
+import json
+from argparse import Namespace
+
 import pytest
 import torch
 
 from clockwork_diffusion import storage
-from clockwork_diffusion.adaptors import IdentityAdaptor, build_adaptor, load_adaptor
+from clockwork_diffusion.adaptors import (
+    ExtrapolationAdaptor,
+    IdentityAdaptor,
+    build_adaptor,
+    check_made_for,
+    load_adaptor,
+)
+from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.distillation import (
     AdaptorSpec,
     adaptor_steps,
@@ -10,8 +21,10 @@ from clockwork_diffusion.distillation import (
     train_adaptor,
 )
 from clockwork_diffusion.sampling import Passes, Prompts, SamplerSpec
+from clockwork_diffusion.specs import parse
 from clockwork_diffusion.split import SplitUNet
-from clockwork_diffusion.training import Optimisation
+from clockwork_diffusion.steps import train_adaptor as step
+from clockwork_diffusion.training import Optimisation, generator_for
 from clockwork_diffusion.trajectories import (
     Trajectories,
     TrajectorySpec,
@@ -136,3 +149,354 @@ def test_odd_sizes_are_kept(unet):
 def test_unknown_kinds_are_refused(unet):
     with pytest.raises(ValueError, match="kind 'magic' is not one of identity, resnet"):
         build_adaptor("magic", unet, "stage1", 8)
+
+
+# --- which steps are learned ---------------------------------------------------------
+
+RECIPE = Optimisation(steps=3, batch_size=4, lr=1e-3)
+
+
+class Seen(torch.nn.Module):
+    """An adaptor that remembers what it was called with."""
+
+    history = 1
+
+    def __init__(self, inputs: tuple[str, ...] = ("r_in", "r_out", "text")) -> None:
+        super().__init__()
+        self.inputs = inputs
+        self.scale = torch.nn.Parameter(torch.ones(()))
+        self.calls: list[tuple] = []
+
+    def forward(self, r_in, r_out, t_emb, text_emb):
+        self.calls.append((r_in, r_out, t_emb, text_emb))
+        like = r_in.repeat_interleave(2, dim=1) if r_out is None else r_out
+        return self.scale * like
+
+
+def numbered(prompts: int = 3, branches: int = 2, steps: int = 4) -> Trajectories:
+    """Return trajectories in which every number says its row and step."""
+    rows = prompts * branches
+    value = torch.arange(rows)[:, None] * 100.0 + torch.arange(steps)
+    value = value[:, :, None, None, None]
+    return Trajectories(
+        r_in=value.expand(-1, -1, 16, 2, 2) + 0.25,
+        r_out=value.expand(-1, -1, 32, 2, 2).clone(),
+        pooled=torch.arange(rows)[:, None].expand(-1, 8) * 100.0,
+        t_emb=torch.arange(steps)[:, None].expand(-1, 64) * 1.0,
+        teacher="teacher",
+    )
+
+
+def steps_seen(adaptor: Seen) -> set[int]:
+    return {int(t) for _, _, t_emb, _ in adaptor.calls for t in t_emb[:, 0]}
+
+
+def check_calls(adaptor: Seen) -> None:
+    """Each sample is one row at one step, and r_out that of the step before."""
+    for r_in, r_out, t_emb, pooled in adaptor.calls:
+        now = pooled[:, 0] + t_emb[:, 0]
+        assert torch.equal(r_in[:, 0, 0, 0], now + 0.25)
+        if r_out is not None:
+            assert torch.equal(r_out[:, 0, 0, 0], now - 1)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "learned"),
+    [
+        ({"clock": 2}, {1, 3}),
+        ({"clock": 4}, {1, 2, 3}),
+        ({"clock": 1, "adaptor_steps": (3, 4)}, {2, 3}),
+        ({"clock": 1, "adaptor_steps": (2,)}, {1}),
+        ({"clock": 1, "every_step": True, "inputs": ("r_in", "text")}, {0, 1, 2, 3}),
+    ],
+)
+def test_training_and_measuring_see_the_chosen_steps_alone(tmp_path, chosen, learned):
+    recipe = dataclasses.replace(RECIPE, steps=20)
+    spec = AdaptorSpec("resnet", "stage1", optimisation=recipe, **chosen)
+    adaptor = Seen(spec.inputs)
+    train_adaptor(adaptor, numbered(), spec, tmp_path / "state.pt", CPU)
+    assert steps_seen(adaptor) == learned
+    check_calls(adaptor)
+    adaptor.calls.clear()
+    error = held_out_error(adaptor, numbered(), spec.schedule, CPU)
+    assert steps_seen(adaptor) == learned
+    check_calls(adaptor)
+    assert error.n == len(learned) * 6
+    # Every number grows by 1 a step, in 32 channels of 2 by 2.
+    assert error.identity_mse == pytest.approx(1)
+    assert error.identity_l2 == pytest.approx(128**0.5)
+    assert all((call[1] is None) == spec.every_step for call in adaptor.calls)
+
+
+def test_the_first_step_is_never_given_the_last(tmp_path):
+    spec = AdaptorSpec("resnet", "stage1", 1, RECIPE, ("r_in",), every_step=True)
+    with pytest.raises(ValueError, match="the adaptor's inputs are r_in, r_out, text"):
+        train_adaptor(Seen(), numbered(), spec, tmp_path / "state.pt", CPU)
+    with pytest.raises(ValueError, match="first step has no previous r_out"):
+        held_out_error(Seen(), numbered(), None, CPU)
+
+
+def test_model_distillation_learns_the_first_step(unet, shard, tmp_path):
+    data = data_of(shard)
+    torch.manual_seed(0)
+    inputs = ("r_in", "text")
+    adaptor = build_adaptor("resnet", unet, "stage1", 8, inputs=inputs)
+    before = held_out_error(adaptor, data, None, CPU)
+    recipe = Optimisation(steps=60, batch_size=8, lr=2e-3)
+    spec = AdaptorSpec("resnet", "stage1", 1, recipe, inputs, every_step=True)
+    trained = train_adaptor(adaptor, data, spec, tmp_path / "state.pt", CPU)
+    after = held_out_error(trained.module, data, None, CPU)
+    assert after.n == 6 * 2 * 4
+    assert after.l2 < 0.8 * before.l2
+    drift = (data.r_out[:, 1:] - data.r_out[:, :-1]).flatten(2).norm(dim=2).mean()
+    assert after.identity_l2 == pytest.approx(float(drift), rel=1e-5)
+
+
+def test_the_default_spec_trains_as_it_always_did(unet, shard, tmp_path):
+    """The published adaptors depend on these batches and this order of random draws."""
+    data = data_of(shard)
+    torch.manual_seed(1)
+    adaptor = build_adaptor("resnet", unet, "stage1", 8)
+    torch.manual_seed(1)
+    expected = build_adaptor("resnet", unet, "stage1", 8)
+    spec = AdaptorSpec("resnet", "stage1", 2, RECIPE)
+    train_adaptor(adaptor, data, spec, tmp_path / "state.pt", CPU)
+    optimizer = torch.optim.Adam(expected.parameters(), lr=RECIPE.lr)
+    for number in range(RECIPE.steps):
+        generator = generator_for(RECIPE.seed, number)
+        rows = torch.randint(12, (4,), generator=generator)
+        now = torch.tensor([1, 3])[torch.randint(2, (4,), generator=generator)]
+        estimate = expected(
+            data.r_in[rows, now],
+            data.r_out[rows, now - 1],
+            data.t_emb[now],
+            data.pooled[rows],
+        )
+        loss = (data.r_out[rows, now] - estimate).flatten(1).norm(dim=1).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    for name, value in expected.state_dict().items():
+        assert torch.equal(adaptor.state_dict()[name], value), name
+
+
+@pytest.mark.parametrize(
+    ("clock", "mse"),
+    [
+        # Features that change linearly are continued exactly from two full passes; with
+        # one, the estimate is as far off as that pass is old.
+        (2, [1, 0, 0, 0]),
+        (4, [1, 4, 9, 0, 0, 0]),
+        (Clock(adaptor_steps=(4, 5, 8)), [0, 0, 0]),
+        (Clock(adaptor_steps=(2, 3, 8)), [1, 4, 0]),
+    ],
+)
+def test_extrapolation_is_measured_on_the_last_two_full_passes(clock, mse):
+    error = held_out_error(ExtrapolationAdaptor(), numbered(steps=8), clock, CPU)
+    assert error.mse == pytest.approx(sum(mse) / len(mse), abs=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["identity", "extrapolation"])
+def test_what_has_no_weights_is_not_trained(unet, tmp_path, kind):
+    adaptor = build_adaptor(kind, unet, "stage1", 8)
+    spec = AdaptorSpec(kind, "stage1", 2, RECIPE)
+    with pytest.raises(ValueError, match=f"kind '{kind}' has nothing to train"):
+        train_adaptor(adaptor, numbered(), spec, tmp_path / "state.pt", CPU)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"clock": 1}, "give one of a clock above 1, adaptor steps and every_step"),
+        ({"adaptor_steps": [2]}, r"not clock 2, adaptor steps \[2\] and every_step f"),
+        ({"every_step": True, "inputs": ["r_in"]}, "not clock 2, .* every_step true"),
+        ({"clock": 1, "every_step": True}, "every_step needs inputs without r_out"),
+        ({"clock": 0}, "clock 0 is less than 1"),
+        ({"clock": 1, "adaptor_steps": [1, 3]}, "adaptor step 1 is less than 2"),
+        ({"inputs": []}, "hold neither r_in nor r_out"),
+        ({"inputs": ["r_in", "time"]}, "input 'time' is not one of r_in, r_out, text"),
+    ],
+)
+def test_bad_specs_are_refused(change, message):
+    good = {
+        "kind": "resnet",
+        "cut": "stage1",
+        "clock": 2,
+        "optimisation": {"steps": 3, "batch_size": 4, "lr": 0.001},
+    }
+    assert parse(AdaptorSpec, good).inputs == ("r_in", "r_out", "text")
+    with pytest.raises(ValueError, match=message):
+        parse(AdaptorSpec, {**good, **change})
+
+
+def test_an_adaptor_step_beyond_the_last_is_refused(tmp_path):
+    spec = AdaptorSpec("resnet", "stage1", 1, RECIPE, adaptor_steps=(2, 9))
+    with pytest.raises(ValueError, match="adaptor step 9 is beyond the 4 steps"):
+        train_adaptor(Seen(), numbered(), spec, tmp_path / "state.pt", CPU)
+
+
+# --- a loss that is not finite -------------------------------------------------------
+
+
+def poisoned(prompt: int) -> Trajectories:
+    data = numbered()
+    data.r_out[2 * prompt + 1, 1] = torch.nan
+    return data
+
+
+def first_step_with(row: int, spec: AdaptorSpec) -> tuple[int, list[int]]:
+    """Return the first optimiser step whose batch holds a row at step index 1."""
+    for number in range(spec.optimisation.steps):
+        generator = generator_for(spec.optimisation.seed, number)
+        rows = torch.randint(6, (2,), generator=generator)
+        picked = torch.randint(2, (2,), generator=generator)
+        if ((rows == row) & (picked == 0)).any():
+            return number, rows.tolist()
+    raise AssertionError
+
+
+@pytest.mark.parametrize("look", ["in the step", "in fit"])
+@pytest.mark.parametrize("named", [False, True])
+def test_nan_names_its_step_and_batch(tmp_path, monkeypatch, look, named):
+    recipe = Optimisation(steps=1000, batch_size=2, lr=1e-4)
+    spec = AdaptorSpec("resnet", "stage1", 2, recipe)
+    number, rows = first_step_with(3, spec)
+    assert number > 2
+    prompts = ["a red ring", 'a "blue" star', "a moon"] if named else None
+    state = tmp_path / "state.pt"
+    if look == "in fit":
+        # As on a GPU, whose loss is looked at now and then.
+        monkeypatch.setattr("clockwork_diffusion.distillation._every", lambda _: 10**9)
+    with pytest.raises(ValueError) as caught:
+        train_adaptor(Seen(), poisoned(1), spec, state, CPU, prompts=prompts)
+    message = str(caught.value)
+    assert message.startswith(f"adaptor: the loss is not finite at step {number}, of ")
+    if named:
+        texts = [json.dumps(prompts[row // 2]) for row in sorted(set(rows))]
+        expected = f"prompts {', '.join(dict.fromkeys(texts))}"
+    else:
+        expected = f"trajectories {', '.join(map(str, sorted(set(rows))))}"
+    assert message.endswith(expected)
+    assert not state.exists()
+
+
+def test_prompts_of_other_trajectories_are_refused(tmp_path):
+    spec = AdaptorSpec("resnet", "stage1", 2, RECIPE)
+    arguments = (Seen(), numbered(), spec, tmp_path / "state.pt", CPU)
+    with pytest.raises(ValueError, match="4 prompts do not fit 6 trajectories"):
+        train_adaptor(*arguments, prompts=["a", "b", "c", "d"])
+    train_adaptor(*arguments, prompts=["a", "b", "c"])
+
+
+# --- the step ------------------------------------------------------------------------
+
+TRAJECTORY = {
+    "sampler": {"scheduler": "ddim", "steps": 4, "guidance": 3.0},
+    "cut": "stage1",
+    "seed": 1,
+    "batch_size": 2,
+}
+
+
+@pytest.fixture
+def arguments(root, tmp_path):
+    model = root / "resources" / "mini" / "stable-diffusion"
+    generator = torch.Generator().manual_seed(2)
+    tensors = {
+        "r_in": torch.randn(2, 2, 4, 24, 8, 8, generator=generator),
+        "r_out": torch.randn(2, 2, 4, 48, 8, 8, generator=generator),
+        "pooled": torch.zeros(2, 2, 64),
+        "t_emb": torch.zeros(4, 96),
+    }
+    notes = {"teacher": storage.sha256_folder(model), "spec": json.dumps(TRAJECTORY)}
+    shard = tmp_path / "shard.safetensors"
+    storage.write_tensors(shard, tensors, notes)
+    storage.write_json(tmp_path / "prompts.json", ["a red ring", "a blue star"])
+    spec = {
+        "kind": "unet_light",
+        "cut": "stage1",
+        "clock": 2,
+        "optimisation": {"steps": 2, "batch_size": 2, "lr": 0.001},
+    }
+    return {
+        "spec": spec,
+        "model": model,
+        "train": [shard],
+        "heldout": [shard],
+        "prompts": tmp_path / "prompts.json",
+        "state": tmp_path / "state.pt",
+        "output": tmp_path / "adaptor",
+        "error": tmp_path / "error.json",
+        "curve": tmp_path / "curve.csv",
+    }
+
+
+def train(arguments, **changes) -> None:
+    spec = json.dumps({**arguments["spec"], **changes.pop("spec", {})})
+    step.main(Namespace(**{**arguments, **changes, "spec": spec}))
+
+
+@pytest.mark.parametrize(
+    ("change", "inputs", "steps"),
+    [
+        ({}, ("r_in", "r_out", "text"), {"clock": 2}),
+        ({"inputs": ["r_out"]}, ("r_out",), {"clock": 2}),
+        (
+            {"clock": 1, "adaptor_steps": [3, 4]},
+            ("r_in", "r_out", "text"),
+            {"adaptor_steps": [3, 4]},
+        ),
+        (
+            {"clock": 1, "every_step": True, "inputs": ["r_in", "text"]},
+            ("r_in", "text"),
+            {"every_step": True},
+        ),
+    ],
+)
+def test_the_file_says_what_it_is_for(arguments, change, inputs, steps):
+    train(arguments, spec=change)
+    adaptor = load_adaptor(arguments["output"])
+    assert adaptor.inputs == inputs
+    facts = {
+        "model": storage.sha256_folder(arguments["model"]),
+        "scheduler": "ddim",
+        "steps": 4,
+        "cut": "stage1",
+    }
+    assert dict(adaptor.config.made_for) == {**facts, **steps}
+    check_made_for(adaptor, arguments["output"], **facts)
+    with pytest.raises(ValueError, match="trained for scheduler 'ddim', and asked"):
+        check_made_for(adaptor, arguments["output"], **{**facts, "scheduler": "dpmpp"})
+
+
+def test_the_step_names_prompts_of_a_bad_batch(arguments):
+    (shard,) = arguments["train"]
+    tensors, notes = storage.read_tensors(shard)
+    tensors["r_out"][:] = torch.inf
+    storage.write_tensors(shard, tensors, notes)
+    with pytest.raises(ValueError, match='at step 0, of prompts "a (red|blue)'):
+        train(arguments)
+    with pytest.raises(ValueError, match=r"at step 0, of trajectories \d"):
+        train(arguments, prompts=None)
+    assert not arguments["output"].exists()
+
+
+@pytest.mark.parametrize(
+    ("notes", "message"),
+    [
+        ({}, "does not say how its trajectories were sampled"),
+        ({**TRAJECTORY, "cut": "stage2"}, "was recorded at cut 'stage2', not at 'st"),
+        (
+            {**TRAJECTORY, "sampler": {**TRAJECTORY["sampler"], "scheduler": "dpmpp"}},
+            "was sampled with 'dpmpp', and .* with 'ddim'",
+        ),
+    ],
+)
+def test_shards_that_do_not_belong_are_refused(arguments, tmp_path, notes, message):
+    (shard,) = arguments["train"]
+    tensors, metadata = storage.read_tensors(shard)
+    other = tmp_path / "other.safetensors"
+    storage.write_tensors(other, tensors, {**metadata, "spec": json.dumps(notes)})
+    with pytest.raises(ValueError, match=message) as caught:
+        train(arguments, heldout=[other])
+    assert str(other) in str(caught.value)

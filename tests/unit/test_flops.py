@@ -95,6 +95,62 @@ def test_the_distilled_row_prints_fewer_flops_than_its_own_table_3_adds_up_to(co
     assert 4 * (full + light) == pytest.approx(4 * (1187e9 + 301e9) / 2, rel=0.001)
 
 
+# Table 3: GFLOPs of one call of the Efficient UNet at batch 2, and its parameters.
+TABLE_3 = {
+    ("identity", "stage1"): (287, 0.02, 0),
+    ("resnet", "stage1"): (301, 0.02, 14e6),
+    ("unet", "stage1"): (324, 0.05, 152e6),
+    ("unet_light", "stage1"): (289, 0.05, 3e6),
+    ("resnet", "stage2"): (734, 0.02, None),
+}
+
+
+@pytest.fixture(scope="module")
+def efficient():
+    return build_unet("efficient")
+
+
+def call_at_batch_2(unet, kind: str, cut: str, **options) -> tuple[float, int]:
+    """Return GFLOPs of an adaptor step and the adaptor's parameters."""
+    with torch.device("meta"):
+        adaptor = build_adaptor(kind, unet, cut, VIT_G14_WIDTH, **options)
+    light = count_light(unet, TOKENS, adaptor, VIT_G14_WIDTH)["step"]
+    return 2 * light.flops / 1e9, sum(p.numel() for p in adaptor.parameters())
+
+
+@pytest.mark.parametrize(("kind", "cut"), TABLE_3)
+def test_table_3(efficient, kind, cut):
+    gflops, tolerance, parameters = TABLE_3[kind, cut]
+    counted, size = call_at_batch_2(efficient, kind, cut)
+    assert counted == pytest.approx(gflops, rel=tolerance)
+    if parameters is not None:
+        assert size == pytest.approx(parameters, rel=0.05)
+
+
+def test_the_full_call_of_table_3(efficient):
+    counted = 2 * count_full(efficient, TOKENS).flops
+    assert counted == pytest.approx(1187e9, rel=0.02)
+
+
+def test_the_default_adaptor_is_the_one_that_was_counted_first(efficient):
+    _, size = call_at_batch_2(efficient, "resnet", "stage1")
+    assert size == 13_941_376
+
+
+def test_table_s2_gives_every_choice_of_inputs_the_same_cost():
+    """The table prints 150 GFLOPs at batch 1, which is that of all three inputs."""
+    unet = build_unet("distilled")
+    sizes = {}
+    for inputs in (("r_in",), ("r_out",), ("r_in", "r_out"), ("r_in", "r_out", "text")):
+        twice, sizes[inputs] = call_at_batch_2(unet, "resnet", "stage1", inputs=inputs)
+        assert twice / 2 == pytest.approx(150, rel=0.02)
+    # What is left out has no weights: 320 or 640 channels, and the text's projection.
+    whole = sizes["r_in", "r_out", "text"]
+    assert whole - sizes["r_in", "r_out"] == VIT_G14_WIDTH * 384 + 384
+    assert sizes["r_in", "r_out"] - sizes["r_out",] == 320 * 384 * 9
+    assert sizes["r_in", "r_out"] - sizes["r_in",] == 640 * 384 * 9
+
+
 def test_figure_s1_to_every_printed_digit():
     for name, count in count_blocks(build_unet("sd"), TOKENS).items():
         parameters, gmacs = FIGURE_S1[name]

@@ -1,0 +1,334 @@
+import json
+
+import pytest
+import torch
+
+from clockwork_diffusion import storage
+from clockwork_diffusion.adaptors import (
+    INPUTS,
+    KINDS,
+    ExtrapolationAdaptor,
+    IdentityAdaptor,
+    build_adaptor,
+    check_inputs,
+    check_made_for,
+    is_learned,
+    load_adaptor,
+)
+from clockwork_diffusion.split import SplitUNet
+
+LEARNED = ["resnet", "unet", "unet_light"]
+CHOICES = [
+    ("r_in",),
+    ("r_out",),
+    ("r_in", "r_out"),
+    ("r_in", "text"),
+    ("r_in", "r_out", "text"),
+]
+
+
+def features(height: int = 8, width: int = 8) -> dict[str, torch.Tensor]:
+    """Return what the adaptor of the tests' UNet takes, by input."""
+    generator = torch.Generator().manual_seed(3)
+    shapes = {
+        "r_in": (2, 16, height, width),
+        "r_out": (2, 32, height, width),
+        "t_emb": (2, 64),
+        "text": (2, 8),
+    }
+    return {
+        name: torch.randn(shape, generator=generator) for name, shape in shapes.items()
+    }
+
+
+def trained(unet, kind: str, **options) -> torch.nn.Module:
+    """Return an adaptor whose last layer is no longer zero."""
+    torch.manual_seed(4)
+    adaptor = build_adaptor(kind, unet, "stage1", 8, **options).eval()
+    torch.nn.init.normal_(adaptor.up.weight, std=0.1)
+    return adaptor
+
+
+def call(adaptor, given: dict[str, torch.Tensor | None]) -> torch.Tensor:
+    return adaptor(given["r_in"], given["r_out"], given["t_emb"], given["text"])
+
+
+# --- the learned kinds ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", LEARNED)
+@torch.no_grad()
+def test_an_untrained_adaptor_is_the_identity(unet, kind):
+    given = features()
+    adaptor = build_adaptor(kind, unet, "stage1", 8)
+    assert torch.equal(call(adaptor, given), given["r_out"])
+
+
+@pytest.mark.parametrize("size", [(8, 8), (9, 7), (5, 6), (1, 2)])
+@pytest.mark.parametrize("kind", LEARNED)
+@torch.no_grad()
+def test_any_size_is_kept_and_each_place_corrected(unet, kind, size):
+    given = features(*size)
+    correction = call(trained(unet, kind), given) - given["r_out"]
+    assert correction.shape == (2, 32, *size)
+    assert (correction != 0).flatten(2).any(dim=1).all()
+
+
+@pytest.mark.parametrize("kind", LEARNED)
+@pytest.mark.parametrize("name", [*INPUTS, "t_emb"])
+@torch.no_grad()
+def test_every_input_matters(unet, kind, name):
+    adaptor, given = trained(unet, kind), features()
+    correction = call(adaptor, given) - given["r_out"]
+    given[name] = given[name] + 1.0 + torch.randn_like(given[name])
+    assert not torch.allclose(call(adaptor, given) - given["r_out"], correction)
+
+
+@pytest.mark.parametrize("kind", LEARNED)
+def test_every_weight_is_trained(unet, kind):
+    adaptor = trained(unet, kind)
+    call(adaptor, features()).square().mean().backward()
+    for name, parameter in adaptor.named_parameters():
+        assert parameter.grad is not None and parameter.grad.any(), name
+
+
+def test_the_sizes_follow_the_unet(unet):
+    groups, first = 8, 16
+    for kind, width, blocks in (("unet", 640, 4), ("unet_light", 96, 2)):
+        adaptor = build_adaptor(kind, unet, "stage1", 8)
+        scaled = max(1, round(width * first / 320 / groups)) * groups
+        assert adaptor.down.out_channels == scaled
+        assert adaptor.up_inner[2].in_channels == 2 * scaled
+        assert len(adaptor.middle) == blocks
+    large, light = (
+        sum(p.numel() for p in build_adaptor(kind, unet, "stage1", 8).parameters())
+        for kind in ("unet", "unet_light")
+    )
+    assert large > 2 * light
+
+
+@pytest.mark.parametrize("kind", LEARNED)
+@torch.no_grad()
+def test_the_unet_takes_them_at_both_cuts(unet, inputs, kind):
+    for cut, channels in (("stage1", 32), ("stage2", 64)):
+        split = SplitUNet(unet, cut)
+        adaptor = build_adaptor(kind, unet, cut, 8)
+        step = split.full(*inputs)
+        light = split.adapt(*inputs, step.r_out, adaptor, torch.randn(2, 8))
+        assert light.r_out.shape[1] == channels
+        # Untrained, it hands on what it was given.
+        torch.testing.assert_close(light.eps, step.eps, rtol=0, atol=1e-4)
+
+
+@torch.no_grad()
+def test_the_unet_adaptor_compiles_as_one_graph(unet):
+    torch._dynamo.reset()
+    adaptor, given = trained(unet, "unet_light"), features(9, 7)
+    compiled = torch.compile(adaptor, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(call(compiled, given), call(adaptor, given))
+
+
+# --- the choice of inputs ------------------------------------------------------------
+
+
+@pytest.mark.parametrize("inputs", CHOICES)
+@pytest.mark.parametrize("kind", LEARNED)
+@torch.no_grad()
+def test_only_the_chosen_inputs_count(unet, kind, inputs):
+    adaptor, given = trained(unet, kind, inputs=inputs), features()
+    estimate = call(adaptor, given)
+    assert estimate.shape == given["r_out"].shape
+    alone = {name: None if name in INPUTS else given[name] for name in given}
+    alone.update({name: given[name] for name in inputs})
+    assert torch.equal(call(adaptor, alone), estimate)
+    for name in inputs:
+        with pytest.raises(ValueError, match="needs a pooled|needs r_"):
+            call(adaptor, {**alone, name: None})
+    # The time embedding is always there.
+    assert not torch.equal(call(adaptor, {**alone, "t_emb": -given["t_emb"]}), estimate)
+
+
+@torch.no_grad()
+def test_without_r_out_there_is_no_residual(unet):
+    adaptor, given = trained(unet, "resnet", inputs=("r_in", "text")), features()
+    torch.nn.init.zeros_(adaptor.up.weight)
+    torch.nn.init.zeros_(adaptor.up.bias)
+    assert not call(adaptor, given).any()
+    # Nor is it set to zero at the start, where zero is no identity.
+    fresh = build_adaptor("resnet", unet, "stage1", 8, inputs=("r_in",))
+    assert fresh.up.weight.any()
+
+
+@pytest.mark.parametrize("inputs", CHOICES)
+@torch.no_grad()
+def test_the_choice_is_saved_and_loaded(unet, tmp_path, inputs):
+    adaptor = trained(unet, "resnet", inputs=list(inputs))
+    adaptor.save_pretrained(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["inputs"] == list(inputs)
+    loaded = load_adaptor(tmp_path)
+    assert loaded.inputs == loaded.config.inputs == adaptor.inputs == inputs
+    assert torch.equal(call(loaded, features()), call(adaptor, features()))
+
+
+def test_adaptors_saved_before_there_was_a_choice_still_load(unet, tmp_path):
+    adaptor = trained(unet, "resnet")
+    adaptor.save_pretrained(tmp_path)
+    config = storage.read_json(tmp_path / "config.json")
+    del config["inputs"]
+    storage.write_json(tmp_path / "config.json", config)
+    assert load_adaptor(tmp_path).inputs == INPUTS
+
+
+def test_the_order_of_inputs_is_theirs():
+    assert check_inputs(["text", "r_out", "r_in"]) == INPUTS
+
+
+@pytest.mark.parametrize(
+    ("inputs", "message"),
+    [
+        ((), "hold neither r_in nor r_out"),
+        (("text",), "hold neither r_in nor r_out"),
+        (("r_in", "image"), "input 'image' is not one of r_in, r_out, text"),
+    ],
+)
+def test_bad_inputs_are_refused(unet, inputs, message):
+    with pytest.raises(ValueError, match=message):
+        build_adaptor("resnet", unet, "stage1", 8, inputs=inputs)
+
+
+@pytest.mark.parametrize("kind", ["identity", "extrapolation"])
+def test_kinds_without_weights_leave_no_choice(unet, kind):
+    assert not is_learned(kind)
+    with pytest.raises(ValueError, match=f"kind '{kind}' leaves no choice of inputs"):
+        build_adaptor(kind, unet, "stage1", 8, inputs=("r_out",))
+
+
+# --- extrapolation -------------------------------------------------------------------
+
+
+def line(step: int) -> torch.Tensor:
+    """Return features that change linearly with the step."""
+    start, slope = torch.arange(24.0).view(2, 3, 2, 2), torch.ones(2, 3, 2, 2) / 4
+    return start + step * slope
+
+
+@pytest.mark.parametrize(
+    ("newest", "older", "step"), [(2, 0, 3), (4, 0, 5), (4, 0, 7), (6, 3, 7)]
+)
+def test_a_line_is_continued_exactly(newest, older, step):
+    history = torch.stack([line(newest), line(older)])
+    ages = torch.tensor([step - newest, step - older])
+    estimate = ExtrapolationAdaptor()(None, history, None, None, ages)
+    torch.testing.assert_close(estimate, line(step))
+
+
+def test_at_clock_2_half_the_last_change_is_added():
+    a, b = torch.randn(2, 1, 3, 2, 2).unbind()
+    estimate = ExtrapolationAdaptor()(
+        None, torch.stack([a, b]), None, None, torch.tensor([1, 3])
+    )
+    torch.testing.assert_close(estimate, a + (a - b) / 2)
+
+
+@pytest.mark.parametrize("age", [1, 2, 3])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_after_one_full_pass_it_is_the_identity(age, dtype):
+    a = line(0).to(dtype)
+    estimate = ExtrapolationAdaptor()(
+        None, torch.stack([a, a]), None, None, torch.tensor([age, age])
+    )
+    assert estimate.dtype == dtype
+    assert torch.equal(estimate, a)
+
+
+def test_extrapolation_compiles_once_for_all_ages():
+    torch._dynamo.reset()
+    adaptor = ExtrapolationAdaptor()
+    compiled = torch.compile(adaptor, fullgraph=True, backend="aot_eager")
+    history = torch.stack([line(4), line(0)])
+    with torch._dynamo.config.patch(error_on_recompile=True):
+        for step in (5, 6, 7):
+            ages = torch.tensor([step - 4, step])
+            estimate = compiled(None, history, None, None, ages)
+            torch.testing.assert_close(estimate, line(step))
+
+
+def test_a_history_of_one_is_refused():
+    with pytest.raises(ValueError, match=r"not r_out of shape \(2, 3, 2, 2\) and ages"):
+        ExtrapolationAdaptor()(None, line(0), None)
+
+
+def test_callers_can_tell_the_histories_apart(unet):
+    histories = {kind: build_adaptor(kind, unet, "stage1", 8).history for kind in KINDS}
+    assert histories.pop("extrapolation") == 2
+    assert set(histories.values()) == {1}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_is_saved_and_loaded(unet, tmp_path, kind):
+    adaptor = build_adaptor(kind, unet, "stage2", 8)
+    adaptor.save_pretrained(tmp_path)
+    storage.write_checksums(tmp_path)
+    loaded = load_adaptor(tmp_path)
+    assert type(loaded) is KINDS[kind]
+    assert loaded.config.cut == "stage2"
+    weights = loaded.state_dict()
+    assert weights.keys() == adaptor.state_dict().keys()
+    for name, value in adaptor.state_dict().items():
+        assert torch.equal(weights[name], value), name
+
+
+# --- what an adaptor is for ----------------------------------------------------------
+
+MADE_FOR = {"model": "a" * 64, "scheduler": "dpmpp", "steps": 8, "cut": "stage1"}
+
+
+@pytest.fixture
+def saved(unet, tmp_path):
+    folder = tmp_path / "learned"
+    made_for = {**MADE_FOR, "clock": 2}
+    adaptor = build_adaptor("resnet", unet, "stage1", 8, made_for=made_for)
+    adaptor.save_pretrained(folder)
+    return folder
+
+
+def test_an_adaptor_is_taken_for_what_it_is(saved):
+    check_made_for(load_adaptor(saved), saved, **MADE_FOR)
+    check_made_for(load_adaptor(saved), saved, **{**MADE_FOR, "model": None})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"scheduler": "ddim"},
+            "trained for scheduler 'dpmpp', and asked for .*'ddim'",
+        ),
+        ({"steps": 4}, "trained for steps 8, and asked for steps 4"),
+        ({"cut": "stage2"}, "trained for cut 'stage1', and asked for cut 'stage2'"),
+        ({"model": "b" * 64}, "for model 'a{12}…', and asked for model 'b{12}…'"),
+        (
+            {"scheduler": "ddim", "steps": 4},
+            "for scheduler 'dpmpp', steps 8, and asked for scheduler 'ddim', steps 4",
+        ),
+    ],
+)
+def test_an_adaptor_for_something_else_is_refused_by_name(saved, change, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        check_made_for(load_adaptor(saved), saved, **{**MADE_FOR, **change})
+    assert str(saved) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("made_for", [None, {"steps": 8, "clock": 2}])
+def test_an_adaptor_that_does_not_say_is_refused(unet, tmp_path, made_for):
+    adaptor = build_adaptor("unet_light", unet, "stage1", 8, made_for=made_for)
+    with pytest.raises(ValueError, match="does not say for which model, scheduler"):
+        check_made_for(adaptor, tmp_path, **MADE_FOR)
+
+
+def test_without_weights_only_the_cut_counts(tmp_path):
+    for adaptor in (IdentityAdaptor(), ExtrapolationAdaptor()):
+        check_made_for(adaptor, tmp_path, **MADE_FOR)
+        with pytest.raises(ValueError, match="asked for cut 'stage2'"):
+            check_made_for(adaptor, tmp_path, **{**MADE_FOR, "cut": "stage2"})
