@@ -77,7 +77,7 @@ def folder(tmp_path) -> Path:
             "pooled": torch.zeros(2, 2, 64),
             "t_emb": torch.zeros(2, unet.time_embedding.linear_2.out_features),
         },
-        {"teacher": storage.sha256_folder(MODEL)},
+        {"teacher": storage.sha256_folder(MODEL), "spec": json.dumps(TRAJECTORY)},
     )
     storage.write_tensors(
         tmp_path / "images.safetensors",
@@ -123,6 +123,7 @@ def arguments(step, folder: Path, **changes: object) -> Namespace:
             "output": folder / "out" / "adaptor",
             "error": folder / "out" / "error.json",
             "curve": folder / "out" / "curve.csv",
+            **prompts,
         },
         extract_features: {
             "images": folder / "images.safetensors",
@@ -241,8 +242,8 @@ def test_damaged_adaptor(folder, damage):
 
 def test_adaptor_of_another_kind(folder):
     config = folder / "adaptor" / "config.json"
-    config.write_text(config.read_text().replace("ResNetAdaptor", "UNetAdaptor"))
-    refuse(sample_images, folder, "'UNetAdaptor'", "IdentityAdaptor, ResNetAdaptor")
+    config.write_text(config.read_text().replace("ResNetAdaptor", "MagicAdaptor"))
+    refuse(sample_images, folder, "'MagicAdaptor'", "IdentityAdaptor, ResNetAdaptor")
 
 
 @pytest.mark.parametrize("damage", [flip, truncate])

@@ -12,6 +12,7 @@ rule train_adaptor:
         model=files_of(model_path("adaptors", "adaptor")),
         train=trajectory_shards("train"),
         heldout=trajectory_shards("heldout"),
+        prompts=prompts_of_training,
     output:
         adaptor=multiext("results/{scale}/adaptors/{adaptor}/", *ADAPTOR_FILES),
         error="results/{scale}/scores/adaptors/{adaptor}.json",
@@ -35,6 +36,7 @@ rule train_adaptor:
     shell:
         "python -m clockwork_diffusion.steps.train_adaptor"
         " --spec {params.spec:q} --model {params.model}"
-        " --train {input.train} --heldout {input.heldout} --state {params.state}"
+        " --train {input.train} --heldout {input.heldout} --prompts {input.prompts}"
+        " --state {params.state}"
         " --output {params.folder} --error {output.error} --curve {output.curve}"
         " --threads {threads} --log {log}"

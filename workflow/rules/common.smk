@@ -304,6 +304,13 @@ def trajectory_shards(key):
     return get
 
 
+def prompts_of_training(wildcards):
+    """Return the prompts of the trajectories that an adaptor learns from."""
+    adaptor = entry(wildcards.scale, "adaptors", wildcards.adaptor)
+    trajectory = entry(wildcards.scale, "trajectories", adaptor["train"])
+    return f"results/{wildcards.scale}/prompts/{trajectory['dataset']}.json"
+
+
 def frechet_path(wildcards):
     """Return the folder or file of the network behind the Fréchet distance."""
     return entry(wildcards.scale, "encoders", "frechet")["path"]
@@ -507,7 +514,9 @@ def flops_spec(wildcards):
     for name, adaptor in entries(wildcards.scale, "adaptors").items():
         if adaptor.get("model", wildcards.model) == wildcards.model:
             chosen = adaptor.get("spec", adaptor)
-            counted[name] = {key: chosen[key] for key in ("kind", "cut")}
+            counted[name] = {
+                key: chosen[key] for key in ("kind", "cut", "inputs") if key in chosen
+            }
     return json.dumps(
         {
             "backbone": model["backbone"],

@@ -12,6 +12,22 @@ from clockwork_diffusion.steps._run import new_parser, run
 
 
 @dataclass(frozen=True)
+class AdaptorKind:
+    """An adaptor as far as its cost goes.
+
+    Attributes:
+        kind: A key of `clockwork_diffusion.adaptors.KINDS`.
+        cut: A key of `clockwork_diffusion.split.CUTS`.
+        inputs: Which of `clockwork_diffusion.adaptors.INPUTS` it looks at; all if
+            empty.
+    """
+
+    kind: str
+    cut: str
+    inputs: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class FlopsSpec:
     """What to count.
 
@@ -19,13 +35,13 @@ class FlopsSpec:
         backbone: A key of `clockwork_diffusion.architectures.BACKBONES`.
         tokens: Length of a prompt.
         text_channels: Width of the pooled text embedding.
-        adaptors: Kind and cut of each adaptor by id.
+        adaptors: The adaptors by id.
     """
 
     backbone: str
     tokens: int
     text_channels: int
-    adaptors: dict[str, dict[str, str]]
+    adaptors: dict[str, AdaptorKind]
 
 
 def main(args: Namespace) -> None:
@@ -54,7 +70,11 @@ def main(args: Namespace) -> None:
     for name, chosen in spec.adaptors.items():
         with torch.device("meta"):
             adaptor = adaptors.build_adaptor(
-                chosen["kind"], unet, chosen["cut"], spec.text_channels
+                chosen.kind,
+                unet,
+                chosen.cut,
+                spec.text_channels,
+                inputs=chosen.inputs or adaptors.INPUTS,
             )
         counts = flops.count_light(unet, spec.tokens, adaptor, spec.text_channels)
         counted[name] = {
