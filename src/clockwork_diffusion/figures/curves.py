@@ -359,43 +359,36 @@ def _label_points(
 
 def _strokes(
     axes: Axes, points: Sequence[_Shown], at: Sequence[Any], unit: float
-) -> list[tuple[Any, Any]]:
-    """Return the curves' segments and the error bars, in pixels."""
+) -> np.ndarray:
+    """Return the curves' segments and the error bars as pixels, ``(N, 33, 2)``."""
     cap = np.array([CAP * unit, 0.0])
-    strokes = [
-        (start, end)
-        for (first, start), (second, end) in itertools.pairwise(
-            zip(points, at, strict=True)
-        )
-        if first.series == second.series
-    ]
+    strokes = []
+    for (first, start), (second, end) in itertools.pairwise(
+        zip(points, at, strict=True)
+    ):
+        if first.series == second.series:
+            strokes.append((start, end))
     for point in points:
-        ends = axes.transData.transform([(point.x, point.low), (point.x, point.high)])
-        strokes.append((ends[0], ends[1]))
         if point.low < point.high:
-            strokes += [(end - cap, end + cap) for end in ends]
-    return strokes
+            bar = [(point.x, point.low), (point.x, point.high)]
+            ends = axes.transData.transform(bar)
+            strokes += [tuple(ends), *((end - cap, end + cap) for end in ends)]
+    if not strokes:
+        return np.empty((0, 33, 2))
+    starts, ends = np.array(strokes).swapaxes(0, 1)
+    return np.linspace(starts, ends, 33, axis=1)
 
 
 def _clashes(
-    box: Bbox, taken: Sequence[Bbox], strokes: Sequence[tuple[Any, Any]], frame: Bbox
+    box: Bbox, taken: Sequence[Bbox], strokes: np.ndarray, frame: Bbox
 ) -> float:
     """Return how badly a label would lie: text and markers first, then lines."""
     cost = 100.0 * sum(box.overlaps(other) for other in taken)
     inside = frame.x0 <= box.x0 and box.x1 <= frame.x1
     inside = inside and frame.y0 <= box.y0 and box.y1 <= frame.y1
     cost += 0.0 if inside else 1000.0
-    for start, end in strokes:
-        steps = np.linspace(0, 1, 33)[:, None]
-        track = np.asarray(start) * (1 - steps) + np.asarray(end) * steps
-        covers = (
-            (track[:, 0] >= box.x0)
-            & (track[:, 0] <= box.x1)
-            & (track[:, 1] >= box.y0)
-            & (track[:, 1] <= box.y1)
-        )
-        cost += 10.0 * bool(covers.any())
-    return cost
+    covers = np.all((strokes >= box.min) & (strokes <= box.max), axis=2)
+    return float(cost + 10.0 * covers.any(axis=1).sum())
 
 
 def _around(x: float, y: float, width: float, height: float) -> Bbox:
