@@ -137,7 +137,8 @@ def count_blocks(unet: UNet2DConditionModel, tokens: int) -> dict[str, Count]:
         Counts by name: ``DOWN-0`` …, ``MID``, ``UP-0`` …
     """
     blocks = {f"DOWN-{i}": block for i, block in enumerate(unet.down_blocks)}
-    blocks["MID"] = unet.mid_block
+    if unet.mid_block is not None:
+        blocks["MID"] = unet.mid_block
     blocks |= {f"UP-{i}": block for i, block in enumerate(unet.up_blocks)}
     x, t, c = _inputs(unet, tokens)
     with _Profile(lambda: unet(x, t, c), unet) as profile:

@@ -133,6 +133,8 @@ def test_schema_and_dataclasses_know_the_same_keys():
 def test_schema_and_code_know_the_same_choices():
     sampler = SCHEMA["sampler"]["properties"]
     assert sampler["scheduler"]["enum"] == list(SCHEDULERS)
+    model = SCHEMA["model"]["properties"]
+    assert model["backbone"]["enum"] == list(BACKBONES)
     assert SCHEMA["identity"]["properties"]["cut"]["enum"] == list(CUTS)
 
 
