@@ -38,7 +38,6 @@ from clockwork_diffusion import metrics
 from clockwork_diffusion.sampling import (
     Prompts,
     SamplerSpec,
-    decode_latents,
     image_seed,
     initial_noise,
     new_scheduler,
@@ -366,7 +365,7 @@ def sample_grid(
         moment = advance(unet, moment, prompts, sampler, start)
         moments[start] = moment
     latents = advance(unet, moment, prompts, sampler, end).latents
-    images = decode_latents(pipe, latents)
+    pixels = decode_pixels(pipe, latents)
     kept = max(0, min(len(prompts), spec.kept - first))
     values: dict[str, list[torch.Tensor]] = {name: [] for name in MEASURES}
     shown = []
@@ -380,19 +379,39 @@ def sample_grid(
         other = advance(
             unet, moments[start], prompts, sampler, end, layer, alpha, seeds
         ).latents
-        decoded = decode_latents(pipe, other)
-        for name, value in measure(decoded, images, other, latents).items():
+        decoded = decode_pixels(pipe, other)
+        for name, value in measure(decoded, pixels, other, latents).items():
             values[name].append(value)
-        shown.append(decoded[:kept])
+        shown.append(_rounded(decoded[:kept]))
     grid = (len(spec.layers), len(spec.alphas), len(spec.starts))
     return {
         **{
             name: torch.stack(parts, dim=1).view(-1, *grid)
             for name, parts in values.items()
         },
-        "images": torch.stack(shown, dim=1).view(kept, *grid, *images.shape[1:]),
-        "unperturbed": images[:kept].clone(),
+        "images": torch.stack(shown, dim=1).view(kept, *grid, *pixels.shape[1:]),
+        "unperturbed": _rounded(pixels[:kept]),
     }
+
+
+@torch.inference_mode()
+def decode_pixels(
+    pipe: StableDiffusionPipeline, latents: torch.Tensor, batch_size: int = 64
+) -> torch.Tensor:
+    """Decode latents to ``(N, 3, H, W)`` from 0 to 1, on the CPU, without rounding.
+
+    `sampling.decode_latents` rounds these to 8 bits. Rounding is white noise, and would
+    outweigh a small error at high frequencies.
+    """
+    parts = []
+    for batch in latents.split(batch_size):
+        decoded = pipe.vae.decode(batch / pipe.vae.config.scaling_factor).sample
+        parts.append((decoded / 2 + 0.5).clamp(0, 1).cpu())
+    return torch.cat(parts)
+
+
+def _rounded(pixels: torch.Tensor) -> torch.Tensor:
+    return (pixels * 255).round().byte()
 
 
 def measure(
@@ -404,12 +423,12 @@ def measure(
     """Return each of `MEASURES`, one value per image, float64 ``(N,)`` on the CPU.
 
     Args:
-        images: uint8, ``(N, 3, H, W)``.
+        images: ``(N, 3, H, W)``, from 0 to 1.
         unperturbed: The same images without the perturbation.
         latents: ``(N, C, h, w)``.
         unperturbed_latents: The same latents without the perturbation.
     """
-    error = (images.double() - unperturbed.double()).cpu() / 255
+    error = (images.double() - unperturbed.double()).cpu()
     latent_error = (latents.double() - unperturbed_latents.double()).cpu()
     return {
         "image_distance": error.flatten(1).norm(dim=1),

@@ -11,6 +11,7 @@ from clockwork_diffusion.perturbation import (
     PerturbationSpec,
     advance,
     begin,
+    decode_pixels,
     feature_noise,
     find_layer,
     high_frequency_share,
@@ -360,9 +361,9 @@ def test_share_of_known_spectra():
 
 
 def test_distances_by_hand():
-    black = torch.zeros(2, 3, 2, 2, dtype=torch.uint8)
+    black = torch.zeros(2, 3, 2, 2)
     other = black.clone()
-    other[1, 0] = 255
+    other[1, 0] = 1.0
     latents = torch.zeros(2, 4, 2, 2)
     moved = latents.clone()
     moved[0, 0, 0, 0] = -3.0
@@ -393,7 +394,8 @@ def test_the_grid_holds_what_single_runs_give(pipe):
     assert grid["images"].shape == (2, 2, 2, 2, 3, 64, 64)
     assert torch.equal(grid["images"][:, 1, 0, 0], images[:2])
     assert torch.equal(grid["unperturbed"], unperturbed[:2])
-    expected = measure(images, unperturbed, late, plain)
+    pixels = decode_pixels(pipe, late), decode_pixels(pipe, plain)
+    expected = measure(*pixels, late, plain)
     for name in MEASURES:
         assert torch.equal(grid[name][:, 1, 0, 0], expected[name])
     assert not torch.equal(grid["images"][:, 1, 0, 0], grid["images"][:, 1, 0, 1])
@@ -486,5 +488,5 @@ def test_the_step_writes_images_and_numbers(root, tmp_path):
     assert early["value"] > late["value"] > 0 and early["n"] == 3
     values = written["cells"][0]["values"]["image_distance"]
     error = tensors["images"][0, 0, 0, 0] / 255 - tensors["unperturbed"][0] / 255
-    assert values[0] == pytest.approx(float(error.norm()), rel=1e-5)
+    assert values[0] == pytest.approx(float(error.norm()), abs=0.2)
     assert not args.state.exists()
