@@ -185,10 +185,8 @@ def test_a_block_is_perturbed_after_its_upsampler(unet, inputs):
 def test_a_down_blocks_own_skip_is_perturbed_and_its_inner_skips_are_not(unet, inputs):
     seen = []
     block = unet.down_blocks[1]
-    handle = block.register_forward_hook(lambda _m, _i, output: seen.append(output))
     with perturbed(unet, "down_blocks.1", 0.3, SEEDS[:2], 0):
         # Registered after the perturbation, it sees what the UNet gets.
-        handle.remove()
         handle = block.register_forward_hook(lambda _m, _i, output: seen.append(output))
         unet(*inputs)
     unet(*inputs)

@@ -234,6 +234,7 @@ def draw_curves(spec: PerturbationCurvesSpec, results: Results) -> Figure:
         banded |= bool(np.isfinite(low).any())
     if spec.log:
         axes.set_yscale("log")
+        axes.yaxis.set_major_formatter("{x:g}")
     else:
         axes.set_ylim(bottom=0)
     axes.set_xticks(starts)
