@@ -29,3 +29,4 @@ rule all:
         tables("mini"),
         figures("mini"),
         tables("paper"),
+        drawn_figures("paper"),

@@ -336,6 +336,36 @@ class UNetAdaptor(_LearnedAdaptor):
         output = self.up(F.silu(self.up_norm(hidden)))
         return self._finish(output, features, r_out)
 
+    def layout(self, size: int) -> dict[str, Any]:
+        """Describe the modules in the order that data pass them, as Figure S2 does.
+
+        Args:
+            size: Height and width of r_in and r_out.
+        """
+        half, quarter = size // 2, size // 4
+        width, middle = self.down.out_channels, 2 * self.down.out_channels
+
+        def module(label: str, kind: str, *leaving: int, **more: Any) -> dict[str, Any]:
+            channels, size = leaving
+            known = {"label": label, "kind": kind, "channels": channels, "size": size}
+            return {**known, **more}
+
+        blocks = len(self.middle)
+        return {
+            "in_channels": self.config.in_channels,
+            "out_channels": self.config.out_channels,
+            "size": size,
+            "modules": [
+                module("down 1", "down", width, half, text=self.text is not None),
+                module("down 2", "down", middle, quarter),
+                module("ResBlock", "block", middle, quarter, repeat=blocks, time=True),
+                module("up 1", "up", width, half),
+                module("up 2", "up", self.config.out_channels, size),
+            ],
+            "skips": [[0, 3]],
+            "residual": "r_out" in self.inputs,
+        }
+
 
 KINDS: dict[str, type[ModelMixin]] = {
     "identity": IdentityAdaptor,

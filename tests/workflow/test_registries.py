@@ -11,16 +11,17 @@ from clockwork_diffusion.architectures import BACKBONES
 from clockwork_diffusion.backbones import BackboneSpec
 from clockwork_diffusion.datasets import DatasetSpec
 from clockwork_diffusion.distillation import AdaptorSpec
-from clockwork_diffusion.figures import grid
 from clockwork_diffusion.mini.autoencoder import AutoencoderSpec
 from clockwork_diffusion.mini.classifier import ClassifierSpec
 from clockwork_diffusion.mini.clip import ClipSpec
 from clockwork_diffusion.mini.features import FeaturesSpec
 from clockwork_diffusion.mini.structure import StructureSpec
 from clockwork_diffusion.mini.teacher import TeacherSpec
+from clockwork_diffusion.perturbation import PerturbationSpec
 from clockwork_diffusion.sampling import SCHEDULERS, SamplerSpec
 from clockwork_diffusion.specs import parse
 from clockwork_diffusion.split import CUTS
+from clockwork_diffusion.steps import draw_figure
 from clockwork_diffusion.steps.sample_images import RunSpec
 from clockwork_diffusion.training import Optimisation
 from clockwork_diffusion.trajectories import TrajectorySpec
@@ -108,7 +109,14 @@ def test_tables(table):
 
 @pytest.mark.parametrize("figure", items("figures"))
 def test_figures(figure):
-    parse(grid.FigureSpec, figure)
+    references = ("kind", "model", "perturbation")
+    spec = {key: value for key, value in figure.items() if key not in references}
+    parse(draw_figure.SPECS[figure.get("kind", "grid")], spec)
+
+
+@pytest.mark.parametrize("perturbation", entries("perturbations"))
+def test_perturbations(perturbation):
+    assert parse(PerturbationSpec, perturbation["spec"]).layers
 
 
 def fields(kind: type) -> set[str]:
@@ -131,6 +139,9 @@ def test_schema_and_dataclasses_know_the_same_keys():
 
 
 def test_schema_and_code_know_the_same_choices():
+    paper = (ROOT / "workflow" / "schemas" / "paper.schema.yaml").read_text("utf-8")
+    figure = yaml.safe_load(paper)["$defs"]["figure"]
+    assert figure["properties"]["kind"]["enum"] == list(draw_figure.SPECS)
     sampler = SCHEMA["sampler"]["properties"]
     assert sampler["scheduler"]["enum"] == list(SCHEDULERS)
     model = SCHEMA["model"]["properties"]

@@ -1,6 +1,7 @@
 """Registries, wildcard constraints, and the few functions that rules call; no rules."""
 
 import json
+import shlex
 from pathlib import Path
 
 import yaml
@@ -63,6 +64,18 @@ def check_equal(what, one, other, *keys):
             )
 
 
+def check_grid(scale, what, figure):
+    """Refuse a grid of runs that share no prompts, or of prompts that they lack."""
+    runs = [entry(scale, "runs", shown["run"]) for shown in figure["runs"]]
+    for run in runs:
+        check_equal(f"{what}: runs", runs[0], run, "dataset")
+    count = entry(scale, "datasets", runs[0]["dataset"])["count"]
+    if max(figure["prompts"]) >= count:
+        raise WorkflowError(
+            f"{what}: prompt {max(figure['prompts'])} is not one of the {count}"
+        )
+
+
 def check_registries():
     """Refuse a reference to what does not exist, before anything runs."""
     check_schema(config, "config.schema.yaml", "config.yaml")
@@ -118,16 +131,17 @@ def check_registries():
                             f"not one of the runs ({listed})"
                         )
         for paper, name, figure in items(scale, "figures"):
-            runs = [entry(scale, "runs", shown["run"]) for shown in figure["runs"]]
-            what = f"{paper}, {name} at {scale} scale: runs"
-            for run in runs:
-                check_equal(what, runs[0], run, "dataset")
-            count = entry(scale, "datasets", runs[0]["dataset"])["count"]
-            if max(figure["prompts"]) >= count:
-                raise WorkflowError(
-                    f"{paper}, {name} at {scale} scale: prompt "
-                    f"{max(figure['prompts'])} is not one of the {count}"
-                )
+            what = f"{paper}, {name} at {scale} scale"
+            for key in ("model", "adaptor", "perturbation"):
+                if key in figure:
+                    entry(scale, f"{key}s", figure[key])
+            for run in curve_runs(figure) if "series" in figure else ():
+                entry(scale, "runs", run)
+            if "runs" in figure:
+                check_grid(scale, what, figure)
+        for perturbation in entries(scale, "perturbations").values():
+            entry(scale, "models", perturbation["model"])
+            entry(scale, "datasets", perturbation["dataset"])
         for name in entries(scale, "latency").get("runs", ()):
             entry(scale, "runs", name)
         for judged in entries(scale, "quality").values():
@@ -163,6 +177,7 @@ wildcard_constraints:
     run=ids("runs"),
     judged=ids("quality"),
     backbone=ids("backbones"),
+    perturbation=ids("perturbations"),
     images="|".join((ids("runs"), ids("datasets"))),
     paper="|".join(PAPERS),
     table=paper_ids("tables"),
@@ -207,6 +222,17 @@ def figures(scale):
         f"results/{scale}/figures/{paper}/{name}.{kind}"
         for paper, name, _ in items(scale, "figures")
         for kind in ("pdf", "png")
+    ]
+
+
+def drawn_figures(scale):
+    """Return the files of every figure at a scale that needs no weights."""
+    free = {"method", "block_map", "adaptor_map"}
+    return [
+        f"results/{scale}/figures/{paper}/{name}.{kind}"
+        for paper, name, figure in items(scale, "figures")
+        for kind in ("pdf", "png")
+        if figure.get("kind") in free
     ]
 
 
@@ -608,16 +634,17 @@ def table_runs(wildcards):
 
 def table_run_settings(wildcards):
     """Return what a table needs to know of its runs: what decides their FLOPs."""
-    return json.dumps(
-        {
-            name: {
-                "model": run["model"],
-                "adaptor": run.get("adaptor", ""),
-                "sampler": run["sampler"],
-            }
-            for name, run in table_runs(wildcards).items()
-        }
-    )
+    runs = table_runs(wildcards)
+    return json.dumps({name: run_settings(run) for name, run in runs.items()})
+
+
+def run_settings(run):
+    """Return what decides a run's FLOPs."""
+    return {
+        "model": run["model"],
+        "adaptor": run.get("adaptor", ""),
+        "sampler": run["sampler"],
+    }
 
 
 def table_inputs(wildcards):
@@ -652,14 +679,42 @@ def figure_of(wildcards):
     return PAPERS[wildcards.paper]["figures"][wildcards.figure][wildcards.scale]
 
 
+REFERENCES = ("kind", "model", "perturbation")
+"""Keys of a figure that tell the workflow what it shows, not how."""
+
+
+def figure_kind(wildcards):
+    """Return what kind of figure it is."""
+    return figure_of(wildcards).get("kind", "grid")
+
+
 def figure_spec(wildcards):
     """Return a figure as its dataclass takes it."""
-    return json.dumps(figure_of(wildcards))
+    figure = figure_of(wildcards)
+    return json.dumps({k: v for k, v in figure.items() if k not in REFERENCES})
 
 
 def figure_inputs(wildcards):
-    """Return the images, prompts and timings that a figure shows."""
+    """Return what a figure shows: images, prompts, timings, counts, scores, measures."""
     figure, scale = figure_of(wildcards), wildcards.scale
+    base = f"results/{scale}"
+    if "perturbation" in figure:
+        folder = f"{base}/perturbations/{figure['perturbation']}"
+        return {
+            "images": f"{folder}.safetensors",
+            "distances": f"{folder}.json",
+        }
+    if "model" in figure:
+        return {"flops": f"{base}/flops/{figure['model']}.json"}
+    if "series" in figure:
+        runs = {name: entry(scale, "runs", name) for name in curve_runs(figure)}
+        models = dict.fromkeys(run["model"] for run in runs.values())
+        return {
+            "flops": [f"{base}/flops/{model}.json" for model in models],
+            "scores": [f"{base}/scores/{name}.json" for name in runs],
+        }
+    if "runs" not in figure:
+        return {}
     runs = [shown["run"] for shown in figure["runs"]]
     (dataset,) = {entry(scale, "runs", name)["dataset"] for name in runs}
     pattern = "results/{scale}/images/{images}/{shard}.safetensors"
@@ -669,8 +724,28 @@ def figure_inputs(wildcards):
             for name in runs
             for path in shards(pattern, scale, dataset, images=name)
         ],
-        "prompts": f"results/{scale}/prompts/{dataset}.json",
+        "prompts": f"{base}/prompts/{dataset}.json",
     }
     if figure.get("latency"):
-        files["latency"] = f"results/{scale}/latency/sampling.json"
+        files["latency"] = f"{base}/latency/sampling.json"
     return files
+
+
+def curve_runs(figure):
+    """Return the runs of a figure with curves."""
+    points = [point for series in figure["series"] for point in series["points"]]
+    return list(dict.fromkeys(point["run"] for point in points))
+
+
+def figure_options(wildcards, input):
+    """Return the command-line options for a figure's inputs."""
+    names = ("images", "prompts", "latency", "flops", "scores", "distances")
+    options = input_options(*names)(wildcards, input)
+    figure = figure_of(wildcards)
+    if "series" not in figure:
+        return options
+    runs = {
+        name: run_settings(entry(wildcards.scale, "runs", name))
+        for name in curve_runs(figure)
+    }
+    return f"{options} --runs {shlex.quote(json.dumps(runs))}"

@@ -314,5 +314,6 @@ use rule draw_figure as draw_quality with:
     log:
         "logs/{scale}/draw_quality/{judged}.log",
     params:
+        kind="grid",
         spec=judged_grid,
         inputs=input_options("images", "prompts"),

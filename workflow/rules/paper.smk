@@ -42,7 +42,7 @@ rule set_table:
 rule draw_figure:
     """Draw one figure.
 
-    Reads: images, prompts and timings of its runs.
+    Reads: what it shows: images, prompts, timings, scores, counts or measures.
     Writes: vector PDF and PNG.
     """
     input:
@@ -62,9 +62,10 @@ rule draw_figure:
     conda:
         "../../environment.yml"
     params:
+        kind=figure_kind,
         spec=figure_spec,
-        inputs=input_options("images", "prompts", "latency"),
+        inputs=figure_options,
     shell:
         "python -m clockwork_diffusion.steps.draw_figure"
-        " --spec {params.spec:q} {params.inputs}"
+        " --kind {params.kind} --spec {params.spec:q} {params.inputs}"
         " --output {output.png} --log {log}"

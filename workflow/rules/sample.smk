@@ -38,3 +38,38 @@ rule sample_images:
         " --prompts {input.prompts} --shard {params.shard} --shards {params.shards}"
         " --state {params.state} --output {output}"
         " --threads {threads} --log {log}"
+
+
+rule perturb_features:
+    """Sample images with one layer's features perturbed (Eq. 1), over a whole grid.
+
+    Reads: the pipeline, the prompts.
+    Writes: images of the first prompts, and the distances of all.
+    """
+    input:
+        code=code("perturb_features"),
+        model=files_of(model_path("perturbations", "perturbation")),
+        prompts=prompts_of("perturbations", "perturbation"),
+    output:
+        images="results/{scale}/perturbations/{perturbation}.safetensors",
+        distances="results/{scale}/perturbations/{perturbation}.json",
+    log:
+        "logs/{scale}/perturb_features/{perturbation}.log",
+    benchmark:
+        "benchmarks/{scale}/perturb_features/{perturbation}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        gpu=1,
+        mem_mb=4000,
+        runtime=240,
+    params:
+        model=model_path("perturbations", "perturbation"),
+        spec=spec("perturbations", "perturbation", "spec"),
+        state="results/{scale}/.state/perturbations/{perturbation}",
+    shell:
+        "python -m clockwork_diffusion.steps.perturb_features"
+        " --spec {params.spec:q} --model {params.model} --prompts {input.prompts}"
+        " --state {params.state} --output {output.images}"
+        " --distances {output.distances} --threads {threads} --log {log}"

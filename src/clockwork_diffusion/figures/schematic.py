@@ -18,6 +18,7 @@ from matplotlib.path import Path
 
 from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.figures.style import COLOURS
+from clockwork_diffusion.specs import parse
 
 HIGH, LOW, LIGHT = COLOURS[0], COLOURS[2], COLOURS[1]
 """Colours of ε_H, of ε_L, and of the adaptor."""
@@ -181,6 +182,42 @@ class AdaptorMapSpec:
                     f"skip {start} to {end} does not lead forward within "
                     f"{len(self.modules)} modules"
                 )
+
+
+@dataclass(frozen=True)
+class AdaptorFigure:
+    """A map of an adaptor whose layout comes with the counts of its model.
+
+    Attributes:
+        title: Heading.
+        caption: What the reader must know; for the report.
+        adaptor: Id of the adaptor.
+    """
+
+    title: str
+    caption: str
+    adaptor: str
+
+    def with_layout(self, counts: Mapping[str, Any]) -> AdaptorMapSpec:
+        """Return the map of the adaptor as it was built and counted.
+
+        Args:
+            counts: What `count_flops` wrote of the adaptor's model.
+
+        Raises:
+            ValueError: If the adaptor was not counted, or has no layout.
+        """
+        counted = counts["adaptors"]
+        known = [name for name in counted if "layout" in counted[name]]
+        if self.adaptor not in known:
+            raise ValueError(
+                f"adaptor {self.adaptor!r} is not one of those with a layout "
+                f"({', '.join(known) or 'none'})"
+            )
+        layout = counted[self.adaptor]["layout"]
+        return parse(
+            AdaptorMapSpec, {"title": self.title, "caption": self.caption, **layout}
+        )
 
 
 # --- the method -------------------------------------------------------------------

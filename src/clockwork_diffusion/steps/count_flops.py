@@ -49,13 +49,14 @@ def main(args: Namespace) -> None:
     import torch
 
     from clockwork_diffusion import adaptors, architectures, flops
+    from clockwork_diffusion.split import CUTS
 
     spec = parse(FlopsSpec, args.spec)
     base = architectures.SD_V15
     if args.unet is not None:
         base = storage.read_json(storage.existing(args.unet))
     unet = architectures.build_unet(spec.backbone, base)
-    counted: dict[str, object] = {}
+    counted: dict[str, dict[str, object]] = {}
     result = {
         "backbone": spec.backbone,
         "unit": "one UNet call at batch 1",
@@ -81,6 +82,9 @@ def main(args: Namespace) -> None:
             "parameters": sum(p.numel() for p in adaptor.parameters()),
             **{step: count.to_json() for step, count in counts.items()},
         }
+        if hasattr(adaptor, "layout"):
+            size = unet.config.sample_size >> CUTS[chosen.cut]
+            counted[name]["layout"] = adaptor.layout(size)
     storage.write_json(args.output, result)
 
 
