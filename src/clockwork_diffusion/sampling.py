@@ -52,14 +52,26 @@ _ALWAYS: dict[str, dict[str, Any]] = {
     "pndm": {"skip_prk_steps": True},
 }
 _OF_ANOTHER: dict[str, dict[str, Any]] = {
-    "pndm": {"set_alpha_to_one": False},
+    "pndm": {"timestep_spacing": "leading", "set_alpha_to_one": False},
     # Latents are not bounded by 1, and SD's schedule has no α = 1.
-    "ddim": {"clip_sample": False, "set_alpha_to_one": False},
+    "ddim": {
+        "timestep_spacing": "leading",
+        "set_alpha_to_one": False,
+        "clip_sample": False,
+    },
 }
 """Options that a model's own scheduler lacks if it is of another kind; as SD v1.5's."""
 
-_SPACING = {"pndm": "leading", "ddim": "leading"}
-"""Timestep spacing, where it is not ``linspace``; diffusers' defaults."""
+_OF_THE_MODEL = (
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "prediction_type",
+    "steps_offset",
+)
+"""What the model was trained with, whatever samples from it."""
 
 
 @dataclass(frozen=True)
@@ -378,13 +390,16 @@ def new_scheduler(kind: str, config: object, steps: int) -> SchedulerMixin:
             f"scheduler {kind!r} has no zero terminal SNR, which the model was trained "
             "with; use dpmpp, dpm or ddim"
         )
-    options = dict(_ALWAYS.get(kind, {}))
-    if own.get("_class_name") != made.__name__:
-        given = set(own) - set(own.get("_use_default_values", ()))
-        missing = _OF_ANOTHER.get(kind, {})
-        options |= {key: missing[key] for key in missing.keys() - given}
-        if own.get("timestep_spacing") != "trailing":
-            options["timestep_spacing"] = _SPACING.get(kind, "linspace")
+    # By value: what a configuration leaves to defaults differs between schedulers.
+    options = {key: own[key] for key in _OF_THE_MODEL if key in own}
+    given = set(own) - set(own.get("_use_default_values", ()))
+    if own.get("_class_name", "") not in ("", made.__name__):
+        given -= {"timestep_spacing"}
+    if own.get("timestep_spacing") == "trailing":
+        given |= {"timestep_spacing"}
+    missing = {"timestep_spacing": "linspace", **_OF_ANOTHER.get(kind, {})}
+    options |= {key: missing[key] for key in missing.keys() - given}
+    options |= _ALWAYS.get(kind, {})
     with warnings.catch_warnings():
         # diffusers means to drop DPM-Solver; Table S1 needs it.
         warnings.filterwarnings("ignore", "(?s).*dpmsolver.*is deprecated")

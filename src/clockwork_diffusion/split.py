@@ -432,7 +432,10 @@ def run_up(
     for index in range(len(resnets)) if layers is None else layers:
         skip = skips[len(resnets) - 1 - index]
         if all(freeu.values()):
-            hidden, skip = apply_freeu(block.resolution_idx, hidden, skip, **freeu)
+            # It writes into what it is given, which may be a kept feature.
+            hidden, skip = apply_freeu(
+                block.resolution_idx, hidden.clone(), skip, **freeu
+            )
         hidden = torch.cat([hidden, skip], dim=1)
         hidden = resnets[index](hidden, conditions.t_emb)
         if attentions:
