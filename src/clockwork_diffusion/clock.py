@@ -1,8 +1,30 @@
-"""Decide which sampling steps run the whole UNet: the clock C(t) of the paper."""
+"""Decide which sampling steps run the whole UNet: the clock C(t) of the paper.
+
+The clock counts *sampling steps*, not UNet calls. A second-order sampler calls the UNet
+more than once in a step, and all calls of a step share its phase. Nothing here needs
+torch.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+SCHEDULER_NAMES = ("dpmpp", "dpm", "pndm", "ddim", "heun")
+"""The samplers whose calls of the UNet are known, by the names in the configuration."""
+
+
+class Calls(NamedTuple):
+    """Number of UNet calls for one image, each at the batch that guidance needs.
+
+    Attributes:
+        full: Calls of the whole UNet.
+        light: Calls of ε_H and the adaptor.
+    """
+
+    full: int
+    light: int
 
 
 @dataclass(frozen=True)
@@ -13,27 +35,38 @@ class Clock:
         every: N of "clock N"; 1 runs the whole UNet at every step.
         adaptor_steps: Steps that use the adaptor, counted from 1 as in Table 3, instead
             of a period. The first step has nothing to reuse, and must be full.
+        every_step: Use the adaptor at all steps, the first included (Table S2's "model
+            distillation"); only for an adaptor that reuses nothing.
     """
 
     every: int = 1
-    adaptor_steps: tuple[int, ...] | None = None
+    adaptor_steps: tuple[int, ...] = ()
+    every_step: bool = False
 
     def __post_init__(self) -> None:
         """Reject clocks that cannot run."""
         if self.every < 1:
             raise ValueError(f"clock {self.every} is less than 1")
-        if self.adaptor_steps is not None:
-            if self.every != 1:
-                raise ValueError("give either a clock or adaptor steps, not both")
-            if min(self.adaptor_steps, default=2) < 2:
-                raise ValueError(
-                    f"adaptor step {min(self.adaptor_steps)} is less than 2: "
-                    "the first step has nothing to reuse"
-                )
+        if (self.every > 1) + bool(self.adaptor_steps) + self.every_step > 1:
+            raise ValueError(
+                "give either a clock or adaptor steps or every step, not several"
+            )
+        if min(self.adaptor_steps, default=2) < 2:
+            raise ValueError(
+                f"adaptor step {min(self.adaptor_steps)} is less than 2: "
+                "the first step has nothing to reuse"
+            )
+
+    @property
+    def needs_adaptor(self) -> bool:
+        """Tell whether the clock ever asks for the adaptor."""
+        return self.every > 1 or bool(self.adaptor_steps) or self.every_step
 
     def is_full(self, index: int) -> bool:
         """Tell whether a step, counted from 0, runs the whole UNet (C(t) = 0)."""
-        if self.adaptor_steps is not None:
+        if self.every_step:
+            return False
+        if self.adaptor_steps:
             return index + 1 not in self.adaptor_steps
         return index % self.every == 0
 
@@ -45,9 +78,48 @@ class Clock:
         """
         if steps < 1:
             raise ValueError(f"step count {steps} is less than 1")
-        if max(self.adaptor_steps or (0,)) > steps:
+        if max(self.adaptor_steps, default=0) > steps:
             raise ValueError(
-                f"adaptor step {max(self.adaptor_steps or ())} is beyond "
-                f"the {steps} steps"
+                f"adaptor step {max(self.adaptor_steps)} is beyond the {steps} steps"
             )
         return sum(self.is_full(index) for index in range(steps))
+
+    def calls(self, scheduler: str, steps: int) -> Calls:
+        """Return how many UNet calls of each kind a run of ``steps`` steps makes."""
+        self.full_steps(steps)
+        owners = steps_of_calls(scheduler, steps)
+        full = sum(self.is_full(index) for index in owners)
+        return Calls(full, len(owners) - full)
+
+
+def clock_of(sampler: Mapping[str, Any]) -> Clock:
+    """Return the clock of a sampler's settings as they stand in the configuration."""
+    return Clock(
+        sampler.get("clock", 1),
+        tuple(sampler.get("adaptor_steps", ())),
+        sampler.get("every_step", False),
+    )
+
+
+def steps_of_calls(scheduler: str, steps: int) -> tuple[int, ...]:
+    """Return the sampling step, from 0, that each UNet call of a run belongs to.
+
+    Heun's method corrects every step but the last by a second call at the step's end,
+    and so does PNDM (without Runge-Kutta steps) at its first step: the call after that
+    repeats the timestep, but begins the next step.
+
+    Args:
+        scheduler: One of `SCHEDULER_NAMES`.
+        steps: Number of sampling steps.
+
+    Raises:
+        ValueError: If the scheduler is unknown.
+    """
+    if scheduler not in SCHEDULER_NAMES:
+        raise ValueError(
+            f"scheduler {scheduler!r} is not one of {', '.join(SCHEDULER_NAMES)}"
+        )
+    corrected = {"heun": steps - 1, "pndm": min(steps - 1, 1)}.get(scheduler, 0)
+    return tuple(
+        index for index in range(steps) for _ in range(1 + (index < corrected))
+    )

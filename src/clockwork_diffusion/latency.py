@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import torch
 from torch.utils.benchmark import Timer
 
-from clockwork_diffusion.clock import Clock
-from clockwork_diffusion.sampling import Passes, SamplerSpec
+from clockwork_diffusion.clock import steps_of_calls
+from clockwork_diffusion.sampling import Memory, SamplerSpec, UNetPasses
 
 
 @dataclass(frozen=True)
@@ -33,29 +33,31 @@ class Timing:
 
 
 def unet_loop(
-    passes: Passes,
+    passes: UNetPasses,
     spec: SamplerSpec,
     tokens: int,
     text_channels: int,
 ) -> Callable[[], None]:
-    """Return a callable that runs one image's UNet passes, one after the other."""
-    unet = passes.split.unet
+    """Return a callable that runs one image's UNet passes, one after the other.
+
+    Raises:
+        ValueError: If the clock needs an adaptor, or one of another kind.
+    """
+    unet, clock = passes.unet, spec.phases
+    passes.check(clock)
     like = {"device": unet.device, "dtype": unet.dtype}
     size, batch = unet.config.sample_size, spec.branches
     x = torch.randn(batch, unet.config.in_channels, size, size, **like)
     c = torch.randn(batch, tokens, unet.config.cross_attention_dim, **like)
     pooled = torch.randn(batch, text_channels, **like)
-    timesteps = torch.linspace(999, 0, spec.steps, device=unet.device).round()
-    clock = Clock(spec.clock)
+    owners = steps_of_calls(spec.scheduler, spec.steps)
+    timesteps = torch.linspace(999, 0, len(owners), device=unet.device).round()
 
     @torch.inference_mode()
     def loop() -> None:
-        step = None
-        for index, timestep in enumerate(timesteps):
-            if step is None or clock.is_full(index):
-                step = passes.full(x, timestep, c)
-            else:
-                step = passes.light(x, timestep, c, step, pooled)
+        memory = Memory()
+        for index, timestep in zip(owners, timesteps, strict=True):
+            memory.run(passes, clock, index, x, timestep, c, pooled)
 
     return loop
 

@@ -15,6 +15,7 @@ processors, ControlNet residuals and autocast included.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -31,7 +32,8 @@ class Step(NamedTuple):
     """What one pass yields.
 
     Attributes:
-        eps: Predicted noise, ``(N, C, H, W)``.
+        eps: The UNet's output, ``(N, C, H, W)``: predicted noise, or v if the model
+            predicts that.
         r_in: Features entering ε_L.
         r_out: Features leaving ε_L, or an adaptor's estimate of them.
         up: r_out after its upsampler; what the identity adaptor keeps.
@@ -59,6 +61,15 @@ class Conditions(NamedTuple):
     attention_mask: torch.Tensor | None = None
     text_mask: torch.Tensor | None = None
     attention_kwargs: dict[str, Any] | None = None
+
+    def attention_arguments(self) -> dict[str, Any]:
+        """Return what diffusers' blocks and transformers take of these, by name."""
+        return {
+            "encoder_hidden_states": self.text,
+            "attention_mask": self.attention_mask,
+            "cross_attention_kwargs": self.attention_kwargs,
+            "encoder_attention_mask": self.text_mask,
+        }
 
 
 class High(NamedTuple):
@@ -110,7 +121,7 @@ class SplitUNet:
             c: Text features, ``(N, L, D)``.
             **kwargs: The further arguments of diffusers' UNet.
         """
-        residuals = _residuals(kwargs)
+        residuals = take_residuals(kwargs)
         conditions = self.condition(x, t, c, **kwargs)
         high = self.encode(x, conditions)
         r_out = self.low(high, conditions, residuals)
@@ -123,8 +134,8 @@ class SplitUNet:
         x: torch.Tensor,
         t: torch.Tensor | float,
         c: torch.Tensor,
-        r_out: torch.Tensor,
-        adaptor: nn.Module,
+        r_out: torch.Tensor | None,
+        adaptor: Callable[..., torch.Tensor],
         pooled: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> Step:
@@ -134,12 +145,13 @@ class SplitUNet:
             x: Noisy latents, ``(N, C, H, W)``.
             t: Timestep, a scalar or ``(N,)``.
             c: Text features, ``(N, L, D)``.
-            r_out: r_out of the previous sampling step.
+            r_out: r_out of the previous sampling step; None for an adaptor that does
+                not take it.
             adaptor: φ(r_in, r_out, t_emb, text_emb) → estimate of r_out.
             pooled: Pooled text embedding for the adaptor, ``(N, P)``.
             **kwargs: The further arguments of diffusers' UNet.
         """
-        residuals = _residuals(kwargs)
+        residuals = take_residuals(kwargs)
         conditions = self.condition(x, t, c, **kwargs)
         high = self.encode(x, conditions)
         estimate = adaptor(high.r_in, r_out, conditions.t_emb, pooled)
@@ -169,7 +181,7 @@ class SplitUNet:
             r_out: ``r_out`` of the last full pass, only handed on.
             **kwargs: The further arguments of diffusers' UNet.
         """
-        residuals = _residuals(kwargs)
+        residuals = take_residuals(kwargs)
         conditions = self.condition(x, t, c, **kwargs)
         high = self.encode(x, conditions)
         eps = self.decode(up, _add(high, residuals[0]), conditions)
@@ -223,7 +235,7 @@ class SplitUNet:
         hidden = self.unet.conv_in(x)
         skips: tuple[torch.Tensor, ...] = (hidden,)
         for block in self.unet.down_blocks[: self.level]:
-            hidden, more = _down(block, hidden, conditions)
+            hidden, more = run_down(block, hidden, conditions)
             skips += more
         # The last skip is r_in itself, and ε_L consumes it.
         return High(hidden, skips[:-1])
@@ -244,35 +256,22 @@ class SplitUNet:
         unet = self.unet
         hidden, skips = high.r_in, (*high.skips, high.r_in)
         for block in unet.down_blocks[self.level :]:
-            hidden, more = _down(block, hidden, conditions)
+            hidden, more = run_down(block, hidden, conditions)
             skips += more
-        skips = _add(High(hidden, skips), residuals[0]).skips
-        if unet.mid_block is not None:
-            if getattr(unet.mid_block, "has_cross_attention", False):
-                hidden = unet.mid_block(
-                    hidden,
-                    conditions.t_emb,
-                    encoder_hidden_states=conditions.text,
-                    attention_mask=conditions.attention_mask,
-                    cross_attention_kwargs=conditions.attention_kwargs,
-                    encoder_attention_mask=conditions.text_mask,
-                )
-            else:
-                hidden = unet.mid_block(hidden, conditions.t_emb)
-        if residuals[1] is not None:
-            hidden = hidden + residuals[1]
+        skips = add_residuals(skips, residuals[0])
+        hidden = run_middle(unet, hidden, conditions, residuals[1])
         last = len(unet.up_blocks) - self.level - 1
         for block in unet.up_blocks[:last]:
-            skips, taken = _take(skips, block)
-            hidden = _up(block, hidden, taken, conditions)
-            hidden = _upsample(block, hidden, skips[-1])
-        skips, taken = _take(skips, unet.up_blocks[last])
-        return _up(unet.up_blocks[last], hidden, taken, conditions)
+            skips, taken = take_skips(skips, block)
+            hidden = run_up(block, hidden, taken, conditions)
+            hidden = run_upsampler(block, hidden, skips[-1])
+        skips, taken = take_skips(skips, unet.up_blocks[last])
+        return run_up(unet.up_blocks[last], hidden, taken, conditions)
 
     def upsample(self, r_out: torch.Tensor, high: High) -> torch.Tensor:
         """Bring r_out to the resolution of ε_H's second half."""
         block = self.unet.up_blocks[len(self.unet.up_blocks) - self.level - 1]
-        return _upsample(block, r_out, high.skips[-1])
+        return run_upsampler(block, r_out, high.skips[-1])
 
     def decode(
         self, up: torch.Tensor, high: High, conditions: Conditions
@@ -281,14 +280,11 @@ class SplitUNet:
         unet = self.unet
         hidden, skips = up, high.skips
         for block in unet.up_blocks[len(unet.up_blocks) - self.level :]:
-            skips, taken = _take(skips, block)
-            hidden = _up(block, hidden, taken, conditions)
+            skips, taken = take_skips(skips, block)
+            hidden = run_up(block, hidden, taken, conditions)
             if skips:
-                hidden = _upsample(block, hidden, skips[-1])
-        if unet.conv_norm_out is not None:
-            hidden = unet.conv_act(unet.conv_norm_out(hidden))
-        eps: torch.Tensor = unet.conv_out(hidden)
-        return eps
+                hidden = run_upsampler(block, hidden, skips[-1])
+        return run_output(unet, hidden)
 
 
 def check_cut(unet: nn.Module, cut: str) -> int:
@@ -332,7 +328,7 @@ def check_cut(unet: nn.Module, cut: str) -> int:
     return level
 
 
-def _residuals(
+def take_residuals(
     kwargs: dict[str, Any],
 ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor | None]:
     """Take ControlNet's residuals out of the arguments of a pass."""
@@ -345,12 +341,18 @@ def _residuals(
     return tuple(skips or ()), middle
 
 
-def _add(high: High, residuals: tuple[torch.Tensor, ...]) -> High:
+def add_residuals(
+    skips: tuple[torch.Tensor, ...], residuals: tuple[torch.Tensor, ...]
+) -> tuple[torch.Tensor, ...]:
     """Add residuals to the skips that are there; deeper ones are left out."""
     if not residuals:
-        return high
-    pairs = zip(high.skips, residuals, strict=False)
-    return High(high.r_in, tuple(skip + residual for skip, residual in pairs))
+        return skips
+    pairs = zip(skips, residuals, strict=False)
+    return tuple(skip + residual for skip, residual in pairs)
+
+
+def _add(high: High, residuals: tuple[torch.Tensor, ...]) -> High:
+    return High(high.r_in, add_residuals(high.skips, residuals))
 
 
 def _bias(mask: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor | None:
@@ -360,20 +362,14 @@ def _bias(mask: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor | None:
     return ((1 - mask.to(x.dtype)) * -10000.0).unsqueeze(1)
 
 
-def _attend(conditions: Conditions) -> dict[str, Any]:
-    return {
-        "encoder_hidden_states": conditions.text,
-        "attention_mask": conditions.attention_mask,
-        "cross_attention_kwargs": conditions.attention_kwargs,
-        "encoder_attention_mask": conditions.text_mask,
-    }
-
-
-def _down(
+def run_down(
     block: nn.Module, hidden: torch.Tensor, conditions: Conditions
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+    """Run a down block; return its output, and the skip of each of its layers."""
     arguments = (
-        _attend(conditions) if getattr(block, "has_cross_attention", False) else {}
+        conditions.attention_arguments()
+        if getattr(block, "has_cross_attention", False)
+        else {}
     )
     output: tuple[torch.Tensor, tuple[torch.Tensor, ...]] = block(
         hidden_states=hidden, temb=conditions.t_emb, **arguments
@@ -381,7 +377,30 @@ def _down(
     return output
 
 
-def _take(
+def run_middle(
+    unet: UNet2DConditionModel,
+    hidden: torch.Tensor,
+    conditions: Conditions,
+    residual: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Run the middle block, if there is one, and add ControlNet's residual."""
+    if unet.mid_block is not None:
+        arguments = {}
+        if getattr(unet.mid_block, "has_cross_attention", False):
+            arguments = conditions.attention_arguments()
+        hidden = unet.mid_block(hidden, conditions.t_emb, **arguments)
+    return hidden if residual is None else hidden + residual
+
+
+def run_output(unet: UNet2DConditionModel, hidden: torch.Tensor) -> torch.Tensor:
+    """Run the output layers."""
+    if unet.conv_norm_out is not None:
+        hidden = unet.conv_act(unet.conv_norm_out(hidden))
+    output: torch.Tensor = unet.conv_out(hidden)
+    return output
+
+
+def take_skips(
     skips: tuple[torch.Tensor, ...], block: nn.Module
 ) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
     """Split off the skips that an up block consumes."""
@@ -389,31 +408,44 @@ def _take(
     return skips[:-count], skips[-count:]
 
 
-def _up(
+def run_up(
     block: nn.Module,
     hidden: torch.Tensor,
     skips: tuple[torch.Tensor, ...],
     conditions: Conditions,
+    layers: range | None = None,
 ) -> torch.Tensor:
-    """Run an up block's layers, without its upsampler."""
+    """Run an up block's layers, without its upsampler.
+
+    Args:
+        block: The block.
+        hidden: What the layers before have yielded.
+        skips: The block's skips, the first layer's last; at least those of ``layers``.
+        conditions: Conditions of the pass.
+        layers: Which layers to run; all if left out.
+    """
     attentions: Any = (
         block.attentions if getattr(block, "has_cross_attention", False) else ()
     )
     freeu = {name: getattr(block, name, None) for name in ("s1", "s2", "b1", "b2")}
-    for index, resnet in enumerate(block.resnets):  # type: ignore[arg-type]
-        skip = skips[-1 - index]
+    resnets: Any = block.resnets
+    for index in range(len(resnets)) if layers is None else layers:
+        skip = skips[len(resnets) - 1 - index]
         if all(freeu.values()):
-            hidden, skip = apply_freeu(block.resolution_idx, hidden, skip, **freeu)
+            # It writes into what it is given, which may be a kept feature.
+            hidden, skip = apply_freeu(
+                block.resolution_idx, hidden.clone(), skip, **freeu
+            )
         hidden = torch.cat([hidden, skip], dim=1)
-        hidden = resnet(hidden, conditions.t_emb)
+        hidden = resnets[index](hidden, conditions.t_emb)
         if attentions:
             hidden = attentions[index](
-                hidden, return_dict=False, **_attend(conditions)
+                hidden, return_dict=False, **conditions.attention_arguments()
             )[0]
     return hidden
 
 
-def _upsample(
+def run_upsampler(
     block: nn.Module, hidden: torch.Tensor, skip: torch.Tensor
 ) -> torch.Tensor:
     """Run an up block's upsampler, to the size of the next skip if that is odd."""

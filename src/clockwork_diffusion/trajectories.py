@@ -9,12 +9,14 @@ from pathlib import Path
 import torch
 
 from clockwork_diffusion import storage
+from clockwork_diffusion.clock import steps_of_calls
 from clockwork_diffusion.sampling import (
     Passes,
     Prompts,
     SamplerSpec,
     image_seed,
     initial_noise,
+    new_scheduler,
     sample_latents,
 )
 from clockwork_diffusion.split import Step
@@ -40,9 +42,11 @@ class TrajectorySpec:
 
     def __post_init__(self) -> None:
         """Reject clocks and precisions that make no sense here."""
-        if self.sampler.clock != 1:
+        if self.sampler.phases.needs_adaptor:
             raise ValueError(
                 f"clock {self.sampler.clock}: the teacher runs in full at every step"
+                if self.sampler.clock > 1
+                else "adaptor steps: the teacher runs in full at every step"
             )
         if self.dtype not in ("float16", "float32"):
             raise ValueError(f"dtype {self.dtype!r} is not float16 or float32")
@@ -56,6 +60,9 @@ def unroll(
     first: int,
 ) -> dict[str, torch.Tensor]:
     """Sample with the teacher and record r_in and r_out of every step.
+
+    Where a step has several calls, its last one counts: that is what an adaptor sees of
+    a previous step.
 
     Args:
         passes: The teacher.
@@ -76,7 +83,7 @@ def unroll(
     def record(index: int, timestep: torch.Tensor, step: Step) -> None:
         for name, value in (("r_in", step.r_in), ("r_out", step.r_out)):
             rows = value.view(branches, count, *value.shape[1:]).transpose(0, 1)
-            kept[name].append(rows.to("cpu", dtype))
+            kept[name][index:] = [rows.to("cpu", dtype)]
 
     size = unet.config.sample_size
     seeds = [image_seed(spec.seed, first + index) for index in range(count)]
@@ -92,6 +99,16 @@ def unroll(
         empty = prompts.empty_pooled.expand_as(prompts.pooled)
         pooled = torch.stack([empty, prompts.pooled], dim=1)
     return {**features, "pooled": pooled.cpu().float()}
+
+
+def recorded_timesteps(sampler: SamplerSpec, scheduler_config: object) -> torch.Tensor:
+    """Return the timestep of the call that `unroll` records of each step."""
+    scheduler = new_scheduler(sampler.scheduler, scheduler_config, sampler.steps)
+    owners = steps_of_calls(sampler.scheduler, sampler.steps)
+    # Of equal keys, a dictionary keeps the last value.
+    calls = {owner: call for call, owner in enumerate(owners)}
+    timesteps: torch.Tensor = scheduler.timesteps[list(calls.values())]
+    return timesteps
 
 
 @torch.inference_mode()

@@ -9,20 +9,33 @@ from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
     DPMSolverMultistepScheduler,
+    DPMSolverSinglestepScheduler,
     HeunDiscreteScheduler,
+    KDPM2DiscreteScheduler,
     PNDMScheduler,
     StableDiffusionImg2ImgPipeline,
     StableDiffusionPipeline,
+    UniPCMultistepScheduler,
 )
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from clockwork_diffusion.adaptors import IdentityAdaptor, build_adaptor
+from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.mini.language import build_tokenizer
 from clockwork_diffusion.pipeline import (
     apply_clockwork,
     clockwork,
     remove_clockwork,
 )
+from clockwork_diffusion.sampling import (
+    SCHEDULERS,
+    Passes,
+    SamplerSpec,
+    encode_prompts,
+    new_scheduler,
+    sample_latents,
+)
+from clockwork_diffusion.split import SplitUNet
 
 NOISE = {
     "beta_start": 0.00085,
@@ -112,14 +125,85 @@ def test_phases(pipe):
         assert passes_of(pipe, steps=5) == ["full", "light", "full", "light", "full"]
 
 
-@pytest.mark.parametrize("scheduler", [PNDMScheduler, HeunDiscreteScheduler])
-def test_samplers_with_several_calls_per_step_begin_full_each_run(pipe, scheduler):
-    extra = {"skip_prk_steps": True} if scheduler is PNDMScheduler else {}
-    pipe.scheduler = scheduler(**NOISE, **extra)
+SAMPLERS = {
+    # Full and light calls at clock 2 and 5 steps; a step's calls together.
+    "pndm": (PNDMScheduler, {"skip_prk_steps": True}, "FF l F l F"),
+    "pndm_prk": (PNDMScheduler, {}, "FFFF llll FFFF l F"),
+    "heun": (HeunDiscreteScheduler, {}, "FF ll FF ll F"),
+    "kdpm2": (KDPM2DiscreteScheduler, {}, "FF ll FF ll F"),
+    "dpm_single": (DPMSolverSinglestepScheduler, {}, "F l F l F"),
+    "ddim": (DDIMScheduler, {}, "F l F l F"),
+    "unipc": (UniPCMultistepScheduler, {}, "F l F l F"),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_all_calls_of_a_step_share_its_phase(pipe, name):
+    kind, extra, phases = SAMPLERS[name]
+    pipe.scheduler = kind(**NOISE, **extra)
     with clockwork(pipe, clock=2):
-        first, second = passes_of(pipe), passes_of(pipe)
-    assert first == second
-    assert first[:4] == ["full", "light", "full", "light"]
+        first, second = passes_of(pipe, steps=5), passes_of(pipe, steps=5)
+    shown = "".join("F" if kind == "full" else "l" for kind in first)
+    assert shown == phases.replace(" ", "")
+    assert second == first
+
+
+@pytest.mark.parametrize("kind", SCHEDULERS)
+@pytest.mark.parametrize(
+    "steps", [{"clock": 1}, {"clock": 2}, {"adaptor_steps": (2, 3)}]
+)
+def test_the_door_and_the_core_draw_the_same(pipe, kind, steps):
+    """Bit for bit, for every scheduler of the core, with the identity adaptor."""
+    spec = SamplerSpec(kind, 4, 7.5, **steps)
+    prompts = encode_prompts(pipe, ["a red ring on the sea"])
+    noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    passes = Passes(SplitUNet(pipe.unet), IdentityAdaptor())
+    config = pipe.scheduler.config
+    core = sample_latents(passes, config, prompts, noise, spec)
+    pipe.scheduler = new_scheduler(kind, config, 4)
+    with clockwork(pipe, **steps):
+        door = draw(pipe, steps=4, latents=noise, guidance_scale=7.5)
+    assert torch.equal(door, core)
+
+
+def test_heun_keeps_its_phase_from_image_to_image(pipe):
+    parts = {**pipe.components, "scheduler": HeunDiscreteScheduler(**NOISE)}
+    other = StableDiffusionImg2ImgPipeline(**parts, requires_safety_checker=False)
+    other.set_progress_bar_config(disable=True)
+    image = torch.rand(1, 3, 16, 16, generator=torch.Generator().manual_seed(1))
+    with clockwork(other, clock=2):
+        for strength, phases in ((1.0, "FFllFFllFFl"), (0.5, "FFllF")):
+            kinds = passes_of(other, image=image, strength=strength)
+            assert "".join("F" if k == "full" else "l" for k in kinds) == phases
+
+
+def test_adaptor_steps(pipe):
+    with clockwork(pipe, adaptor_steps=(3, 4)):
+        kinds = passes_of(pipe, steps=5)
+    assert kinds == ["full", "full", "light", "light", "full"]
+    with clockwork(pipe, Clock(adaptor_steps=(5,))):
+        assert passes_of(pipe, steps=5) == ["full"] * 4 + ["light"]
+
+
+def test_every_step(pipe):
+    class FromInput(torch.nn.Module):
+        config, inputs = IdentityAdaptor().config, ("r_in",)
+
+        def forward(self, r_in, r_out, t_emb, text_emb=None):
+            return r_in.repeat(1, 2, 1, 1)
+
+    with clockwork(pipe, adaptor=FromInput(), every_step=True):
+        assert passes_of(pipe, steps=3) == ["light"] * 3
+
+
+def test_a_scheduler_that_does_not_tell_its_calls_apart_is_refused(pipe):
+    class Odd(DDIMScheduler):
+        order = 3
+
+    pipe.scheduler = Odd(**NOISE)
+    with pytest.raises(ValueError, match="Odd makes 3 calls per step"):
+        apply_clockwork(pipe)
+    assert "forward" not in vars(pipe.unet)
 
 
 @pytest.mark.parametrize("aborted", [0, 1, 2])
@@ -232,6 +316,9 @@ def test_a_learned_adaptor_runs_and_matters(pipe, tmp_path):
     [
         ({"clock": 0}, "clock 0 is less than 1"),
         ({"cut": "stage7"}, "cut 'stage7' is not one of"),
+        ({"clock": 2, "adaptor_steps": (3,)}, "either a clock or adaptor steps"),
+        ({"clock": Clock(2), "every_step": True}, "either a Clock or its parts"),
+        ({"every_step": True}, "IdentityAdaptor takes"),
     ],
 )
 def test_bad_arguments_leave_the_pipeline_alone(pipe, kwargs, message):

@@ -51,7 +51,8 @@ def test_each_item_is_a_target_of_its_own(checkout, scale, kind, paper, name):
     ("target", "folder"),
     [
         ("scores/sd_clockwork.json", "resources/paper/stable-diffusion-v1-5"),
-        ("adaptors/efficient_resnet/config.json", "resources/paper/efficient-unet"),
+        # The Efficient UNet is made from SD's.
+        ("adaptors/efficient_resnet/config.json", "stable-diffusion-v1-5"),
         ("features/coco2017/000.safetensors", "resources/paper/clip-vit-g-14"),
     ],
 )

@@ -22,6 +22,9 @@ class RunSpec:
         batch_size: Prompts per batch; has no influence on the images.
         cut: Where the UNet is split.
         identity: Use the identity adaptor, which has no file.
+        kind: Use another kind of adaptor that has no file.
+        branch: Reuse features at this skip connection (DeepCache's branch) instead of
+            using an adaptor.
     """
 
     sampler: dict[str, object]
@@ -29,6 +32,13 @@ class RunSpec:
     batch_size: int
     cut: str = "stage1"
     identity: bool = False
+    kind: str = ""
+    branch: int | None = None
+
+    def __post_init__(self) -> None:
+        """Reject runs that cannot say which light pass they want."""
+        if self.identity + bool(self.kind) + (self.branch is not None) > 1:
+            raise ValueError("give one of identity, kind and branch, not several")
 
 
 def main(args: Namespace) -> None:
@@ -39,7 +49,14 @@ def main(args: Namespace) -> None:
 
     import torch
 
-    from clockwork_diffusion import adaptors, chunks, encoders, loading, sampling
+    from clockwork_diffusion import (
+        adaptors,
+        chunks,
+        encoders,
+        loading,
+        reuse,
+        sampling,
+    )
     from clockwork_diffusion.split import SplitUNet
 
     sampler = parse(sampling.SamplerSpec, spec.sampler, "spec.sampler")
@@ -48,8 +65,11 @@ def main(args: Namespace) -> None:
     marks = [args.spec, str(rows), storage.sha256_folder(args.model)]
     marks.append(provenance.code_sha256("steps.sample_images"))
     adaptor, pool = None, None
-    if spec.identity:
-        adaptor = adaptors.IdentityAdaptor(cut=spec.cut)
+    if spec.identity or spec.kind:
+        kind = spec.kind or "identity"
+        adaptor = adaptors.build_adaptor(kind, pipe.unet, spec.cut, 1)
+        if any(True for _ in adaptor.parameters()):
+            raise ValueError(f"adaptor kind {kind!r} has weights; give its folder")
     elif args.adaptor is not None:
         adaptor = adaptors.load_adaptor(args.adaptor).to(device, pipe.unet.dtype)
         clip = encoders.load_clip(args.clip, device)
@@ -58,7 +78,11 @@ def main(args: Namespace) -> None:
         def pool(texts: Sequence[str]) -> torch.Tensor:
             return encoders.clip_text_features(clip, list(texts))
 
-    passes = sampling.Passes(SplitUNet(pipe.unet, spec.cut), adaptor)
+    passes: sampling.UNetPasses = sampling.Passes(
+        SplitUNet(pipe.unet, spec.cut), adaptor
+    )
+    if spec.branch is not None:
+        passes = reuse.BranchPasses(reuse.BranchUNet(pipe.unet, spec.branch))
     encoded = sampling.encode_prompts(pipe, prompts[rows.start : rows.stop], pool)
     size, channels = pipe.unet.config.sample_size, pipe.unet.config.in_channels
 

@@ -39,12 +39,8 @@ def main(args: Namespace) -> None:
         f"{args.spec}\n{teacher}\n{clip.sha256}\n{code}\n{rows}",
         "trajectories",
     )
-    scheduler = sampling.new_scheduler(
-        spec.sampler.scheduler, pipe.scheduler.config, spec.sampler.steps
-    )
-    tensors["t_emb"] = trajectories.time_embeddings(
-        passes, scheduler.timesteps, encoded.text
-    )
+    timesteps = trajectories.recorded_timesteps(spec.sampler, pipe.scheduler.config)
+    tensors["t_emb"] = trajectories.time_embeddings(passes, timesteps, encoded.text)
     storage.write_tensors(args.output, tensors, {"teacher": teacher, "spec": args.spec})
     chunks.discard(args.state)
 

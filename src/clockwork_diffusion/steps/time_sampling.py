@@ -18,13 +18,23 @@ class TimedRun:
 
     Attributes:
         sampler: A `clockwork_diffusion.sampling.SamplerSpec`, as plain data.
-        adaptor: Folder of a learned adaptor, ``identity``, or empty.
+        adaptor: Folder of a learned adaptor; a key of
+            `clockwork_diffusion.adaptors.KINDS`, with random weights if it has any; or
+            empty.
         cut: Where the UNet is split.
+        branch: Reuse features at this skip connection (DeepCache's branch) instead of
+            using an adaptor.
     """
 
     sampler: dict[str, object]
     adaptor: str = ""
     cut: str = "stage1"
+    branch: int | None = None
+
+    def __post_init__(self) -> None:
+        """Reject runs with two kinds of light pass."""
+        if self.adaptor and self.branch is not None:
+            raise ValueError("give either an adaptor or a branch, not both")
 
 
 @dataclass(frozen=True)
@@ -46,7 +56,7 @@ class TimingSpec:
 
 def main(args: Namespace) -> None:
     """Load the model once, and let the runs take turns."""
-    from clockwork_diffusion import adaptors, latency, loading, sampling
+    from clockwork_diffusion import adaptors, latency, loading, reuse, sampling
     from clockwork_diffusion.split import SplitUNet
 
     spec = parse(TimingSpec, args.spec)
@@ -56,12 +66,19 @@ def main(args: Namespace) -> None:
     for name, timed in spec.runs.items():
         sampler = parse(sampling.SamplerSpec, timed.sampler, f"spec.runs.{name}")
         adaptor = None
-        if timed.adaptor == "identity":
-            adaptor = adaptors.IdentityAdaptor(cut=timed.cut)
+        if timed.adaptor in adaptors.KINDS:
+            adaptor = adaptors.build_adaptor(
+                timed.adaptor, pipe.unet, timed.cut, spec.text_channels
+            )
         elif timed.adaptor:
             adaptor = adaptors.load_adaptor(Path(timed.adaptor))
-            adaptor = adaptor.to(device, pipe.unet.dtype)
-        passes = sampling.Passes(SplitUNet(pipe.unet, timed.cut), adaptor)
+        if adaptor is not None:
+            adaptor = adaptor.to(device, pipe.unet.dtype).eval()
+        passes: sampling.UNetPasses = sampling.Passes(
+            SplitUNet(pipe.unet, timed.cut), adaptor
+        )
+        if timed.branch is not None:
+            passes = reuse.BranchPasses(reuse.BranchUNet(pipe.unet, timed.branch))
         loops[name] = latency.unet_loop(
             passes, sampler, spec.tokens, spec.text_channels
         )

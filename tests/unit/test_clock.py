@@ -1,0 +1,127 @@
+import itertools
+
+import pytest
+
+from clockwork_diffusion import tables
+from clockwork_diffusion.clock import (
+    SCHEDULER_NAMES,
+    Calls,
+    Clock,
+    clock_of,
+    steps_of_calls,
+)
+from clockwork_diffusion.sampling import SCHEDULERS, SamplerSpec, new_scheduler
+
+COUNTS = {
+    "full": {"flops": 100.0},
+    "adaptors": {"resnet": {"step": {"flops": 40.0}}},
+}
+
+
+def full_steps(clock: Clock, steps: int = 8) -> list[int]:
+    """Return the full steps, counted from 1 as the paper does."""
+    return [i + 1 for i in range(steps) if clock.is_full(i)]
+
+
+def flops(by_steps: bool = False, **sampler) -> float:
+    run = {"adaptor": "resnet", "sampler": {"guidance": 1.0, "steps": 8, **sampler}}
+    return tables.run_flops(run, COUNTS, "flops", by_steps=by_steps)
+
+
+def test_the_clock_of_the_paper():
+    """8 steps at clock 2: full passes at 1, 3, 5, 7, the adaptor at 2, 4, 6, 8."""
+    assert full_steps(Clock(2)) == [1, 3, 5, 7]
+    assert full_steps(Clock(4)) == [1, 5]
+    assert full_steps(Clock()) == list(range(1, 9))
+
+
+@pytest.mark.parametrize(
+    ("steps", "full"),
+    [
+        ((2, 4, 6, 8), [1, 3, 5, 7]),
+        ((5, 6, 7, 8), [1, 2, 3, 4]),
+        ((3, 4, 5, 6), [1, 2, 7, 8]),
+    ],
+)
+def test_the_adaptor_steps_of_table_3(steps, full):
+    clock = Clock(adaptor_steps=steps)
+    assert full_steps(clock) == full
+    assert clock.full_steps(8) == 4
+
+
+def test_model_distillation_has_no_full_step():
+    assert Clock(every_step=True).full_steps(8) == 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"every": 0}, "clock 0 is less than 1"),
+        ({"adaptor_steps": (1, 3)}, "adaptor step 1 is less than 2"),
+        ({"every": 2, "adaptor_steps": (3,)}, "either a clock or adaptor steps"),
+        ({"every": 2, "every_step": True}, "either a clock or adaptor steps"),
+        ({"adaptor_steps": (3,), "every_step": True}, "either a clock or adaptor"),
+    ],
+)
+def test_clocks_that_cannot_run_are_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        Clock(**settings)
+
+
+def test_adaptor_steps_beyond_the_run_are_refused():
+    with pytest.raises(ValueError, match="adaptor step 9 is beyond the 8 steps"):
+        Clock(adaptor_steps=(9,)).full_steps(8)
+    with pytest.raises(ValueError, match="adaptor step 9 is beyond the 8 steps"):
+        SamplerSpec("dpmpp", 8, 3.0, adaptor_steps=(9,))
+
+
+def test_the_owners_of_calls():
+    assert steps_of_calls("dpmpp", 4) == (0, 1, 2, 3)
+    assert steps_of_calls("pndm", 4) == (0, 0, 1, 2, 3)
+    assert steps_of_calls("heun", 4) == (0, 0, 1, 1, 2, 2, 3)
+    with pytest.raises(ValueError, match="'euler' is not one of dpmpp, dpm, pndm"):
+        steps_of_calls("euler", 4)
+
+
+def test_every_scheduler_is_known_and_makes_as_many_calls(scheduler_config):
+    assert tuple(SCHEDULERS) == SCHEDULER_NAMES
+    for kind, steps in itertools.product(SCHEDULERS, (1, 2, 3, 4, 8, 25)):
+        made = new_scheduler(kind, scheduler_config, steps).timesteps
+        owners = steps_of_calls(kind, steps)
+        assert len(made) == len(owners), (kind, steps)
+        # A step's further calls look at where it ends, its first at where it begins.
+        firsts = [made[owners.index(step)].item() for step in range(steps)]
+        assert firsts == sorted(firsts, reverse=True), (kind, steps)
+        assert len(set(firsts)) == steps, (kind, steps)
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "calls"),
+    [
+        ("dpmpp", (4, 4)),
+        ("dpm", (4, 4)),
+        ("ddim", (4, 4)),
+        # The first step has two calls, and is full.
+        ("pndm", (5, 4)),
+        # The last step has one call, and is light.
+        ("heun", (8, 7)),
+    ],
+)
+def test_calls_of_8_steps_at_clock_2(scheduler, calls):
+    assert SamplerSpec(scheduler, 8, 3.0, clock=2).calls == Calls(*calls)
+    assert flops(scheduler=scheduler, clock=2) == calls[0] * 100 + calls[1] * 40
+    # As the paper counts, all schedulers cost the same.
+    assert flops(True, scheduler=scheduler, clock=2) == 4 * 100 + 4 * 40
+
+
+def test_flops_of_explicit_steps_and_of_every_step():
+    assert flops(adaptor_steps=[3, 4, 5]) == 5 * 100 + 3 * 40
+    assert flops(every_step=True) == 8 * 40
+    assert flops(scheduler="pndm", every_step=True) == 9 * 40
+    assert flops(scheduler="pndm", adaptor_steps=[2]) == 8 * 100 + 40
+
+
+def test_settings_become_a_clock():
+    assert clock_of({"steps": 8}) == Clock()
+    assert clock_of({"adaptor_steps": [2, 4]}) == Clock(adaptor_steps=(2, 4))
+    assert clock_of({"every_step": True}).needs_adaptor
