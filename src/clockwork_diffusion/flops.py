@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -19,6 +20,7 @@ from diffusers.models.attention_processor import Attention
 from torch import nn
 
 from clockwork_diffusion.adaptors import IdentityAdaptor
+from clockwork_diffusion.reuse import BranchUNet
 from clockwork_diffusion.split import SplitUNet
 
 
@@ -159,8 +161,13 @@ def count_light(
     with torch.no_grad():
         previous = split.full(x, t, c)
     pooled = torch.zeros(1, text_channels, device=unet.device)
+    r_out, estimate = previous.r_out, adaptor
+    if adaptor.history > 1:
+        r_out = torch.stack([r_out] * adaptor.history)
+        ages = torch.ones(adaptor.history, device=unet.device)
+        estimate = partial(adaptor, ages=ages)
     with _Profile(
-        lambda: split.adapt(x, t, c, previous.r_out, adaptor, pooled), unet, adaptor
+        lambda: split.adapt(x, t, c, r_out, estimate, pooled), unet, adaptor
     ) as profile:
         counts = {"step": profile.count()}
     if isinstance(adaptor, IdentityAdaptor):
@@ -169,3 +176,13 @@ def count_light(
         ) as profile:
             counts["step_after_upsampler"] = profile.count()
     return counts
+
+
+def count_branch(unet: UNet2DConditionModel, tokens: int, branch: int) -> Count:
+    """Count one step at batch 1 that reuses features at a skip connection."""
+    cut = BranchUNet(unet, branch)
+    x, t, c = _inputs(unet, tokens)
+    with torch.no_grad():
+        feature = cut.full(x, t, c).feature
+    with _Profile(lambda: cut.reuse(x, t, c, feature), unet) as profile:
+        return profile.count()

@@ -91,7 +91,7 @@ class Column:
 
     Attributes:
         header: What the reader sees.
-        kind: ``published``, ``score``, ``flops``, ``saving``, ``latency`` or ``n``.
+        kind: A key of `SOURCES`.
         key: Which value of that kind.
         digits: Decimals shown.
         factor: Applied before showing.
@@ -110,6 +110,12 @@ COLUMNS: dict[str, Column] = {
     "tflops_published": Column("TFLOPs (published) ↓", "published", "tflops", 1),
     "gpu_ms_published": Column("RTX 3080 ms (published)", "published", "gpu_ms", 0),
     "phone_ms_published": Column("Galaxy S23 ms (published)", "published", "phone", 0),
+    "rtx3080_published": Column("RTX 3080 ms (published)", "published", "rtx3080", 0),
+    "rtx2080ti_published": Column(
+        "RTX 2080 Ti ms (published)", "published", "rtx2080ti", 0
+    ),
+    "v100_published": Column("V100 ms (published)", "published", "v100", 0),
+    "a100_published": Column("A100 ms (published)", "published", "a100", 0),
     "frechet": Column("Fréchet ↓", "score", "frechet", 2),
     "clip": Column("CLIP ↑", "score", "clip", 4),
     "psnr_to_teacher": Column("PSNR to teacher, dB ↑", "score", "psnr_to_teacher", 2),
@@ -120,6 +126,13 @@ COLUMNS: dict[str, Column] = {
     "gflops": Column("GFLOPs ↓", "flops", "flops", 3, 1e-9),
     "gflops_with_attention": Column(
         "GFLOPs with attention ↓", "flops", "flops_with_attention", 3, 1e-9
+    ),
+    "tflops_by_steps": Column(
+        "TFLOPs, steps × call ↓", "flops_by_steps", "flops", 3, 1e-12
+    ),
+    "gflops_per_call": Column("GFLOPs per call ↓", "call", "flops", 1, 1e-9),
+    "gflops_per_call_published": Column(
+        "GFLOPs per call (published)", "published", "call", 0
     ),
     "saving": Column("FLOPs saved", "saving", "flops", 0, 100.0),
     "saving_with_attention": Column(
@@ -135,6 +148,8 @@ SOURCES = {
     "score": "scores",
     "n": "scores",
     "flops": "flops",
+    "flops_by_steps": "flops",
+    "call": "flops",
     "saving": "flops",
     "latency": "latency",
     "latency_saving": "latency",
@@ -173,6 +188,17 @@ def run_flops(
     return float(branches * total)
 
 
+def call_flops(run: Mapping[str, Any], flops: Mapping[str, Any], key: str) -> float:
+    """Return the FLOPs of one UNet call for one image, guidance included.
+
+    With the adaptor, if the run has one: the figure of Tables 3 and S2.
+    """
+    count = flops["full"]
+    if run["adaptor"]:
+        count = flops["adaptors"][run["adaptor"]]["step"]
+    return float((2 if run["sampler"]["guidance"] > 1 else 1) * count[key])
+
+
 def cell(column: Column, row: Row, results: Results) -> Value | None:
     """Return the number of a cell, or None where there is none."""
     if column.kind == "published":
@@ -200,9 +226,14 @@ def cell(column: Column, row: Row, results: Results) -> Value | None:
     counts = results.flops.get(results.runs[row.run]["model"])
     if counts is None:
         return None
-    value = run_flops(results.runs[row.run], counts, column.key)
+    by_steps = column.kind == "flops_by_steps"
+    value = run_flops(results.runs[row.run], counts, column.key, by_steps=by_steps)
+    if by_steps:
+        return Value(value)
     if column.kind == "flops":
         return Value(value)
+    if column.kind == "call":
+        return Value(call_flops(results.runs[row.run], counts, column.key))
     if not row.baseline:
         return None
     return Value(value / run_flops(results.runs[row.baseline], counts, column.key) - 1)

@@ -184,7 +184,10 @@ def test_prompts(folder, step, text, message):
     [
         ({"sampler": {**SAMPLER, "steps": 0}}, "step count 0 is less than 1"),
         ({"sampler": {**SAMPLER, "clock": 0}}, "clock 0 is less than 1"),
-        ({"sampler": {**SAMPLER, "scheduler": "x"}}, "'x' is not one of dpmpp, dpm, pndm, ddim, heun"),
+        (
+            {"sampler": {**SAMPLER, "scheduler": "x"}},
+            "'x' is not one of dpmpp, dpm, pndm, ddim, heun",
+        ),
         ({"cut": "stage9"}, "cut 'stage9' is not one of stage1, stage2"),
         ({"cut": "stage2"}, "adaptor is for cut 'stage1'"),
         ({"sead": 0}, "unknown key 'sead' in spec; known are sampler, seed"),

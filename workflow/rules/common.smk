@@ -9,6 +9,7 @@ from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 from snakemake.exceptions import WorkflowError
 
+from clockwork_diffusion.clock import clock_of
 from clockwork_diffusion.provenance import code_of
 from clockwork_diffusion.tables import COLUMNS, SOURCES
 
@@ -97,11 +98,10 @@ def check_registries():
                 teacher = entry(scale, "runs", run["teacher"])
                 what = f"{scale}: run {name!r} and its teacher"
                 check_equal(what, run, teacher, "dataset", "seed")
-            clock = run["sampler"].get("clock", 1)
-            if (clock > 1) != ("adaptor" in run):
+            if clock_of(run["sampler"]).needs_adaptor != ("adaptor" in run):
                 raise WorkflowError(
-                    f"{scale}: run {name!r} needs both a clock above 1 and an adaptor, "
-                    "or neither"
+                    f"{scale}: run {name!r} needs both a clock above 1 (or adaptor "
+                    "steps, or every step) and an adaptor, or neither"
                 )
         for trajectory in entries(scale, "trajectories").values():
             entry(scale, "models", trajectory["model"])
@@ -481,8 +481,12 @@ def run_spec(wildcards):
     chosen = {key: run[key] for key in ("sampler", "seed", "batch_size")}
     if "adaptor" in run:
         adaptor = entry(wildcards.scale, "adaptors", run["adaptor"])
-        chosen["identity"] = not is_learned(wildcards.scale, run["adaptor"])
-        chosen["cut"] = adaptor.get("spec", adaptor)["cut"]
+        if adaptor.get("kind") == "branch":
+            chosen["branch"] = adaptor["branch"]
+        else:
+            chosen["cut"] = adaptor.get("spec", adaptor)["cut"]
+            if not is_learned(wildcards.scale, run["adaptor"]):
+                chosen["kind"] = adaptor["kind"]
     return json.dumps(chosen)
 
 
@@ -541,7 +545,9 @@ def flops_spec(wildcards):
         if adaptor.get("model", wildcards.model) == wildcards.model:
             chosen = adaptor.get("spec", adaptor)
             counted[name] = {
-                key: chosen[key] for key in ("kind", "cut", "inputs") if key in chosen
+                key: chosen[key]
+                for key in ("kind", "cut", "inputs", "branch")
+                if key in chosen
             }
     return json.dumps(
         {
@@ -596,10 +602,15 @@ def timing_spec(wildcards):
         runs[name] = {"sampler": run["sampler"]}
         if "adaptor" in run:
             adaptor = entry(wildcards.scale, "adaptors", run["adaptor"])
+            if adaptor.get("kind") == "branch":
+                runs[name]["branch"] = adaptor["branch"]
+                continue
             learned = is_learned(wildcards.scale, run["adaptor"])
             runs[name]["cut"] = adaptor.get("spec", adaptor)["cut"]
             runs[name]["adaptor"] = (
-                adaptor_path(wildcards.scale, run["adaptor"]) if learned else "identity"
+                adaptor_path(wildcards.scale, run["adaptor"])
+                if learned
+                else adaptor["kind"]
             )
     model = {run["model"] for run in timed_runs(wildcards).values()}.pop()
     return json.dumps(

@@ -16,15 +16,17 @@ class AdaptorKind:
     """An adaptor as far as its cost goes.
 
     Attributes:
-        kind: A key of `clockwork_diffusion.adaptors.KINDS`.
+        kind: A key of `clockwork_diffusion.adaptors.KINDS`, or ``branch``.
         cut: A key of `clockwork_diffusion.split.CUTS`.
         inputs: Which of `clockwork_diffusion.adaptors.INPUTS` it looks at; all if
             empty.
+        branch: The skip connection at which ``branch`` reuses features.
     """
 
     kind: str
-    cut: str
+    cut: str = "stage1"
     inputs: tuple[str, ...] = ()
+    branch: int = 0
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,10 @@ def main(args: Namespace) -> None:
         "versions": provenance.versions("torch", "diffusers", "deepspeed"),
     }
     for name, chosen in spec.adaptors.items():
+        if chosen.kind == "branch":
+            count = flops.count_branch(unet, spec.tokens, chosen.branch)
+            counted[name] = {"parameters": 0, "step": count.to_json()}
+            continue
         with torch.device("meta"):
             adaptor = adaptors.build_adaptor(
                 chosen.kind,

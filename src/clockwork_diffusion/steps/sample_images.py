@@ -21,8 +21,7 @@ class RunSpec:
         seed: Seed of the run; image *i* starts from the same noise in every run of it.
         batch_size: Prompts per batch; has no influence on the images.
         cut: Where the UNet is split.
-        identity: Use the identity adaptor, which has no file.
-        kind: Use another kind of adaptor that has no file.
+        kind: Kind of an adaptor without weights, which has no file.
         branch: Reuse features at this skip connection (DeepCache's branch) instead of
             using an adaptor.
     """
@@ -31,14 +30,13 @@ class RunSpec:
     seed: int
     batch_size: int
     cut: str = "stage1"
-    identity: bool = False
     kind: str = ""
     branch: int | None = None
 
     def __post_init__(self) -> None:
-        """Reject runs that cannot say which light pass they want."""
-        if self.identity + bool(self.kind) + (self.branch is not None) > 1:
-            raise ValueError("give one of identity, kind and branch, not several")
+        """Reject runs with two kinds of light pass."""
+        if self.kind and self.branch is not None:
+            raise ValueError("give either a kind or a branch, not both")
 
 
 def main(args: Namespace) -> None:
@@ -65,13 +63,20 @@ def main(args: Namespace) -> None:
     marks = [args.spec, str(rows), storage.sha256_folder(args.model)]
     marks.append(provenance.code_sha256("steps.sample_images"))
     adaptor, pool = None, None
-    if spec.identity or spec.kind:
-        kind = spec.kind or "identity"
-        adaptor = adaptors.build_adaptor(kind, pipe.unet, spec.cut, 1)
-        if any(True for _ in adaptor.parameters()):
-            raise ValueError(f"adaptor kind {kind!r} has weights; give its folder")
+    if spec.kind:
+        adaptor = adaptors.build_adaptor(spec.kind, pipe.unet, spec.cut, 1)
+        if adaptors.is_learned(spec.kind):
+            raise ValueError(f"adaptor kind {spec.kind!r} has weights; give its folder")
     elif args.adaptor is not None:
         adaptor = adaptors.load_adaptor(args.adaptor).to(device, pipe.unet.dtype)
+        adaptors.check_made_for(
+            adaptor,
+            args.adaptor,
+            model=storage.sha256_folder(args.model),
+            scheduler=sampler.scheduler,
+            steps=sampler.steps,
+            cut=spec.cut,
+        )
         clip = encoders.load_clip(args.clip, device)
         marks += [storage.sha256_folder(args.adaptor), clip.sha256]
 

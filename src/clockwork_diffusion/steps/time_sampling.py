@@ -72,6 +72,14 @@ def main(args: Namespace) -> None:
             )
         elif timed.adaptor:
             adaptor = adaptors.load_adaptor(Path(timed.adaptor))
+            adaptors.check_made_for(
+                adaptor,
+                Path(timed.adaptor),
+                model=storage.sha256_folder(args.model),
+                scheduler=sampler.scheduler,
+                steps=sampler.steps,
+                cut=timed.cut,
+            )
         if adaptor is not None:
             adaptor = adaptor.to(device, pipe.unet.dtype).eval()
         passes: sampling.UNetPasses = sampling.Passes(
