@@ -2,6 +2,8 @@ from dataclasses import fields, replace
 
 import numpy as np
 import pytest
+from checkout import ROOT
+from transformers import CLIPTokenizer
 
 from clockwork_diffusion.mini import scenes
 from clockwork_diffusion.mini.teacher import build_tokenizer_of_world
@@ -167,3 +169,10 @@ def test_illegal_scenes_and_edits_are_refused():
         scenes.sample_edit(scene, 0, "melt")
     with pytest.raises(ValueError, match="colour 'teal'"):
         scenes.EDITS["recolour"](scene, "teal")
+
+
+def test_the_shipped_tokenizer_is_the_one_that_is_built():
+    """Its trainer is not deterministic; other numbers would scramble the captions."""
+    folder = ROOT / "resources" / "mini" / "stable-diffusion" / "tokenizer"
+    shipped = CLIPTokenizer.from_pretrained(folder, local_files_only=True)
+    assert build_tokenizer_of_world().get_vocab() == shipped.get_vocab()

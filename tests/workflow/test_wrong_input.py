@@ -1,3 +1,4 @@
+<<<<<<< HEAD
 """What a step is given and cannot use: one line that names it, and no output."""
 
 from __future__ import annotations
@@ -424,3 +425,5 @@ def test_log_on_the_full_disk_hides_nothing(folder, small_disk):
     output = small_disk / "prompts.json"
     line = fail(prepare_prompts, folder, spec=spec, output=output, log=log)
     assert line == f"error: No space left on device while writing: {output}"
+=======
+>>>>>>> main

@@ -24,11 +24,11 @@ def build_tokenizer(captions: list[str]) -> CLIPTokenizer:
         show_progress=False,
     )
     bpe.train_from_iterator(sorted(captions), trainer)
-    learned = bpe.get_vocab()
-    tokens = sorted(learned, key=lambda token: learned[token])
-    tokens += [f"{letter}</w>" for letter in alphabet if f"{letter}</w>" not in learned]
-    tokens += ["<|startoftext|>", "<|endoftext|>"]
     merges = [tuple(pair) for pair in _merges(bpe)]
+    # The trainer numbers letters in another order in each process.
+    tokens = alphabet + [f"{letter}</w>" for letter in alphabet]
+    tokens += dict.fromkeys("".join(pair) for pair in merges)
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
     return CLIPTokenizer(
         vocab={token: index for index, token in enumerate(tokens)},
         merges=merges,
