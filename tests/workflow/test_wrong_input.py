@@ -1,4 +1,3 @@
-<<<<<<< HEAD
 """What a step is given and cannot use: one line that names it, and no output."""
 
 from __future__ import annotations
@@ -425,5 +424,3 @@ def test_log_on_the_full_disk_hides_nothing(folder, small_disk):
     output = small_disk / "prompts.json"
     line = fail(prepare_prompts, folder, spec=spec, output=output, log=log)
     assert line == f"error: No space left on device while writing: {output}"
-=======
->>>>>>> main
