@@ -66,7 +66,14 @@ def folder(tmp_path) -> Path:
     sizes = UNet2DConditionModel.load_config(MODEL / "unet")
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(sizes)
-    adaptor = adaptors.build_adaptor("resnet", unet, "stage1", text_channels=64)
+    model = storage.sha256_folder(MODEL)
+    adaptor = adaptors.build_adaptor(
+        "resnet",
+        unet,
+        "stage1",
+        text_channels=64,
+        made_for={"model": model, "scheduler": "dpmpp", "steps": 2, "cut": "stage1"},
+    )
     adaptor.save_pretrained(tmp_path / "adaptor")
     storage.write_checksums(tmp_path / "adaptor")
     storage.write_tensors(
@@ -77,7 +84,7 @@ def folder(tmp_path) -> Path:
             "pooled": torch.zeros(2, 2, 64),
             "t_emb": torch.zeros(2, unet.time_embedding.linear_2.out_features),
         },
-        {"teacher": storage.sha256_folder(MODEL), "spec": json.dumps(TRAJECTORY)},
+        {"teacher": model, "spec": json.dumps(TRAJECTORY)},
     )
     storage.write_tensors(
         tmp_path / "images.safetensors",
@@ -189,13 +196,28 @@ def test_prompts(folder, step, text, message):
             "'x' is not one of dpmpp, dpm, pndm, ddim, heun",
         ),
         ({"cut": "stage9"}, "cut 'stage9' is not one of stage1, stage2"),
-        ({"cut": "stage2"}, "adaptor is for cut 'stage1'"),
+        ({"cut": "stage2"}, "trained for cut 'stage1', and asked for cut 'stage2'"),
+        ({"sampler": {**SAMPLER, "steps": 4}}, "trained for steps 2, and asked for"),
+        (
+            {"sampler": {**SAMPLER, "scheduler": "ddim"}},
+            "trained for scheduler 'dpmpp', and asked for scheduler 'ddim'",
+        ),
         ({"sead": 0}, "unknown key 'sead' in spec; known are sampler, seed"),
         ({"seed": "0"}, "spec.seed must be of type int, not '0'"),
     ],
 )
 def test_settings_of_a_run(folder, change, expected):
     refuse(sample_images, folder, expected, spec=json.dumps({**RUN, **change}))
+
+
+def test_adaptor_of_another_model(folder):
+    shutil.copytree(folder / "model", folder / "other")
+    unet = folder / "other" / "unet"
+    changed = UNet2DConditionModel.from_pretrained(unet)
+    torch.nn.init.zeros_(changed.conv_in.bias)
+    changed.half().save_pretrained(unet)
+    storage.write_checksums(folder / "other")
+    refuse(sample_images, folder, "was trained for model", model=folder / "other")
 
 
 def test_clock_without_an_adaptor(folder):
