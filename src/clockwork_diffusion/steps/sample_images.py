@@ -62,6 +62,7 @@ def main(args: Namespace) -> None:
     pipe = loading.load_pipeline(args.model, device)
     marks = [args.spec, str(rows), storage.sha256_folder(args.model)]
     marks.append(provenance.code_sha256("steps.sample_images"))
+    split = SplitUNet(pipe.unet, spec.cut)
     adaptor, pool = None, None
     if spec.kind:
         adaptor = adaptors.build_adaptor(spec.kind, pipe.unet, spec.cut, 1)
@@ -83,9 +84,7 @@ def main(args: Namespace) -> None:
         def pool(texts: Sequence[str]) -> torch.Tensor:
             return encoders.clip_text_features(clip, list(texts))
 
-    passes: sampling.UNetPasses = sampling.Passes(
-        SplitUNet(pipe.unet, spec.cut), adaptor
-    )
+    passes: sampling.UNetPasses = sampling.Passes(split, adaptor)
     if spec.branch is not None:
         passes = reuse.BranchPasses(reuse.BranchUNet(pipe.unet, spec.branch))
     encoded = sampling.encode_prompts(pipe, prompts[rows.start : rows.stop], pool)
