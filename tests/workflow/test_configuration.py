@@ -23,9 +23,9 @@ CASES = {
     "unknown scheduler": (
         CONFIG,
         f"{RUN}.sampler.scheduler",
-        "dpm",
-        "'dpm'",
-        "'dpmpp', 'ddim'",
+        "euler",
+        "'euler'",
+        "'dpmpp', 'dpm', 'pndm', 'ddim', 'heun'",
     ),
     "unknown model": (CONFIG, f"{RUN}.model", "sdx", "'sdx'", "models (sd)"),
     "unknown data set": (CONFIG, f"{RUN}.dataset", "coco", "'coco'", "(train, heldout"),

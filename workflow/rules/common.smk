@@ -100,8 +100,8 @@ def check_registries():
                 check_equal(what, run, teacher, "dataset", "seed")
             if clock_of(run["sampler"]).needs_adaptor != ("adaptor" in run):
                 raise WorkflowError(
-                    f"{scale}: run {name!r} needs both a clock above 1 (or adaptor "
-                    "steps, or every step) and an adaptor, or neither"
+                    f"{scale}: run {name!r} needs both a clock above 1 and an adaptor, "
+                    "or neither; adaptor steps, or every step, are a clock as well"
                 )
         for trajectory in entries(scale, "trajectories").values():
             entry(scale, "models", trajectory["model"])
