@@ -50,7 +50,7 @@ report: run
 # Not under results/, where Snakemake would take them for its own work.
 readme: run
 	$(SNAKEMAKE) quality
-	for part in mini/tables mini/figures mini/quality paper/tables; do \
+	for part in mini/tables mini/figures mini/quality paper/tables paper/figures; do \
 	  mkdir -p docs/reference/$$part && cp -r results/$$part/. docs/reference/$$part/; done
 	$(BIN)/python -m clockwork_diffusion.steps.embed_tables README.md resources/mini/stable-diffusion/README.md
 
