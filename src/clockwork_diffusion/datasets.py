@@ -24,7 +24,10 @@ class DatasetSpec:
         split: Split of the scenes.
         offset: Scenes, or lines, to skip.
         path: The folder.
-        size: Side in pixels that a folder's images are resized to; 0 keeps them.
+        size: Side in pixels that images, generated ones too, are resized to before the
+            Fréchet distance; 0 keeps them.
+        seeds: Sampling seeds per prompt: the whole list of prompts is repeated so many
+            times, and each repetition starts from other noise.
     """
 
     source: str
@@ -33,6 +36,7 @@ class DatasetSpec:
     offset: int = 0
     path: str = ""
     size: int = 0
+    seeds: int = 1
 
     def __post_init__(self) -> None:
         """Reject unknown sources and empty sets."""
@@ -40,6 +44,8 @@ class DatasetSpec:
             raise ValueError(f"source {self.source!r} is not scenes or folder")
         if self.count < 1:
             raise ValueError(f"count {self.count} is less than 1")
+        if self.seeds < 1:
+            raise ValueError(f"seeds {self.seeds} is less than 1")
         if self.source == "folder" and not self.path:
             raise ValueError("source 'folder' needs a path")
 

@@ -13,10 +13,11 @@ from pathlib import Path
 import open_clip
 import torch
 from open_clip.transform import PreprocessCfg, image_transform_v2
+from PIL import Image
 from torch import nn
 from torch.nn import functional
 from torchmetrics.image.fid import NoTrainInceptionV3
-from torchvision.transforms.functional import to_pil_image
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from clockwork_diffusion import storage
 from clockwork_diffusion.mini import networks
@@ -169,7 +170,7 @@ def _load_mini(path: Path, device: torch.device) -> FrechetEncoder:
     network = networks.load(networks.FeatureNetwork, path).to(device)
     return FrechetEncoder(
         network,
-        "mini feature network: 64×64 as it is, scaled to [-1, 1]",
+        "mini feature network: bilinear to 64×64, scaled to [-1, 1]",
         storage.sha256(path / networks.WEIGHTS),
         device,
     )
@@ -246,6 +247,17 @@ def frechet_features(encoder: FrechetEncoder, images: torch.Tensor) -> torch.Ten
         for batch in images.split(BATCH)
     ]
     return torch.cat(parts)
+
+
+def resized(images: torch.Tensor, size: int) -> torch.Tensor:
+    """Return uint8 images ``(N, 3, H, W)`` at ``size``×``size``, bicubic by Pillow."""
+    if images.shape[-2:] == (size, size):
+        return images
+    shrunk = [
+        to_pil_image(image).resize((size, size), Image.Resampling.BICUBIC)
+        for image in images.cpu()
+    ]
+    return torch.stack([pil_to_tensor(image) for image in shrunk])
 
 
 # --- checks --------------------------------------------------------------------------

@@ -84,9 +84,21 @@ def test_images_of_another_type_are_refused(clip):
         encoders.clip_image_features(clip, torch.zeros(1, 3, 64, 64))
     with pytest.raises(ValueError, match="there are no captions"):
         encoders.clip_text_features(clip, [])
+
+
+def test_images_of_another_size_are_resized():
     encoder = encoders.load_frechet("mini", SHIPPED / "features")
-    with pytest.raises(ValueError, match=r"are \(32, 32\); .* takes \(64, 64\)"):
-        encoders.frechet_features(encoder, torch.zeros(1, 3, 32, 32, dtype=torch.uint8))
+    images = scene_images("test", 24)
+    small = encoders.resized(images, 32)
+    assert small.shape == (24, 3, 32, 32) and small.dtype == torch.uint8
+    assert encoders.resized(small, 32) is small
+    # Pillow's bicubic keeps the mean colour.
+    assert (small.float().mean((2, 3)) - images.float().mean((2, 3))).abs().max() < 3
+    whole, shrunk, other = (
+        encoders.frechet_features(encoder, x) for x in (images, small, images.flip(0))
+    )
+    near, far = ((f - whole).square().mean() for f in (shrunk, other))
+    assert 0 < near < far
 
 
 def damage(path: Path, how: str) -> None:

@@ -115,6 +115,31 @@ def test_difference_is_resampled_in_pairs():
         metrics.difference_score(values, values[1:])
 
 
+def test_seeds_of_a_prompt_are_resampled_together():
+    values = torch.randn(60, generator=torch.Generator().manual_seed(1)).double()
+    once = metrics.mean_score(values)
+    # The same images again tell nothing new, whatever their number.
+    again = metrics.mean_score(values.repeat(4), seeds=4)
+    assert again.n == 240
+    assert (again.low, again.high) == pytest.approx((once.low, once.high))
+    careless = metrics.mean_score(values.repeat(4))
+    assert careless.high - careless.low < 0.7 * (again.high - again.low)
+    with pytest.raises(ValueError, match="60 images are not 7 seeds"):
+        metrics.mean_score(values, seeds=7)
+
+
+def test_frechet_groups_hold_all_seeds_of_a_prompt():
+    generator = torch.Generator().manual_seed(2)
+    features = torch.randn(90, 3, generator=generator).double()
+    reference = metrics.statistics(torch.randn(500, 3, generator=generator).double())
+    twice = metrics.frechet_score(features.repeat(2, 1), reference, seeds=2)
+    once = metrics.frechet_score(features, reference)
+    careless = metrics.frechet_score(features.repeat(2, 1), reference)
+    width = once.high - once.low
+    assert twice.high - twice.low == pytest.approx(width, rel=0.15)
+    assert careless.high - careless.low < 0.85 * width
+
+
 def test_means_need_finite_values():
     with pytest.raises(ValueError, match="2 values or more"):
         metrics.mean_score(torch.tensor([1.0]))

@@ -103,6 +103,10 @@ def check_registries():
                     f"{scale}: run {name!r} needs both a clock above 1 and an adaptor, "
                     "or neither; adaptor steps, or every step, are a clock as well"
                 )
+        for name, dataset in entries(scale, "datasets").items():
+            reference = entry(scale, "datasets", dataset.get("reference", name))
+            what = f"{scale}: data set {name!r} and its reference"
+            check_equal(what, {"size": 0, **dataset}, {"size": 0, **reference}, "size")
         for trajectory in entries(scale, "trajectories").values():
             entry(scale, "models", trajectory["model"])
             entry(scale, "datasets", trajectory["dataset"])
@@ -311,7 +315,8 @@ def shard_count(section, wildcard):
 def dataset_spec(wildcards):
     """Return a data set as its dataclass takes it; shards are the workflow's affair."""
     chosen = dict(entry(wildcards.scale, "datasets", wildcards.dataset))
-    del chosen["shards"]
+    for key in ("shards", "reference"):
+        chosen.pop(key, None)
     return json.dumps(chosen)
 
 
@@ -512,14 +517,42 @@ def images_of_teacher(pattern):
     return get
 
 
-def images_of_reference(pattern):
-    """Return an input function: the same of the run's reference images."""
+def images_of_captions(pattern):
+    """Return an input function: the same of the run's data set."""
 
     def get(wildcards):
         name = entry(wildcards.scale, "runs", wildcards.run)["dataset"]
         return shards(pattern, wildcards.scale, name, images=name)
 
     return get
+
+
+def images_of_reference(pattern):
+    """Return an input function: the same of the set that its images are compared with.
+
+    Its data set's own images, unless the data set names another one.
+    """
+
+    def get(wildcards):
+        name = entry(wildcards.scale, "runs", wildcards.run)["dataset"]
+        name = entry(wildcards.scale, "datasets", name).get("reference", name)
+        return shards(pattern, wildcards.scale, name, images=name)
+
+    return get
+
+
+def seeds_of_run(wildcards):
+    """Return how many images a run has of each prompt."""
+    run = entry(wildcards.scale, "runs", wildcards.run)
+    return entry(wildcards.scale, "datasets", run["dataset"]).get("seeds", 1)
+
+
+def scored_size(wildcards):
+    """Return the side that a data set, or a run on it, has images resized to."""
+    name = wildcards.images
+    if name in entries(wildcards.scale, "runs"):
+        name = entry(wildcards.scale, "runs", name)["dataset"]
+    return entry(wildcards.scale, "datasets", name).get("size", 0)
 
 
 def captions_to_encode(wildcards):

@@ -31,10 +31,12 @@ rule extract_features:
         frechet=frechet_path,
         kind=lambda wildcards: entry(wildcards.scale, "encoders", "frechet")["kind"],
         captions=caption_options,
+        size=scored_size,
     shell:
         "python -m clockwork_diffusion.steps.extract_features"
         " --images {input.images} --clip {params.clip}"
         " --frechet {params.frechet} --frechet-kind {params.kind} {params.captions}"
+        " --size {params.size}"
         " --output {output} --threads {threads} --log {log}"
 
 
@@ -49,6 +51,9 @@ rule score_images:
         features=images_of("results/{scale}/features/{images}/{shard}.safetensors"),
         images=images_of("results/{scale}/images/{images}/{shard}.safetensors"),
         reference=images_of_reference(
+            "results/{scale}/features/{images}/{shard}.safetensors"
+        ),
+        captions=images_of_captions(
             "results/{scale}/features/{images}/{shard}.safetensors"
         ),
         paired_features=images_of_teacher(
@@ -71,11 +76,12 @@ rule score_images:
         runtime=60,
     params:
         seed=setting("runs", "run", "seed"),
+        seeds=seeds_of_run,
     shell:
         "python -m clockwork_diffusion.steps.score_images"
-        " --run {wildcards.run} --seed {params.seed}"
+        " --run {wildcards.run} --seed {params.seed} --seeds {params.seeds}"
         " --features {input.features} --images {input.images}"
-        " --reference {input.reference}"
+        " --reference {input.reference} --captions {input.captions}"
         " --paired-features {input.paired_features}"
         " --paired-images {input.paired_images}"
         " --output {output} --threads {threads} --log {log}"

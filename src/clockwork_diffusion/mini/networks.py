@@ -92,17 +92,14 @@ class FeatureNetwork(nn.Module):
         return features
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return features ``(N, dim)`` of uint8 images ``(N, 3, 64, 64)``.
+        """Return features ``(N, dim)`` of uint8 images ``(N, 3, H, W)``.
 
-        Raises:
-            ValueError: If the images have another size.
+        Images of another size than 64×64 are resized first, as Inception's are.
         """
-        if images.shape[-2:] != (64, 64):
-            raise ValueError(
-                f"images are {tuple(images.shape[-2:])}; the mini feature network "
-                "takes (64, 64)"
-            )
-        return self.describe(images.float() / 127.5 - 1)
+        pixels = images.float() / 127.5 - 1
+        if pixels.shape[-2:] != (64, 64):
+            pixels = functional.interpolate(pixels, (64, 64), mode="bilinear")
+        return self.describe(pixels)
 
 
 def _conv(before: int, after: int, kernel: int, stride: int) -> list[nn.Module]:

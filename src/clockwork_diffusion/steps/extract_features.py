@@ -18,9 +18,12 @@ def main(args: Namespace) -> None:
     device = loading.default_device()
     clip = encoders.load_clip(args.clip, device)
     frechet = encoders.load_frechet(args.frechet_kind, args.frechet, device)
+    scored = images["images"]
+    if args.size:
+        scored = encoders.resized(scored, args.size)
     tensors = {
         "clip_image": encoders.clip_image_features(clip, images["images"]),
-        "frechet": encoders.frechet_features(frechet, images["images"]),
+        "frechet": encoders.frechet_features(frechet, scored),
     }
     if args.prompts is not None:
         prompts = datasets.read_prompts(args.prompts)
@@ -30,7 +33,11 @@ def main(args: Namespace) -> None:
         )
     made_with = {
         "clip": {"sha256": clip.sha256, "preprocessing": clip.preprocessing},
-        "frechet": {"sha256": frechet.sha256, "preprocessing": frechet.preprocessing},
+        "frechet": {
+            "sha256": frechet.sha256,
+            "preprocessing": f"bicubic to {args.size}×{args.size}; " * bool(args.size)
+            + frechet.preprocessing,
+        },
     }
     storage.write_tensors(args.output, tensors, {"encoders": json.dumps(made_with)})
 
@@ -41,6 +48,9 @@ if __name__ == "__main__":
     parser.add_argument("--clip", required=True, type=Path, help="open_clip folder")
     parser.add_argument("--frechet", required=True, type=Path, help="its network")
     parser.add_argument("--frechet-kind", required=True, help="kind of that network")
+    parser.add_argument(
+        "--size", type=int, default=0, help="side before the Fréchet network; 0 keeps"
+    )
     parser.add_argument("--prompts", type=Path, help="captions of a data set")
     parser.add_argument("--shard", type=int, default=0, help="index from 0")
     parser.add_argument("--shards", type=int, default=1, help="number of shards")

@@ -19,7 +19,7 @@ def main(args: Namespace) -> None:
         prompts = scenes.captions(spec.split, spec.count, spec.offset)
     else:
         prompts = datasets.folder_prompts(Path(spec.path), spec.count, spec.offset)
-    storage.write_json(args.output, prompts)
+    storage.write_json(args.output, prompts * spec.seeds)
 
 
 if __name__ == "__main__":

@@ -26,24 +26,28 @@ def main(args: Namespace) -> None:
         metrics.statistics(storage.read_tensors(path)[0]["frechet"])
         for path in args.reference
     )
-    text = joined(args.reference, "clip_text")
+    text = joined(args.captions, "clip_text")
     cosines = metrics.cosines(joined(args.features, "clip_image"), text)
     scores = {
-        "frechet": metrics.frechet_score(frechet, reference),
-        "clip": metrics.mean_score(cosines),
+        "frechet": metrics.frechet_score(frechet, reference, args.seeds),
+        "clip": metrics.mean_score(cosines, seeds=args.seeds),
     }
     if args.paired_features:
         images = joined(args.images, "images")
         teacher = joined(args.paired_images, "images")
-        scores["psnr_to_teacher"] = metrics.mean_score(metrics.psnr(images, teacher))
+        scores["psnr_to_teacher"] = metrics.mean_score(
+            metrics.psnr(images, teacher), seeds=args.seeds
+        )
         scores["rmse_to_teacher"] = metrics.mean_score(
-            metrics.pixel_rmse(images, teacher)
+            metrics.pixel_rmse(images, teacher), seeds=args.seeds
         )
         scores["frechet_minus_teacher"] = metrics.frechet_difference(
-            frechet, joined(args.paired_features, "frechet"), reference
+            frechet, joined(args.paired_features, "frechet"), reference, args.seeds
         )
         others = metrics.cosines(joined(args.paired_features, "clip_image"), text)
-        scores["clip_minus_teacher"] = metrics.difference_score(cosines, others)
+        scores["clip_minus_teacher"] = metrics.difference_score(
+            cosines, others, seeds=args.seeds
+        )
     _, notes = storage.read_tensors(args.features[0])
     storage.write_json(
         args.output,
@@ -61,9 +65,13 @@ if __name__ == "__main__":
     parser = new_parser(__doc__)
     parser.add_argument("--run", required=True, help="id of the run")
     parser.add_argument("--seed", required=True, type=int, help="seed of the run")
+    parser.add_argument(
+        "--seeds", type=int, default=1, help="sampling seeds per prompt"
+    )
     for name, what in (
         ("--features", "feature shards of the run"),
-        ("--reference", "feature shards of the reference set"),
+        ("--reference", "feature shards of the Fréchet distance's reference set"),
+        ("--captions", "feature shards of the run's data set"),
         ("--images", "image shards of the run"),
     ):
         parser.add_argument(name, required=True, nargs="+", type=Path, help=what)
