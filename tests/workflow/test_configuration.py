@@ -128,10 +128,10 @@ CASES = {
     "unknown prompt in a figure": (
         PAPER,
         "figures.figure_1.mini.prompts",
-        [0, 500],
+        [0, 100],
         "figure_1 at mini",
-        "prompt 500",
-        "of the 500",
+        "prompt 100",
+        "of the 100",
     ),
     "an adaptor of another model": (
         CONFIG,
