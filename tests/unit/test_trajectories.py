@@ -80,9 +80,9 @@ def test_noised_latents_are_the_image_and_one_noise_at_all_steps(
     for index, timestep in enumerate(timesteps.round().long()):
         expected = reference.add_noise(clean, noise, timestep.expand(3))
         torch.testing.assert_close(latents[:, index], expected)
-    # From noise to the image.
+    # From noise to the image; a second call of a step may share its timestep.
     distance = (latents - clean[:, None]).flatten(2).norm(dim=2).mean(dim=0)
-    assert (distance.diff() < 0).all()
+    assert (distance.diff() <= 0).all() and distance[0] > 2 * distance[-1]
 
 
 @torch.inference_mode()

@@ -184,7 +184,7 @@ def _scheduler(
     if recorded is not None:
         if recorded.cut != cut:
             raise ValueError(
-                f"trajectories are at cut {recorded.cut!r}, not at {cut!r}"
+                f"the trajectories are of cut {recorded.cut!r}, not of {cut!r}"
             )
         schedulers["the epochs' trajectories"] = recorded.sampler.scheduler
     for path in shards:
