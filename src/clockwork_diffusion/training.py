@@ -143,7 +143,7 @@ def join_crew() -> tuple[Crew, torch.device | None]:
         return Crew(), None
     from accelerate import PartialState
 
-    state = PartialState()
+    state = PartialState(cpu=not torch.cuda.is_available())
     return Crew(state.process_index, state.num_processes), state.device
 
 

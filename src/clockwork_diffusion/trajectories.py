@@ -494,7 +494,8 @@ def join(
     """
 
     def joined(name: str) -> torch.Tensor:
-        return torch.cat([shard[name] for shard in shards])
+        parts = [shard[name] for shard in shards]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     pooled, t_emb = joined("pooled").flatten(0, 1), shards[0]["t_emb"]
     if "latents" not in shards[0]:

@@ -27,7 +27,7 @@ rule train_adaptor:
     threads: 2
     resources:
         gpu=training_gpus,
-        mem_mb=training_memory,
+        mem_mb=trajectory_memory,
         runtime=1440,
     params:
         model=model_path("adaptors", "adaptor"),

@@ -378,10 +378,9 @@ def training_gpus(wildcards):
     return entry(wildcards.scale, "adaptors", wildcards.adaptor).get("gpus", 1)
 
 
-def training_memory(wildcards):
-    """Return the memory in MB; an epoch of SD's features takes 13 GB."""
-    paper = wildcards.scale == "paper"
-    return 32000 if paper and unrolled_in_training(wildcards) else 4000
+def trajectory_memory(wildcards):
+    """Return the memory in MB; features of 500 SD trajectories take 16 GB."""
+    return {"mini": 4000, "paper": 64000}[wildcards.scale]
 
 
 def training_launcher(wildcards):
@@ -390,8 +389,8 @@ def training_launcher(wildcards):
     if gpus == 1:
         return "python"
     return (
-        f"accelerate launch --num_processes {gpus} --num_machines 1"
-        " --mixed_precision no --dynamo_backend no"
+        f"python -m accelerate.commands.launch --multi_gpu --num_processes {gpus}"
+        " --num_machines 1 --mixed_precision no --dynamo_backend no"
     )
 
 

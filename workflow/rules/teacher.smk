@@ -25,7 +25,7 @@ rule sample_trajectories:
     threads: 1
     resources:
         gpu=1,
-        mem_mb=4000,
+        mem_mb=trajectory_memory,
         runtime=240,
     params:
         model=model_path("trajectories", "trajectory"),
