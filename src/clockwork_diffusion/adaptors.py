@@ -20,7 +20,8 @@ With 2, it needs those of the last two *full* passes and their ages instead::
 - ``r_out``: r_out of the last full pass and of the one before it, stacked in this
   order, ``(2, N, c_out, h, w)``;
 - ``ages``: sampling steps from each of the two to this step, ``(2,)``: at clock 4, the
-  steps after the second full pass have ages (1, 5), (2, 6) and (3, 7).
+  steps after the second full pass have ages (1, 5), (2, 6) and (3, 7). In training,
+  where the steps of a batch differ, ``(2, N)``.
 
 Estimates never enter this history. While there has been one full pass only, the caller
 gives it twice, with the same age twice. ``ages`` is a tensor, so that passes of all
@@ -119,16 +120,29 @@ class ExtrapolationAdaptor(ModelMixin, ConfigMixin):  # type: ignore[misc]
         ages: torch.Tensor | None = None,
     ) -> torch.Tensor:
         """Extrapolate in the step index; see the module's docstring for the shapes."""
-        if ages is None or r_out.dim() != 5:
-            raise ValueError(
-                "the extrapolation adaptor needs r_out of two full passes and their "
-                f"ages, not r_out of shape {tuple(r_out.shape)} and ages {ages}"
-            )
-        newest, older = r_out
-        ages = ages.to(newest.device, torch.float32)
-        # A gap of 0 says that there is one full pass; its slope is 0, whatever divides.
-        factor = ages[0] / (ages[1] - ages[0]).clamp(min=1)
-        return newest + (newest - older) * factor.to(newest.dtype)
+        return extrapolate(r_out, ages)
+
+
+def extrapolate(r_out: torch.Tensor, ages: torch.Tensor | None) -> torch.Tensor:
+    """Continue r_out along a line through the last two full passes.
+
+    Args:
+        r_out: That of the last full pass and of the one before it, ``(2, N, c, h, w)``.
+        ages: Steps from each of the two to this step, ``(2,)`` or ``(2, N)``.
+
+    Raises:
+        ValueError: If there are no ages, or not two full passes.
+    """
+    if ages is None or r_out.dim() != 5:
+        raise ValueError(
+            "the extrapolation adaptor needs r_out of two full passes and their "
+            f"ages, not r_out of shape {tuple(r_out.shape)} and ages {ages}"
+        )
+    newest, older = r_out
+    ages = ages.to(newest.device, torch.float32)
+    # A gap of 0 says that there is one full pass; its slope is 0, whatever divides.
+    factor = ages[0] / (ages[1] - ages[0]).clamp(min=1)
+    return newest + (newest - older) * factor.to(newest.dtype).view(-1, 1, 1, 1)
 
 
 class _LearnedAdaptor(ModelMixin, ConfigMixin):  # type: ignore[misc]
@@ -260,6 +274,30 @@ class ResNetAdaptor(_LearnedAdaptor):
         return self._finish(self.up(hidden), features, r_out)
 
 
+class ResNetExtrapolationAdaptor(ResNetAdaptor):
+    """The ResNet adaptor, started from the linear extrapolation of r_out.
+
+    Ours, not the paper's. What the ResNet adaptor does with r_out of the previous step,
+    this one does with `extrapolate`'s estimate: it sees that, and corrects it. Its
+    layout and its cost are the same; untrained it is the extrapolation exactly.
+    """
+
+    history = 2
+
+    def forward(
+        self,
+        r_in: torch.Tensor | None,
+        r_out: torch.Tensor | None,
+        t_emb: torch.Tensor,
+        text_emb: torch.Tensor | None = None,
+        ages: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Estimate this step's r_out; see the module's docstring for the shapes."""
+        if r_out is None:
+            raise ValueError(f"this {type(self).__name__} needs r_out")
+        return super().forward(r_in, extrapolate(r_out, ages), t_emb, text_emb)
+
+
 class UNetAdaptor(_LearnedAdaptor):
     """The paper's UNet adaptor: two down- and two upsampling modules, no attention.
 
@@ -373,8 +411,9 @@ KINDS: dict[str, type[ModelMixin]] = {
     "unet": UNetAdaptor,
     "unet_light": UNetAdaptor,
     "extrapolation": ExtrapolationAdaptor,
+    "resnet_extrapolation": ResNetExtrapolationAdaptor,
 }
-"""Adaptors by kind; the last is ours, the others are the paper's."""
+"""Adaptors by kind; the last two are ours, the others are the paper's."""
 
 
 def build_adaptor(
@@ -406,6 +445,8 @@ def build_adaptor(
         if check_inputs(inputs) != INPUTS:
             raise ValueError(f"adaptor kind {kind!r} leaves no choice of inputs")
         return KINDS[kind](cut=cut)
+    if KINDS[kind].history == 2 and "r_out" not in inputs:
+        raise ValueError(f"adaptor kind {kind!r} needs r_out among its inputs")
     channels = unet.config.block_out_channels
     groups = unet.config.norm_num_groups
     sizes = {"width": SD_WIDTH}

@@ -1,4 +1,7 @@
-"""Train an adaptor on the teacher's unrolled trajectories (Algorithm 1)."""
+"""Train an adaptor on the teacher's trajectories (Algorithm 1).
+
+The trajectories are recorded before, or anew for each epoch as in the paper.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,14 @@ from torch import nn
 
 from clockwork_diffusion.adaptors import INPUTS, check_inputs
 from clockwork_diffusion.clock import Clock
-from clockwork_diffusion.training import Optimisation, Trained, fit, generator_for
-from clockwork_diffusion.trajectories import Trajectories
+from clockwork_diffusion.training import (
+    Crew,
+    Optimisation,
+    Trained,
+    fit,
+    generator_for,
+)
+from clockwork_diffusion.trajectories import FreshTrajectories, Recorded
 
 
 @dataclass(frozen=True)
@@ -31,6 +40,9 @@ class AdaptorSpec:
         adaptor_steps: The adaptor steps, counted from 1 as in Table 3.
         every_step: Train on all steps, the first included: the model distillation of
             Table S2, which has neither a clock nor r_out.
+        epochs: Epochs with trajectories of their own, each of an equal share of the
+            optimiser's steps; 0 trains on trajectories that were recorded before.
+        subset: Prompts per epoch, drawn anew for each; 0 takes all.
     """
 
     kind: str
@@ -40,9 +52,18 @@ class AdaptorSpec:
     inputs: tuple[str, ...] = INPUTS
     adaptor_steps: tuple[int, ...] = ()
     every_step: bool = False
+    epochs: int = 0
+    subset: int = 0
 
     def __post_init__(self) -> None:
-        """Reject steps and inputs that do not fit together."""
+        """Reject steps, inputs and epochs that do not fit together."""
+        if self.epochs and self.optimisation.steps % self.epochs:
+            raise ValueError(
+                f"{self.optimisation.steps} steps do not make {self.epochs} equal "
+                "epochs"
+            )
+        if self.subset and not self.epochs:
+            raise ValueError(f"subset {self.subset} needs epochs above 0")
         check_inputs(self.inputs)
         Clock(self.clock)
         if (self.clock > 1) + bool(self.adaptor_steps) + self.every_step != 1:
@@ -131,14 +152,109 @@ def adaptor_steps(clock: int | Clock | None, steps: int) -> torch.Tensor:
     return torch.tensor(indices)
 
 
+class _Batches:
+    """The batches of a training, each a function of the step number alone.
+
+    Stored trajectories are drawn with replacement. Those of an epoch are gone through
+    in a random order, and again in another if there are steps left.
+    """
+
+    def __init__(
+        self,
+        data: Recorded | FreshTrajectories,
+        spec: AdaptorSpec,
+        crew: Crew,
+        prompts: Sequence[str] | None,
+    ) -> None:
+        self.indices = adaptor_steps(spec.schedule, data.steps)
+        self.fresh = data if isinstance(data, FreshTrajectories) else None
+        if (self.fresh is not None) != bool(spec.epochs):
+            raise ValueError(
+                f"epochs {spec.epochs} need trajectories that are recorded "
+                f"{'anew for each' if spec.epochs else 'before'}"
+            )
+        self.recipe, self.crew, self.prompts = spec.optimisation, crew, prompts
+        self._data: Recorded | None = None
+        self._epoch = -1
+        if isinstance(data, FreshTrajectories):
+            self.updates = self.recipe.steps // spec.epochs
+            self.branches = data.spec.sampler.branches
+            self.count = data.count * self.branches
+            # Each process records its own prompts, and learns what there is of them.
+            self.part = crew.share(data.count)
+        else:
+            self._data = data
+            self.count = len(data)
+            if prompts is not None and self.count not in (
+                len(prompts),
+                2 * len(prompts),
+            ):
+                raise ValueError(
+                    f"{len(prompts)} prompts do not fit {self.count} trajectories"
+                )
+
+    def of_step(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the rows and sampling steps of a whole batch."""
+        size, seed = self.recipe.batch_size, self.recipe.seed
+        if self.fresh is None:
+            generator = generator_for(seed, step)
+            rows = torch.randint(self.count, (size,), generator=generator)
+            picked = torch.randint(len(self.indices), (size,), generator=generator)
+            return rows, self.indices[picked]
+        epoch, place = divmod(step, self.updates)
+        samples, start = self.count * len(self.indices), place * size
+        rounds = range(start // samples, (start + size - 1) // samples + 1)
+        order = torch.cat(
+            [
+                torch.randperm(samples, generator=generator_for(seed, epoch, number))
+                for number in rounds
+            ]
+        )
+        chosen = order[start - rounds.start * samples :][:size]
+        return chosen // len(self.indices), self.indices[chosen % len(self.indices)]
+
+    def share_of_step(self, step: int) -> tuple[Recorded, torch.Tensor, torch.Tensor]:
+        """Return this process's trajectories, and its samples of a batch."""
+        rows, steps = self.of_step(step)
+        if self.fresh is None:
+            assert self._data is not None
+            own = self.crew.share(len(rows))
+            return self._data, rows[own.start : own.stop], steps[own.start : own.stop]
+        epoch = step // self.updates
+        if epoch != self._epoch:
+            self._data = None  # makes room
+            self._data, self._epoch = self.fresh.of_epoch(epoch, self.part), epoch
+        assert self._data is not None
+        first = self.part.start * self.branches
+        mine = (rows >= first) & (rows < self.part.stop * self.branches)
+        return self._data, rows[mine] - first, steps[mine]
+
+    def describe(self, step: int) -> str:
+        """Name a batch by its prompts, or by its rows."""
+        rows, _ = self.of_step(step)
+        if self.fresh is not None:
+            places = self.fresh.prompts_of(step // self.updates)
+            places = places[(rows // self.branches).unique()]
+            texts = [self.fresh.prompts[place] for place in places.tolist()]
+        elif self.prompts is not None:
+            branches = self.count // len(self.prompts)
+            places = (rows // branches).unique()
+            texts = [self.prompts[place] for place in places.tolist()]
+        else:
+            return f"trajectories {', '.join(map(str, rows.unique().tolist()))}"
+        quoted = (json.dumps(text, ensure_ascii=False) for text in texts)
+        return f"prompts {', '.join(quoted)}"
+
+
 def train_adaptor(
     adaptor: nn.Module,
-    data: Trajectories,
+    data: Recorded | FreshTrajectories,
     spec: AdaptorSpec,
     state: Path,
     device: torch.device,
     work: str = "",
     prompts: Sequence[str] | None = None,
+    crew: Crew | None = None,
 ) -> Trained:
     """Minimise ‖r_t^out − φ(r_t^in, r_{t+1}^out, t_emb, text_emb)‖₂ over φ.
 
@@ -152,7 +268,10 @@ def train_adaptor(
         state: Resumable state of the training.
         device: Where to train.
         work: Says what the data and the code are; a state of other work is refused.
-        prompts: The prompts of the trajectories in their order, to be named in errors.
+        prompts: The prompts of stored trajectories in their order, to be named in
+            errors.
+        crew: The processes that train together, each on its share of every batch; one
+            alone if left out.
 
     Raises:
         ValueError: If the adaptor has nothing to train or other inputs than the spec;
@@ -160,7 +279,7 @@ def train_adaptor(
             or if the loss is not finite: the message names the first such step, and
             the prompts (or else the rows of the data) of its batch.
     """
-    indices = adaptor_steps(spec.schedule, data.steps)
+    crew = crew or Crew()
     if not any(parameter.requires_grad for parameter in adaptor.parameters()):
         raise ValueError(f"adaptor kind {spec.kind!r} has nothing to train")
     if set(_inputs_of(adaptor)) != set(spec.inputs):
@@ -168,20 +287,10 @@ def train_adaptor(
             f"the adaptor's inputs are {', '.join(_inputs_of(adaptor))}, "
             f"and the spec's are {', '.join(spec.inputs)}"
         )
-    if prompts is not None and len(data.r_in) not in (len(prompts), 2 * len(prompts)):
-        raise ValueError(
-            f"{len(prompts)} prompts do not fit {len(data.r_in)} trajectories"
-        )
+    batches = _Batches(data, spec, crew, prompts)
     adaptor = adaptor.to(device)
-    batch_size, seed = spec.optimisation.batch_size, spec.optimisation.seed
     # Kept on the device, so that no step waits for it.
     first_bad = torch.full((), -1, device=device)
-
-    def batch_of_step(step: int) -> tuple[torch.Tensor, torch.Tensor]:
-        generator = generator_for(seed, step)
-        rows = torch.randint(len(data.r_in), (batch_size,), generator=generator)
-        picked = torch.randint(len(indices), (batch_size,), generator=generator)
-        return rows, indices[picked]
 
     def refuse_bad() -> None:
         step = int(first_bad)
@@ -189,14 +298,19 @@ def train_adaptor(
             return
         # It would lead here again, and stand in the way of another recipe.
         state.unlink(missing_ok=True)
-        rows, _ = batch_of_step(step)
-        batch = _describe(rows, len(data.r_in), prompts)
+        batch = batches.describe(step)
         raise ValueError(f"adaptor: the loss is not finite at step {step}, of {batch}")
 
     def loss_of_step(step: int) -> torch.Tensor:
-        error = _error(adaptor, data, *batch_of_step(step), device)
-        loss = error.flatten(1).norm(dim=1).mean()
-        bad = (first_bad < 0) & ~loss.detach().isfinite()
+        recorded, rows, steps = batches.share_of_step(step)
+        if len(rows):
+            error = _error(adaptor, recorded, rows, steps, device, spec.schedule)
+            loss = error.flatten(1).norm(dim=1).mean()
+        else:
+            loss = torch.zeros((), device=device, requires_grad=True)
+        if crew.count > 1:
+            loss = loss * (len(rows) / spec.optimisation.batch_size)
+        bad = (first_bad < 0) & ~crew.total(loss.detach()).isfinite()
         first_bad.masked_fill_(bad, step)
         if step % _every(device) == 0:
             refuse_bad()
@@ -204,7 +318,13 @@ def train_adaptor(
 
     try:
         return fit(
-            adaptor, loss_of_step, spec.optimisation, state, name="adaptor", work=work
+            adaptor,
+            loss_of_step,
+            spec.optimisation,
+            state,
+            name="adaptor",
+            work=work,
+            crew=crew,
         )
     except ValueError:
         # `fit` may be the first to look, and it knows the step alone.
@@ -215,7 +335,7 @@ def train_adaptor(
 @torch.inference_mode()
 def held_out_error(
     adaptor: nn.Module,
-    data: Trajectories,
+    data: Recorded,
     clock: int | Clock | None,
     device: torch.device,
 ) -> HeldOutError:
@@ -238,14 +358,15 @@ def held_out_error(
     sums = torch.zeros(4, dtype=torch.float64)
     compared = 0
     for index in indices:
-        for rows in torch.arange(len(data.r_in)).split(256):
+        for rows in torch.arange(len(data)).split(256):
             steps = index.expand(len(rows))
             error = _error(adaptor, data, rows, steps, device, schedule)
             error = error.double().flatten(1)
             drift = torch.zeros(1, 1, dtype=torch.float64)
             if index > 0:
                 compared += len(rows)
-                drift = data.r_out[rows, steps].double() - data.r_out[rows, steps - 1]
+                picked = data.pick(rows, steps, [steps - 1], torch.device("cpu"))
+                drift = picked.r_out.double() - picked.earlier[0]
                 drift = drift.flatten(1)
             sums += torch.stack(
                 [
@@ -255,7 +376,7 @@ def held_out_error(
                     drift.square().mean(dim=1).sum(),
                 ]
             )
-    count = len(indices) * len(data.r_in)
+    count = len(indices) * len(data)
     counts = torch.tensor([count, count, compared, compared])
     l2, mse, identity_l2, identity_mse = (sums / counts).tolist()
     return HeldOutError(l2, mse, identity_l2, identity_mse, count)
@@ -263,45 +384,53 @@ def held_out_error(
 
 def _error(
     adaptor: nn.Module,
-    data: Trajectories,
+    data: Recorded,
     rows: torch.Tensor,
     steps: torch.Tensor,
     device: torch.device,
-    schedule: Clock | None = None,
+    schedule: Clock | None,
 ) -> torch.Tensor:
-    """Return r_out − φ of some rows at some steps, ``(len(rows), c_out, h, w)``.
+    """Return r_out − φ of rows, each at its own step, ``(len(rows), c_out, h, w)``.
 
-    An adaptor with a longer history needs the schedule, and rows of one step.
+    An adaptor with a longer history needs the schedule.
     """
-
-    def at(features: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
-        return features[rows, steps].to(device, torch.float32)
-
-    previous: torch.Tensor | None = None
+    earlier: list[torch.Tensor] = []
     more: dict[str, torch.Tensor] = {}
     if getattr(adaptor, "history", 1) == 2:
         assert schedule is not None
-        (step,) = steps.unique().tolist()
-        full = [index for index in range(step) if schedule.is_full(index)]
-        # Until there is a second full pass, the first stands for both.
-        pair = [full[-1], full[-2:][0]]
-        previous = torch.stack(
-            [at(data.r_out, torch.full_like(steps, index)) for index in pair]
-        )
-        more["ages"] = torch.tensor([step - index for index in pair], device=device)
+        earlier = _last_full_steps(schedule, steps)
+        more["ages"] = torch.stack([steps - full for full in earlier]).to(device)
     elif "r_out" in _inputs_of(adaptor):
         if steps.min() < 1:
             raise ValueError("the first step has no previous r_out to learn from")
-        previous = at(data.r_out, steps - 1)
+        earlier = [steps - 1]
+    picked = data.pick(rows, steps, earlier, device)
+    previous: torch.Tensor | None = None
+    if more:
+        previous = torch.stack(picked.earlier)
+    elif earlier:
+        (previous,) = picked.earlier
     estimate = adaptor(
-        at(data.r_in, steps),
+        picked.r_in,
         previous,
         data.t_emb[steps].to(device),
         data.pooled[rows].to(device),
         **more,
     )
-    error: torch.Tensor = at(data.r_out, steps) - estimate
+    error: torch.Tensor = picked.r_out - estimate
     return error
+
+
+def _last_full_steps(schedule: Clock, steps: torch.Tensor) -> list[torch.Tensor]:
+    """Return the last full step before each step, and the one before that.
+
+    Until there is a second full step, the first stands for both.
+    """
+    pairs = []
+    for step in steps.tolist():
+        full = [index for index in range(step) if schedule.is_full(index)]
+        pairs.append([full[-1], full[-2:][0]])
+    return list(torch.tensor(pairs).T)
 
 
 def _every(device: torch.device) -> int:
@@ -311,13 +440,3 @@ def _every(device: torch.device) -> int:
 
 def _inputs_of(adaptor: nn.Module) -> tuple[str, ...]:
     return getattr(adaptor, "inputs", INPUTS)
-
-
-def _describe(rows: torch.Tensor, count: int, prompts: Sequence[str] | None) -> str:
-    """Name a batch by its prompts, or by its rows among ``count`` trajectories."""
-    if prompts is None:
-        return f"trajectories {', '.join(map(str, rows.unique().tolist()))}"
-    branches = count // len(prompts)
-    chosen = (rows // branches).unique().tolist()
-    texts = (json.dumps(prompts[index], ensure_ascii=False) for index in chosen)
-    return f"prompts {', '.join(texts)}"

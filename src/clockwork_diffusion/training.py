@@ -3,6 +3,10 @@
 Every batch is a function of the step number alone, so the state on disk is the
 modules, the optimiser and the step: no random state, no loader position. A run that is
 killed and started again ends with the same weights as one that was left alone.
+
+Several processes may train one module, each on its share of every batch. Their
+gradients add up to those of the whole batch, so that all make the same updates as one
+process would.
 """
 
 from __future__ import annotations
@@ -10,9 +14,10 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import os
 import time
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -73,11 +78,73 @@ class Optimisation:
 
 @dataclass(frozen=True)
 class Trained:
-    """What training leaves: averaged weights, the loss curve, and seconds spent."""
+    """What training leaves.
+
+    Attributes:
+        module: The module, with averaged weights if they are averaged.
+        history: Steps and their losses.
+        seconds: Time spent, in all runs of a training that was resumed.
+        times: Seconds spent until each entry of the history.
+    """
 
     module: nn.Module
     history: list[tuple[int, float]]
     seconds: float
+    times: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Crew:
+    """The processes that train one module together, as accelerate started them.
+
+    Attributes:
+        rank: Number of this process, from 0; the first one writes files.
+        count: How many there are.
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    def share(self, length: int) -> range:
+        """Return this process's part of ``length`` items."""
+        return range(
+            length * self.rank // self.count, length * (self.rank + 1) // self.count
+        )
+
+    def total(self, value: torch.Tensor) -> torch.Tensor:
+        """Return the sum over all processes."""
+        if self.count == 1:
+            return value
+        from accelerate.utils import reduce
+
+        total: torch.Tensor = reduce(value, reduction="sum")
+        return total
+
+    def add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
+        """Replace each gradient by its sum over all processes."""
+        if self.count == 1:
+            return
+        # In one piece, since each message has its price.
+        own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        total = self.total(torch.cat([gradient.flatten() for gradient in own]))
+        parts = total.split([gradient.numel() for gradient in own])
+        for parameter, part in zip(parameters, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
+
+
+def join_crew() -> tuple[Crew, torch.device | None]:
+    """Join the processes that ``accelerate launch`` started with this one.
+
+    Returns:
+        The crew, and this process's device; a crew of one and None if this process was
+        started alone, for which accelerate is not even imported.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return Crew(), None
+    from accelerate import PartialState
+
+    state = PartialState(cpu=not torch.cuda.is_available())
+    return Crew(state.process_index, state.num_processes), state.device
 
 
 def generator_for(*key: int) -> torch.Generator:
@@ -97,18 +164,21 @@ def fit(
     name: str,
     work: str = "",
     save_seconds: float = 60.0,
+    crew: Crew | None = None,
 ) -> Trained:
     """Minimise ``loss_of_step`` over the parameters of ``module``.
 
     Args:
         module: What is trained, in place, on the device where it lies.
         loss_of_step: Scalar loss of a step; it must depend on the step number alone.
+            Of several processes, each returns its share, and their sum is the loss.
         optimisation: The recipe.
         state_path: Where the resumable state lies; kept until the caller removes it.
         name: What the progress bar calls the run.
         work: Says what else decides the outcome: data, code.
         save_seconds: Longest time between two saves of the state, which is also saved
             after each tenth of the steps.
+        crew: The processes that train together; one alone if left out.
 
     Returns:
         The module with averaged weights (a copy, if ``ema`` is on).
@@ -117,6 +187,7 @@ def fit(
         ValueError: If the loss is not finite, naming the step; or if the state on disk
             belongs to another recipe or other work.
     """
+    crew = crew or Crew()
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[
         optimisation.optimizer
     ]
@@ -128,6 +199,7 @@ def fit(
     )
     average = copy.deepcopy(module).requires_grad_(False) if optimisation.ema else None
     start, seconds, history = 0, 0.0, [(0, 0.0)][:0]
+    times: list[float] = []
     state = _read_state(state_path, optimisation, work)
     if state is not None:
         module.load_state_dict(state["module"])
@@ -136,9 +208,12 @@ def fit(
             average.load_state_dict(state["average"])
         start, seconds = state["step"], state["seconds"]
         history = [(int(step), float(loss)) for step, loss in state["history"]]
+        times = list(state["times"])
         log.info("%s resumes at step %d of %d", name, start, optimisation.steps)
 
     def save(step: int, seconds: float) -> None:
+        if crew.rank:
+            return
         with storage.atomic_path(state_path) as partial, partial.open("wb") as file:
             torch.save(
                 {
@@ -150,6 +225,7 @@ def fit(
                     "step": step,
                     "seconds": seconds,
                     "history": history,
+                    "times": times,
                 },
                 file,
             )
@@ -164,7 +240,7 @@ def fit(
         initial=start,
         total=optimisation.steps,
         desc=name,
-        disable=None,
+        disable=True if crew.rank else None,
     )
     for step in bar:
         for group in optimizer.param_groups:
@@ -172,6 +248,7 @@ def fit(
         loss = loss_of_step(step)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
+        crew.add_gradients(parameters)
         if optimisation.clip_norm:
             nn.utils.clip_grad_norm_(parameters, optimisation.clip_norm)
         optimizer.step()
@@ -179,12 +256,13 @@ def fit(
             _average(average, module, optimisation.ema, step)
         running = loss.detach()
         if step % every == 0 or step == optimisation.steps - 1:
-            value = float(running)
+            value = float(crew.total(running))
             if not math.isfinite(value):
                 # It would lead here again, and stand in the way of another recipe.
                 state_path.unlink(missing_ok=True)
                 raise ValueError(f"{name}: the loss is {value} at step {step}")
             history.append((step, value))
+            times.append(seconds + time.monotonic() - began)
             bar.set_postfix(loss=f"{value:.4g}")
             log.info("%s step %d/%d loss %.5g", name, step, optimisation.steps, value)
         done, now = step + 1, time.monotonic()
@@ -194,7 +272,7 @@ def fit(
             saved = now
     seconds += time.monotonic() - began
     result = average if average is not None else module
-    return Trained(result.eval(), history, seconds)
+    return Trained(result.eval(), history, seconds, times)
 
 
 def _average(average: nn.Module, module: nn.Module, decay: float, step: int) -> None:

@@ -15,6 +15,15 @@ from clockwork_diffusion.adaptors import (
     is_learned,
     load_adaptor,
 )
+from clockwork_diffusion.architectures import build_unet
+from clockwork_diffusion.flops import count_light
+from clockwork_diffusion.sampling import (
+    Passes,
+    Prompts,
+    SamplerSpec,
+    initial_noise,
+    sample_latents,
+)
 from clockwork_diffusion.split import SplitUNet
 
 LEARNED = ["resnet", "unet", "unet_light"]
@@ -261,7 +270,87 @@ def test_a_history_of_one_is_refused():
 def test_callers_can_tell_the_histories_apart(unet):
     histories = {kind: build_adaptor(kind, unet, "stage1", 8).history for kind in KINDS}
     assert histories.pop("extrapolation") == 2
+    assert histories.pop("resnet_extrapolation") == 2
     assert set(histories.values()) == {1}
+
+
+def test_ages_may_differ_from_row_to_row():
+    newest, older, steps = [2, 4], [0, 1], torch.tensor([3, 7])
+    history = torch.stack(
+        [
+            torch.cat([line(step)[row : row + 1] for row, step in enumerate(full)])
+            for full in (newest, older)
+        ]
+    )
+    ages = torch.stack([steps - torch.tensor(full) for full in (newest, older)])
+    estimate = ExtrapolationAdaptor()(None, history, None, None, ages)
+    for row, step in enumerate(steps.tolist()):
+        torch.testing.assert_close(estimate[row], line(step)[row])
+
+
+# --- the ResNet adaptor that starts from it ------------------------------------------
+
+
+@pytest.mark.parametrize("sampler", [{"clock": 2}, {"clock": 3}])
+def test_untrained_it_samples_as_the_extrapolation_does(
+    unet, scheduler_config, sampler
+):
+    generator = torch.Generator().manual_seed(5)
+    prompts = Prompts(
+        torch.randn(2, 5, 24, generator=generator),
+        torch.randn(1, 5, 24, generator=generator),
+        torch.randn(2, 8, generator=generator),
+        torch.randn(1, 8, generator=generator),
+    )
+    noise = initial_noise([1, 2], (4, 16, 16))
+    spec = SamplerSpec("dpmpp", 6, 3.0, **sampler)
+
+    def sample(adaptor):
+        passes = Passes(SplitUNet(unet), adaptor)
+        return sample_latents(passes, scheduler_config, prompts, noise, spec)
+
+    learned = build_adaptor("resnet_extrapolation", unet, "stage1", 8).eval()
+    expected = sample(ExtrapolationAdaptor())
+    assert torch.equal(sample(learned), expected)
+    # Its weights do count once they are not zero, and identity is something else.
+    assert not torch.equal(sample(trained(unet, "resnet_extrapolation")), expected)
+    assert not torch.equal(sample(IdentityAdaptor()), expected)
+
+
+@torch.no_grad()
+def test_it_is_the_resnet_adaptor_of_the_extrapolated_features(unet):
+    given = features()
+    newest, older = given["r_out"], given["r_out"].flip(0)
+    ages = torch.tensor([1, 3])
+    learned = trained(unet, "resnet_extrapolation")
+    plain = trained(unet, "resnet")
+    plain.load_state_dict(learned.state_dict())
+    base = newest + (newest - older) / 2
+    expected = plain(given["r_in"], base, given["t_emb"], given["text"])
+    history = torch.stack([newest, older])
+    estimate = learned(given["r_in"], history, given["t_emb"], given["text"], ages)
+    torch.testing.assert_close(estimate, expected)
+
+
+def test_it_costs_what_the_resnet_adaptor_costs():
+    unet = build_unet("sd")
+    counts = []
+    for kind in ("resnet", "resnet_extrapolation"):
+        with torch.device("meta"):
+            adaptor = build_adaptor(kind, unet, "stage1", 1024)
+        counts.append(count_light(unet, 77, adaptor, 1024)["step"])
+    assert counts[0] == counts[1]
+    assert counts[0].flops > 228.4e9
+
+
+def test_it_needs_r_out(unet):
+    with pytest.raises(ValueError, match="needs r_out among its inputs"):
+        build_adaptor("resnet_extrapolation", unet, "stage1", 8, inputs=("r_in",))
+    adaptor = build_adaptor("resnet_extrapolation", unet, "stage1", 8)
+    with pytest.raises(ValueError, match="needs r_out"):
+        adaptor(torch.zeros(1, 16, 8, 8), None, torch.zeros(1, 64), torch.zeros(1, 8))
+    with pytest.raises(ValueError, match="needs r_out of two full passes"):
+        call(adaptor, features())
 
 
 @pytest.mark.parametrize("kind", KINDS)

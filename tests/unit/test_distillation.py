@@ -5,7 +5,7 @@ from argparse import Namespace
 import pytest
 import torch
 
-from clockwork_diffusion import storage
+from clockwork_diffusion import distillation, storage
 from clockwork_diffusion.adaptors import (
     ExtrapolationAdaptor,
     IdentityAdaptor,
@@ -20,14 +20,18 @@ from clockwork_diffusion.distillation import (
     held_out_error,
     train_adaptor,
 )
-from clockwork_diffusion.sampling import Passes, Prompts, SamplerSpec
+from clockwork_diffusion.sampling import Memory, Passes, Prompts, SamplerSpec
 from clockwork_diffusion.specs import parse
-from clockwork_diffusion.split import SplitUNet
+from clockwork_diffusion.split import SplitUNet, Step
+from clockwork_diffusion.steps import sample_trajectories
 from clockwork_diffusion.steps import train_adaptor as step
-from clockwork_diffusion.training import Optimisation, generator_for
+from clockwork_diffusion.training import Crew, Optimisation, generator_for
 from clockwork_diffusion.trajectories import (
+    FreshTrajectories,
     Trajectories,
     TrajectorySpec,
+    constants,
+    join,
     read_trajectories,
     time_embeddings,
     unroll,
@@ -422,6 +426,9 @@ def arguments(root, tmp_path):
         "spec": spec,
         "model": model,
         "train": [shard],
+        "unroll": None,
+        "clip": None,
+        "images": None,
         "heldout": [shard],
         "prompts": tmp_path / "prompts.json",
         "state": tmp_path / "state.pt",
@@ -500,3 +507,352 @@ def test_shards_that_do_not_belong_are_refused(arguments, tmp_path, notes, messa
     with pytest.raises(ValueError, match=message) as caught:
         train(arguments, heldout=[other])
     assert str(other) in str(caught.value)
+
+
+# --- the last two full passes --------------------------------------------------------
+
+
+class Pair(Seen):
+    """An adaptor with a history of two that remembers what it was called with."""
+
+    history = 2
+
+    def forward(self, r_in, r_out, t_emb, text_emb, ages):
+        self.calls.append((r_in, r_out, t_emb, text_emb, ages))
+        return self.scale * r_out[0]
+
+
+class Counting:
+    """A split UNet whose features say at which step they were made."""
+
+    cut = "stage1"
+
+    def full(self, x, t, c):
+        return Step(x, x, x, x)
+
+    def adapt(self, x, t, c, r_out, adaptor, pooled):
+        adaptor(x, r_out, t, pooled)
+        # No estimate may enter what comes later.
+        return Step(x, x, torch.full_like(x, -99), x)
+
+    reuse = full
+
+
+@pytest.mark.parametrize(
+    "clock", [Clock(2), Clock(3), Clock(4), Clock(adaptor_steps=(2, 3, 6, 8))]
+)
+def test_training_and_sampling_feed_the_same_full_passes_and_ages(tmp_path, clock):
+    sampled = {}
+    adaptor = Pair()
+    adaptor.config = Namespace(cut="stage1")
+    passes, memory = Passes(Counting(), adaptor), Memory()
+    for index in range(8):
+        x = torch.full((1, 1, 1, 1), float(index))
+        memory.run(passes, clock, index, x, torch.tensor(index), x)
+        if not clock.is_full(index):
+            _, r_out, t_emb, _, ages = adaptor.calls[-1]
+            assert int(t_emb) == index
+            sampled[index] = (r_out.flatten().tolist(), ages.tolist())
+    adaptor.calls.clear()
+    chosen = {"clock": clock.every, "adaptor_steps": clock.adaptor_steps}
+    recipe = dataclasses.replace(RECIPE, steps=20)
+    spec = AdaptorSpec("resnet_extrapolation", "stage1", optimisation=recipe, **chosen)
+    data = numbered(steps=8)
+    train_adaptor(adaptor, data, spec, tmp_path / "state.pt", CPU)
+    held_out_error(adaptor, data, clock, CPU)
+    seen = set()
+    for _, r_out, t_emb, pooled, ages in adaptor.calls:
+        for row, now in enumerate(t_emb[:, 0].int().tolist()):
+            steps_of = r_out[:, row, 0, 0, 0] - pooled[row, 0]
+            assert (steps_of.tolist(), ages[:, row].tolist()) == sampled[now]
+            seen.add(now)
+    assert seen == set(sampled)
+
+
+def test_it_learns_from_where_the_extrapolation_is(unet, shard, tmp_path):
+    data = data_of(shard)
+    torch.manual_seed(0)
+    adaptor = build_adaptor("resnet_extrapolation", unet, "stage1", 8)
+    before = held_out_error(adaptor, data, 2, CPU)
+    assert before == held_out_error(ExtrapolationAdaptor(), data, 2, CPU)
+    recipe = Optimisation(steps=60, batch_size=8, lr=2e-3)
+    spec = AdaptorSpec("resnet_extrapolation", "stage1", 2, recipe)
+    trained = train_adaptor(adaptor, data, spec, tmp_path / "state.pt", CPU)
+    after = held_out_error(trained.module, data, 2, CPU)
+    assert after.l2 < 0.7 * before.l2
+
+
+# --- stored latents, and fresh trajectories ------------------------------------------
+
+
+def encoded(count: int) -> Prompts:
+    generator = torch.Generator().manual_seed(5)
+    return Prompts(
+        torch.randn(count, 5, 24, generator=generator),
+        torch.randn(1, 5, 24, generator=generator),
+        torch.randn(count, 8, generator=generator),
+        torch.randn(1, 8, generator=generator),
+    )
+
+
+@pytest.mark.parametrize("kind", ["resnet", "resnet_extrapolation"])
+def test_latents_train_as_features_do(unet, scheduler_config, tmp_path, kind):
+    passes, prompts = Passes(SplitUNet(unet)), encoded(4)
+    weights, errors = [], []
+    for stored in ("features", "latents"):
+        chosen = dataclasses.replace(SPEC, dtype="float16", stored=stored)
+        tensors = unroll(passes, scheduler_config, prompts, chosen, first=0)
+        tensors |= constants(passes, scheduler_config, prompts, chosen)
+        data = join([tensors], "teacher", lambda: SplitUNet(unet))
+        torch.manual_seed(0)
+        adaptor = build_adaptor(kind, unet, "stage1", 8)
+        recipe = Optimisation(steps=8, batch_size=8, lr=1e-3)
+        spec = AdaptorSpec(kind, "stage1", 2, recipe)
+        train_adaptor(adaptor, data, spec, tmp_path / f"{stored}.pt", CPU)
+        weights.append(adaptor.state_dict())
+        errors.append(held_out_error(adaptor, data, 2, CPU))
+    one, two = errors
+    assert one.l2 == pytest.approx(two.l2, rel=2e-3)
+    assert one.identity_l2 == pytest.approx(two.identity_l2, rel=2e-3)
+    moved = build_adaptor(kind, unet, "stage1", 8).up.weight.abs().max()
+    assert moved == 0 and weights[0]["up.weight"].abs().max() > 1e-3
+    difference = (weights[0]["up.weight"] - weights[1]["up.weight"]).norm()
+    assert difference < 0.05 * weights[0]["up.weight"].norm()
+
+
+TEXTS = [f"prompt {index}" for index in range(5)]
+
+
+def fresh_of(unet, scheduler_config) -> FreshTrajectories:
+    prompts = encoded(len(TEXTS))
+
+    def encode(texts) -> Prompts:
+        rows = [TEXTS.index(each) for each in texts]
+        return dataclasses.replace(
+            prompts, text=prompts.text[rows], pooled=prompts.pooled[rows]
+        )
+
+    passes = Passes(SplitUNet(unet))
+    return FreshTrajectories(
+        passes, scheduler_config, encode, TEXTS, SPEC, 3, "teacher"
+    )
+
+
+EPOCHS = AdaptorSpec(
+    "resnet",
+    "stage1",
+    2,
+    Optimisation(steps=10, batch_size=4, lr=1e-3),
+    epochs=2,
+    subset=3,
+)
+
+
+class Killed(Exception):
+    pass
+
+
+def test_a_run_killed_within_an_epoch_ends_as_one_left_alone(
+    unet, scheduler_config, tmp_path, monkeypatch
+):
+    fresh = fresh_of(unet, scheduler_config)
+
+    def run(state: str) -> dict[str, torch.Tensor]:
+        torch.manual_seed(3)
+        adaptor = build_adaptor("resnet", unet, "stage1", 8)
+        train_adaptor(adaptor, fresh, EPOCHS, tmp_path / state, CPU)
+        return adaptor.state_dict()
+
+    whole = run("whole.pt")
+    measure, calls = distillation._error, []
+
+    def killed_at_eighth(*arguments):
+        calls.append(None)
+        if len(calls) == 8:
+            raise Killed
+        return measure(*arguments)
+
+    monkeypatch.setattr(distillation, "_error", killed_at_eighth)
+    with pytest.raises(Killed):
+        run("killed.pt")
+    assert torch.load(tmp_path / "killed.pt")["step"] == 7
+    resumed = run("killed.pt")
+    # The second epoch's updates alone, and of these the last three.
+    assert len(calls) == 8 + 3
+    for name, value in whole.items():
+        assert torch.equal(value, resumed[name]), name
+
+
+def test_an_epoch_is_recorded_once_and_its_batches_go_through_all(
+    unet, scheduler_config, tmp_path, monkeypatch
+):
+    fresh = fresh_of(unet, scheduler_config)
+    recorded, seen = [], []
+    record = FreshTrajectories.of_epoch
+    measure = distillation._error
+
+    def noted(self, epoch, part=None):
+        recorded.append(epoch)
+        return record(self, epoch, part)
+
+    def watched(adaptor, data, rows, steps, *rest):
+        seen.append(list(zip(rows.tolist(), steps.tolist(), strict=True)))
+        return measure(adaptor, data, rows, steps, *rest)
+
+    monkeypatch.setattr(FreshTrajectories, "of_epoch", noted)
+    monkeypatch.setattr(distillation, "_error", watched)
+    adaptor = build_adaptor("resnet", unet, "stage1", 8)
+    train_adaptor(adaptor, fresh, EPOCHS, tmp_path / "state.pt", CPU)
+    assert recorded == [0, 1]
+    # 3 prompts × 2 branches × 2 adaptor steps in batches of 4: three updates see each
+    # sample once, and two more see eight of them again.
+    every = {(row, step) for row in range(6) for step in (1, 3)}
+    for epoch in (seen[:5], seen[5:]):
+        first = [sample for batch in epoch[:3] for sample in batch]
+        assert len(first) == len(every) and set(first) == every
+        assert len({sample for batch in epoch[3:] for sample in batch}) == 8
+    assert seen[:5] != seen[5:]
+
+
+def test_processes_share_an_epoch_and_its_batches(unet, scheduler_config):
+    fresh = fresh_of(unet, scheduler_config)
+    alone = distillation._Batches(fresh, EPOCHS, Crew(), None)
+    crew = [
+        distillation._Batches(fresh, EPOCHS, Crew(rank, 2), None) for rank in (0, 1)
+    ]
+    for update in (0, 4, 7):
+        data, rows, steps = alone.share_of_step(update)
+        whole = data.pick(rows, steps, [steps - 1], CPU)
+        parts = []
+        for batches in crew:
+            own, own_rows, own_steps = batches.share_of_step(update)
+            assert len(own) < len(data)
+            if len(own_rows):
+                parts.append(own.pick(own_rows, own_steps, [own_steps - 1], CPU))
+        joined = torch.cat([part.r_out for part in parts])
+        assert len(joined) == 4
+        # The same samples, in another order.
+        key = whole.r_out.flatten(1).sum(1).argsort()
+        other = joined.flatten(1).sum(1).argsort()
+        torch.testing.assert_close(joined[other], whole.r_out[key], rtol=0, atol=1e-4)
+
+
+def test_a_bad_batch_of_an_epoch_is_named_by_its_prompts(
+    unet, scheduler_config, tmp_path, monkeypatch
+):
+    fresh = fresh_of(unet, scheduler_config)
+    record = FreshTrajectories.of_epoch
+
+    def poisoned_epoch(self, epoch, part=None):
+        data = record(self, epoch, part)
+        if epoch == 1:
+            data.r_out[:] = torch.nan
+        return data
+
+    monkeypatch.setattr(FreshTrajectories, "of_epoch", poisoned_epoch)
+    adaptor = build_adaptor("resnet", unet, "stage1", 8)
+    with pytest.raises(ValueError, match='not finite at step 5, of prompts "') as error:
+        train_adaptor(adaptor, fresh, EPOCHS, tmp_path / "state.pt", CPU)
+    named = [text for text in TEXTS if f'"{text}"' in str(error.value)]
+    chosen = {TEXTS[place] for place in fresh.prompts_of(1).tolist()}
+    assert named and set(named) <= chosen
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": 3}, "10 steps do not make 3 equal epochs"),
+        ({"epochs": 0}, "subset 3 needs epochs above 0"),
+    ],
+)
+def test_epochs_that_do_not_fit_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(EPOCHS, **change)
+
+
+def test_epochs_need_fresh_trajectories_and_only_they_do(
+    unet, scheduler_config, tmp_path
+):
+    state = tmp_path / "state.pt"
+    with pytest.raises(ValueError, match="epochs 2 need trajectories that are recorde"):
+        train_adaptor(Seen(), numbered(), EPOCHS, state, CPU)
+    stored = dataclasses.replace(EPOCHS, epochs=0, subset=0)
+    fresh = fresh_of(unet, scheduler_config)
+    with pytest.raises(ValueError, match="epochs 0 need .* recorded before"):
+        train_adaptor(Seen(), fresh, stored, state, CPU)
+
+
+def test_the_step_unrolls_in_each_epoch_what_shards_would_hold(arguments, root):
+    clip = root / "resources" / "mini" / "clip"
+    change = {"epochs": 2, "subset": 1, "kind": "resnet_extrapolation"}
+    trajectory = json.dumps(TRAJECTORY)
+    train(arguments, spec=change, train=None, unroll=trajectory, clip=clip)
+    adaptor = load_adaptor(arguments["output"])
+    assert adaptor.config.made_for["scheduler"] == "ddim"
+    assert adaptor.up.weight.any()
+    lines = arguments["curve"].read_text().splitlines()
+    assert lines[0] == "step,loss,lr,seconds"
+    assert [line.split(",")[0] for line in lines[1:]] == ["0", "1"]
+    assert all(line.split(",")[2] == "0.001" for line in lines[1:])
+    first, second = (float(line.split(",")[3]) for line in lines[1:])
+    assert 0 < first <= second
+    other = json.dumps({**TRAJECTORY, "cut": "stage2"})
+    with pytest.raises(ValueError, match="are of cut 'stage2', not of 'stage1'"):
+        train(arguments, spec=change, train=None, unroll=other, clip=clip)
+    with pytest.raises(ValueError, match="need prompts and the CLIP that pools them"):
+        train(arguments, spec=change, train=None, unroll=trajectory)
+    noised = json.dumps({**TRAJECTORY, "source": "noised"})
+    with pytest.raises(ValueError, match="'noised' needs the images of the prompts"):
+        train(arguments, spec=change, train=None, unroll=noised, clip=clip)
+
+
+def test_the_step_noises_the_images_of_the_prompts(arguments, root, tmp_path):
+    clip = root / "resources" / "mini" / "clip"
+    generator = torch.Generator().manual_seed(8)
+    pixels = torch.randint(256, (2, 3, 64, 64), generator=generator).byte()
+    whole = [tmp_path / "whole.safetensors"]
+    shards = [tmp_path / f"{index}.safetensors" for index in range(2)]
+    storage.write_tensors(whole[0], {"images": pixels})
+    for path, image in zip(shards, pixels, strict=True):
+        storage.write_tensors(path, {"images": image[None]})
+    noised = json.dumps({**TRAJECTORY, "source": "noised"})
+    outputs = []
+    for images in (whole, shards):
+        options = {"train": None, "unroll": noised, "clip": clip, "images": images}
+        train(arguments, spec={"epochs": 1}, **options)
+        outputs.append(load_adaptor(arguments["output"]).state_dict())
+    for name, value in outputs[0].items():
+        assert torch.equal(value, outputs[1][name]), name
+
+
+@pytest.mark.parametrize("stored", ["features", "latents"])
+def test_recorded_images_train_an_adaptor(arguments, root, tmp_path, stored):
+    generator = torch.Generator().manual_seed(8)
+    pixels = torch.randint(256, (2, 3, 64, 64), generator=generator).byte()
+    images = tmp_path / "images.safetensors"
+    storage.write_tensors(images, {"images": pixels})
+    trajectory = {**TRAJECTORY, "source": "noised", "stored": stored}
+    options = {
+        "spec": json.dumps(trajectory),
+        "model": arguments["model"],
+        "clip": root / "resources" / "mini" / "clip",
+        "prompts": arguments["prompts"],
+        "images": images,
+        "shard": 0,
+        "shards": 1,
+        "state": tmp_path / "chunks",
+        "output": tmp_path / "recorded.safetensors",
+    }
+    sample_trajectories.main(Namespace(**options))
+    tensors, notes = storage.read_tensors(options["output"])
+    assert ("latents" in tensors) == (stored == "latents")
+    assert json.loads(notes["spec"])["source"] == "noised"
+    shard = [options["output"]]
+    train(arguments, train=shard, heldout=shard)
+    error = storage.read_json(arguments["error"])
+    assert error["n"] == 8 and error["l2_over_identity"] < 1.5
+    with pytest.raises(ValueError, match="needs the images of the prompts"):
+        sample_trajectories.main(Namespace(**{**options, "images": None}))
+    storage.write_tensors(images, {"images": pixels[:1]})
+    with pytest.raises(ValueError, match="holds 1 images, not one for each of 2 prom"):
+        sample_trajectories.main(Namespace(**options))

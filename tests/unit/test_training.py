@@ -1,10 +1,19 @@
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 from torch import nn
 
-from clockwork_diffusion.training import Optimisation, fit, generator_for
+from clockwork_diffusion.training import (
+    Crew,
+    Optimisation,
+    fit,
+    generator_for,
+    join_crew,
+)
 
 RECIPE = Optimisation(
     steps=20, batch_size=4, lr=0.05, warmup=3, schedule="cosine", ema=0.9, clip_norm=1.0
@@ -95,3 +104,110 @@ def test_loss_that_is_not_finite_is_named(tmp_path):
 def test_recipe_that_makes_no_training_is_refused(change, message):
     with pytest.raises(ValueError, match=message):
         replace(RECIPE, **change)
+
+
+# --- several processes ---------------------------------------------------------------
+
+
+def test_shares_cover_everything_once():
+    for length in (0, 1, 7, 8):
+        shares = [Crew(rank, 3).share(length) for rank in range(3)]
+        assert [item for share in shares for item in share] == list(range(length))
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_one_process_neither_adds_nor_imports():
+    value, parameter = torch.ones(2), nn.Parameter(torch.ones(2))
+    parameter.grad = torch.full((2,), 3.0)
+    before = parameter.grad
+    Crew().add_gradients([parameter])
+    assert Crew().total(value) is value
+    assert parameter.grad is before
+    assert join_crew() == (Crew(), None)
+
+
+TOGETHER = """
+import sys
+from pathlib import Path
+
+import clockwork_diffusion
+import torch
+from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
+
+from clockwork_diffusion.adaptors import build_adaptor
+from clockwork_diffusion.distillation import AdaptorSpec, train_adaptor
+from clockwork_diffusion.sampling import Passes, Prompts, SamplerSpec
+from clockwork_diffusion.split import SplitUNet
+from clockwork_diffusion.training import Optimisation, join_crew
+from clockwork_diffusion.trajectories import (
+    FreshTrajectories, TrajectorySpec, Trajectories
+)
+
+torch.set_num_threads(1)
+folder = Path(sys.argv[1])
+crew, device = join_crew()
+device = device or torch.device("cpu")
+generator = torch.Generator().manual_seed(5)
+random = lambda *shape: torch.randn(shape, generator=generator)
+torch.manual_seed(0)
+unet = UNet2DConditionModel(
+    sample_size=16, block_out_channels=(16, 32, 64, 64), cross_attention_dim=24,
+    attention_head_dim=2, norm_num_groups=8,
+).eval()
+stored = Trajectories(
+    random(6, 4, 16, 8, 8), random(6, 4, 32, 8, 8), random(6, 8), random(4, 64), "t"
+)
+text, empty, pooled = random(5, 5, 24), random(1, 5, 24), random(5, 8)
+
+def encode(texts):
+    rows = [int(each) for each in texts]
+    return Prompts(text[rows], empty, pooled[rows], pooled[:1] * 0)
+
+scheduler = DPMSolverMultistepScheduler(
+    beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"
+)
+recorded = TrajectorySpec(SamplerSpec("dpmpp", 4, 3.0), "stage1", 0, 4, "float32")
+fresh = FreshTrajectories(
+    Passes(SplitUNet(unet)), scheduler.config, encode, "01234", recorded, 3, "t"
+)
+recipe = Optimisation(steps=10, batch_size=5, lr=1e-4, clip_norm=1.0, ema=0.9)
+for name, data, epochs in (("stored", stored, 0), ("fresh", fresh, 2)):
+    torch.manual_seed(1)
+    adaptor = build_adaptor("resnet", unet, "stage1", 8)
+    spec = AdaptorSpec("resnet", "stage1", 2, recipe, epochs=epochs)
+    trained = train_adaptor(
+        adaptor, data, spec, folder / f"{name}.pt", device, crew=crew
+    )
+    if not crew.rank:
+        torch.save(
+            {"weights": trained.module.state_dict(), "history": trained.history,
+             "processes": crew.count},
+            folder / f"{name}.result",
+        )
+"""
+
+
+def test_two_processes_make_the_updates_of_one(tmp_path):
+    (tmp_path / "together.py").write_text(TOGETHER)
+    several = "accelerate.commands.launch --multi_gpu --num_processes 2"
+    several += " --num_machines 1 --main_process_port 0"
+    several += " --mixed_precision no --dynamo_backend no"
+    results = {}
+    for name, launcher in (("one", []), ("two", ["-m", *several.split()])):
+        folder = tmp_path / name
+        folder.mkdir()
+        done = subprocess.run(
+            [sys.executable, *launcher, str(tmp_path / "together.py"), str(folder)],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+        )
+        assert done.returncode == 0, done.stderr
+        results[name] = folder
+    for kind in ("stored", "fresh"):
+        one, two = (torch.load(results[name] / f"{kind}.result") for name in results)
+        assert (one["processes"], two["processes"]) == (1, 2)
+        for key, value in one["weights"].items():
+            torch.testing.assert_close(two["weights"][key], value, rtol=0, atol=1e-5)
+        for (_, loss), (_, other) in zip(one["history"], two["history"], strict=True):
+            assert other == pytest.approx(loss, rel=1e-4)

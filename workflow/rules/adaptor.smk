@@ -4,13 +4,14 @@
 rule train_adaptor:
     """Train one adaptor (Algorithm 1).
 
-    Reads: trajectories to learn from and held-out ones, sizes of the model's UNet.
+    Reads: the model and held-out trajectories; those to learn from, or what they are
+    made of in each epoch.
     Writes: the adaptor in diffusers' format, its held-out error, its loss curve.
     """
     input:
+        unpack(training_data),
         code=code("train_adaptor"),
         model=files_of(model_path("adaptors", "adaptor")),
-        train=trajectory_shards("train"),
         heldout=trajectory_shards("heldout"),
         prompts=prompts_of_training,
     output:
@@ -25,18 +26,19 @@ rule train_adaptor:
         "../../environment.yml"
     threads: 2
     resources:
-        gpu=1,
-        mem_mb=4000,
+        gpu=training_gpus,
+        mem_mb=trajectory_memory,
         runtime=1440,
     params:
         model=model_path("adaptors", "adaptor"),
         folder="results/{scale}/adaptors/{adaptor}",
         spec=spec("adaptors", "adaptor", "spec"),
+        data=training_options,
+        launch=training_launcher,
         state="results/{scale}/.state/adaptors/{adaptor}.pt",
     shell:
-        "python -m clockwork_diffusion.steps.train_adaptor"
-        " --spec {params.spec:q} --model {params.model}"
-        " --train {input.train} --heldout {input.heldout} --prompts {input.prompts}"
-        " --state {params.state}"
+        "{params.launch} -m clockwork_diffusion.steps.train_adaptor"
+        " --spec {params.spec:q} --model {params.model} {params.data}"
+        " --heldout {input.heldout} --prompts {input.prompts} --state {params.state}"
         " --output {params.folder} --error {output.error} --curve {output.curve}"
         " --threads {threads} --log {log}"

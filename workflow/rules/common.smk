@@ -335,6 +335,70 @@ def trajectory_shards(key):
     return get
 
 
+def noised_images(wildcards):
+    """Return a shard's images, if its trajectories are noised images."""
+    trajectory = entry(wildcards.scale, "trajectories", wildcards.trajectory)
+    if trajectory["spec"].get("source") != "noised":
+        return {}
+    folder = f"results/{wildcards.scale}/images/{trajectory['dataset']}"
+    return {"images": f"{folder}/{wildcards.shard}.safetensors"}
+
+
+def unrolled_in_training(wildcards):
+    """Return the trajectories that an adaptor's training records itself, or None."""
+    adaptor = entry(wildcards.scale, "adaptors", wildcards.adaptor)
+    if not adaptor["spec"].get("epochs"):
+        return None
+    return entry(wildcards.scale, "trajectories", adaptor["train"])
+
+
+def training_data(wildcards):
+    """Return the trajectories that an adaptor learns from, or what makes them."""
+    trajectory = unrolled_in_training(wildcards)
+    if trajectory is None:
+        return {"train": trajectory_shards("train")(wildcards)}
+    files = {"clip": files_of(clip_path)(wildcards)}
+    if trajectory["spec"].get("source") == "noised":
+        files["images"] = shards(
+            "results/{scale}/images/{images}/{shard}.safetensors",
+            wildcards.scale,
+            trajectory["dataset"],
+            images=trajectory["dataset"],
+        )
+    return files
+
+
+def training_options(wildcards, input):
+    """Return the command-line options for the same."""
+    trajectory = unrolled_in_training(wildcards)
+    if trajectory is None:
+        return f"--train {input.train}"
+    spec = shlex.quote(json.dumps(trajectory["spec"]))
+    images = input_options("images")(wildcards, input)
+    return f"--unroll {spec} --clip {clip_path(wildcards)} {images}"
+
+
+def training_gpus(wildcards):
+    """Return the number of GPUs, and processes, that an adaptor is trained on."""
+    return entry(wildcards.scale, "adaptors", wildcards.adaptor).get("gpus", 1)
+
+
+def trajectory_memory(wildcards):
+    """Return the memory in MB; features of 500 SD trajectories take 16 GB."""
+    return {"mini": 4000, "paper": 64000}[wildcards.scale]
+
+
+def training_launcher(wildcards):
+    """Return what starts the processes of a training."""
+    gpus = training_gpus(wildcards)
+    if gpus == 1:
+        return "python"
+    return (
+        f"python -m accelerate.commands.launch --multi_gpu --num_processes {gpus}"
+        " --num_machines 1 --mixed_precision no --dynamo_backend no"
+    )
+
+
 def prompts_of_training(wildcards):
     """Return the prompts of the trajectories that an adaptor learns from."""
     adaptor = entry(wildcards.scale, "adaptors", wildcards.adaptor)

@@ -1,13 +1,15 @@
-"""The teacher's unrolled trajectories, which adaptors learn from (Algorithm 1)."""
+"""The teacher's trajectories, which adaptors learn from (Algorithm 1)."""
 
 
 rule sample_trajectories:
-    """Unroll the teacher on one shard of prompts.
+    """Record the teacher on one shard of prompts: unrolled, or on noised images.
 
-    Reads: the pipeline, the CLIP that pools prompts, the prompts.
-    Writes: r_in and r_out of every step, pooled prompts, time embeddings.
+    Reads: the pipeline, the CLIP that pools prompts, the prompts; images to be noised.
+    Writes: r_in and r_out of every step, or its latents; pooled prompts, time
+    embeddings.
     """
     input:
+        unpack(noised_images),
         code=code("sample_trajectories"),
         model=files_of(model_path("trajectories", "trajectory")),
         clip=files_of(clip_path),
@@ -23,18 +25,19 @@ rule sample_trajectories:
     threads: 1
     resources:
         gpu=1,
-        mem_mb=4000,
+        mem_mb=trajectory_memory,
         runtime=240,
     params:
         model=model_path("trajectories", "trajectory"),
         clip=clip_path,
         spec=spec("trajectories", "trajectory", "spec"),
+        images=input_options("images"),
         shard=lambda wildcards: int(wildcards.shard),
         shards=shard_count("trajectories", "trajectory"),
         state="results/{scale}/.state/trajectories/{trajectory}/{shard}",
     shell:
         "python -m clockwork_diffusion.steps.sample_trajectories"
         " --spec {params.spec:q} --model {params.model} --clip {params.clip}"
-        " --prompts {input.prompts} --shard {params.shard} --shards {params.shards}"
+        " --prompts {input.prompts} {params.images} --shard {params.shard} --shards {params.shards}"
         " --state {params.state} --output {output}"
         " --threads {threads} --log {log}"

@@ -1,4 +1,4 @@
-"""Unroll the teacher on one shard of prompts, and save r_in and r_out of each step."""
+"""Record the teacher's trajectories of one shard of prompts."""
 
 from __future__ import annotations
 
@@ -11,8 +11,15 @@ from clockwork_diffusion.steps._run import new_parser, run
 
 
 def main(args: Namespace) -> None:
-    """Unroll batch by batch; batches of a killed run are kept."""
-    from clockwork_diffusion import chunks, encoders, loading, sampling, trajectories
+    """Record batch by batch; batches of a killed run are kept."""
+    from clockwork_diffusion import (
+        chunks,
+        encoders,
+        latents,
+        loading,
+        sampling,
+        trajectories,
+    )
     from clockwork_diffusion.split import SplitUNet
 
     spec = parse(trajectories.TrajectorySpec, args.spec)
@@ -27,20 +34,36 @@ def main(args: Namespace) -> None:
         prompts[rows.start : rows.stop],
         lambda texts: encoders.clip_text_features(clip, list(texts)),
     )
+    clean, images = None, ""
+    if spec.source == "noised":
+        if args.images is None:
+            raise ValueError("source 'noised' needs the images of the prompts")
+        pixels = storage.read_tensors(args.images)[0]["images"]
+        if len(pixels) != len(rows):
+            raise ValueError(
+                f"{args.images} holds {len(pixels)} images, not one for each of "
+                f"{len(rows)} prompts"
+            )
+        clean = latents.encode_images(pipe.vae, pixels, batch_size=spec.batch_size)
+        images = storage.sha256(args.images)
     teacher = storage.sha256_folder(args.model)
     code = provenance.code_sha256("steps.sample_trajectories")
     tensors = chunks.in_chunks(
         len(rows),
         spec.batch_size,
         lambda part: trajectories.unroll(
-            passes, pipe.scheduler.config, encoded[part], spec, rows.start + part.start
+            passes,
+            pipe.scheduler.config,
+            encoded[part],
+            spec,
+            rows.start + part.start,
+            None if clean is None else clean[part],
         ),
         args.state,
-        f"{args.spec}\n{teacher}\n{clip.sha256}\n{code}\n{rows}",
+        f"{args.spec}\n{teacher}\n{clip.sha256}\n{code}\n{rows}\n{images}",
         "trajectories",
     )
-    timesteps = trajectories.recorded_timesteps(spec.sampler, pipe.scheduler.config)
-    tensors["t_emb"] = trajectories.time_embeddings(passes, timesteps, encoded.text)
+    tensors |= trajectories.constants(passes, pipe.scheduler.config, encoded, spec)
     storage.write_tensors(args.output, tensors, {"teacher": teacher, "spec": args.spec})
     chunks.discard(args.state)
 
@@ -51,6 +74,7 @@ if __name__ == "__main__":
     parser.add_argument("--model", required=True, type=Path, help="pipeline folder")
     parser.add_argument("--clip", required=True, type=Path, help="open_clip folder")
     parser.add_argument("--prompts", required=True, type=Path, help="prompts as JSON")
+    parser.add_argument("--images", type=Path, help="the shard's images, if noised")
     parser.add_argument("--shard", required=True, type=int, help="index from 0")
     parser.add_argument("--shards", required=True, type=int, help="number of shards")
     parser.add_argument("--state", required=True, type=Path, help="resumable state")

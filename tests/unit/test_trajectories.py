@@ -1,0 +1,301 @@
+import dataclasses
+
+import pytest
+import torch
+from diffusers import DDIMScheduler
+
+from clockwork_diffusion import storage
+from clockwork_diffusion.sampling import (
+    Passes,
+    Prompts,
+    SamplerSpec,
+    image_seed,
+    initial_noise,
+)
+from clockwork_diffusion.split import SplitUNet
+from clockwork_diffusion.trajectories import (
+    FreshTrajectories,
+    LatentTrajectories,
+    Trajectories,
+    TrajectorySpec,
+    constants,
+    join,
+    read_trajectories,
+    recorded_timesteps,
+    unroll,
+)
+
+SPEC = TrajectorySpec(SamplerSpec("dpmpp", 4, 3.0), "stage1", 2, 4, "float32")
+CPU = torch.device("cpu")
+
+
+def spec(**changes) -> TrajectorySpec:
+    return dataclasses.replace(SPEC, **changes)
+
+
+@pytest.fixture
+def prompts() -> Prompts:
+    generator = torch.Generator().manual_seed(5)
+    return Prompts(
+        torch.randn(3, 5, 24, generator=generator),
+        torch.randn(1, 5, 24, generator=generator),
+        torch.randn(3, 8, generator=generator),
+        torch.randn(1, 8, generator=generator),
+    )
+
+
+@pytest.fixture
+def clean() -> torch.Tensor:
+    return torch.randn(3, 4, 16, 16, generator=torch.Generator().manual_seed(6))
+
+
+@pytest.fixture
+def recorded(unet, scheduler_config, prompts, clean):
+    """Return a function that records what a spec asks for."""
+
+    def run(chosen: TrajectorySpec, config=scheduler_config) -> dict[str, torch.Tensor]:
+        images = clean if chosen.source == "noised" else None
+        passes = Passes(SplitUNet(unet))
+        tensors = unroll(passes, config, prompts, chosen, 7, images)
+        return {**tensors, **constants(passes, config, prompts, chosen)}
+
+    return run
+
+
+# --- noised images -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scheduler", ["dpmpp", "ddim", "pndm", "heun"])
+def test_noised_latents_are_the_image_and_one_noise_at_all_steps(
+    recorded, scheduler_config, clean, scheduler
+):
+    chosen = spec(
+        sampler=SamplerSpec(scheduler, 4, 3.0), source="noised", stored="latents"
+    )
+    latents = recorded(chosen)["latents"]
+    noise = initial_noise([image_seed(2, 7 + index) for index in range(3)], (4, 16, 16))
+    reference = DDIMScheduler.from_config(scheduler_config)
+    timesteps = recorded_timesteps(chosen.sampler, scheduler_config)
+    assert latents.shape == (3, len(timesteps), 4, 16, 16)
+    for index, timestep in enumerate(timesteps.round().long()):
+        expected = reference.add_noise(clean, noise, timestep.expand(3))
+        torch.testing.assert_close(latents[:, index], expected)
+    # From noise to the image; a second call of a step may share its timestep.
+    distance = (latents - clean[:, None]).flatten(2).norm(dim=2).mean(dim=0)
+    assert (distance.diff() <= 0).all() and distance[0] > 2 * distance[-1]
+
+
+@torch.inference_mode()
+def test_noised_features_are_the_teachers_at_those_latents(
+    recorded, unet, scheduler_config, prompts
+):
+    features = recorded(spec(source="noised"))
+    latents = recorded(spec(source="noised", stored="latents"))["latents"]
+    timesteps = recorded_timesteps(SPEC.sampler, scheduler_config)
+    split = SplitUNet(unet)
+    for branch, text in enumerate((prompts.empty.expand(3, -1, -1), prompts.text)):
+        for index, timestep in enumerate(timesteps):
+            step = split.full(latents[:, index], timestep, text)
+            for name, value in (("r_in", step.r_in), ("r_out", step.r_out)):
+                found = features[name][:, branch, index]
+                torch.testing.assert_close(found, value, rtol=0, atol=1e-4)
+
+
+def test_only_the_noise_schedule_counts_not_what_is_predicted(
+    recorded, scheduler_config
+):
+    chosen = spec(source="noised")
+    other = {**scheduler_config, "prediction_type": "v_prediction"}
+    one, two = recorded(chosen), recorded(chosen, other)
+    assert torch.equal(one["r_out"], two["r_out"])
+    # Whereas sampling depends on it.
+    one, two = recorded(SPEC), recorded(SPEC, other)
+    assert not torch.equal(one["r_out"], two["r_out"])
+
+
+def test_both_sources_make_files_of_one_format(recorded):
+    one, two = recorded(SPEC), recorded(spec(source="noised"))
+    assert {k: v.shape for k, v in one.items()} == {k: v.shape for k, v in two.items()}
+    assert torch.equal(one["pooled"], two["pooled"])
+    assert torch.equal(one["t_emb"], two["t_emb"])
+    assert not torch.equal(one["r_out"], two["r_out"])
+
+
+@pytest.mark.parametrize(
+    ("clean", "message"),
+    [
+        (None, r"needs latents of shape \(3, 4, 16, 16\), not none"),
+        (torch.zeros(3, 4, 8, 8), r"not latents of shape \(3, 4, 8, 8\)"),
+    ],
+)
+def test_noised_trajectories_need_images(
+    unet, scheduler_config, prompts, clean, message
+):
+    passes = Passes(SplitUNet(unet))
+    with pytest.raises(ValueError, match=message):
+        unroll(passes, scheduler_config, prompts, spec(source="noised"), 0, clean)
+
+
+# --- stored latents ------------------------------------------------------------------
+
+
+ROWS = torch.tensor([0, 1, 5, 2, 3])
+STEPS = torch.tensor([1, 3, 2, 3, 1])
+
+
+@pytest.mark.parametrize("source", ["unroll", "noised"])
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_latents_give_the_features_again(recorded, unet, source, guidance, dtype):
+    chosen = spec(source=source, sampler=SamplerSpec("dpmpp", 4, guidance), dtype=dtype)
+    features = join([recorded(chosen)], "teacher")
+    shard = recorded(dataclasses.replace(chosen, stored="latents"))
+    latents = join([shard], "teacher", lambda: SplitUNet(unet))
+    assert isinstance(latents, LatentTrajectories)
+    assert (len(latents), latents.steps) == (len(features), features.steps)
+    rows = ROWS % len(features)
+    before = [STEPS - 1, torch.zeros_like(STEPS)]
+    expected = features.pick(rows, STEPS, before, CPU)
+    found = latents.pick(rows, STEPS, before, CPU)
+    tolerance = 1e-4 if dtype == "float32" else 0.03
+    pairs = zip(
+        (*found[:2], *found.earlier), (*expected[:2], *expected.earlier), strict=True
+    )
+    for one, other in pairs:
+        torch.testing.assert_close(one, other, rtol=0, atol=tolerance)
+    assert torch.equal(latents.pooled, features.pooled)
+
+
+def test_many_samples_are_made_in_several_calls(recorded, unet):
+    shard = recorded(spec(stored="latents"))
+    latents = join([shard], "teacher", lambda: SplitUNet(unet))
+    rows, steps = torch.arange(40) % 6, torch.arange(40) % 3 + 1
+    whole = latents.pick(rows, steps, [steps - 1], CPU)
+    assert whole.r_out.shape == whole.earlier[0].shape == (40, 32, 8, 8)
+    alone = latents.pick(rows[37:38], steps[37:38], [steps[37:38] - 1], CPU)
+    for one, other in zip(
+        (*alone[:2], *alone.earlier), (*whole[:2], *whole.earlier), strict=True
+    ):
+        torch.testing.assert_close(one[0], other[37], rtol=0, atol=1e-4)
+
+
+def test_latents_start_from_the_noise_and_are_fewer(recorded):
+    latents, features = recorded(spec(stored="latents")), recorded(SPEC)
+    noise = initial_noise([image_seed(2, 7 + index) for index in range(3)], (4, 16, 16))
+    assert torch.equal(latents["latents"][:, 0], noise)
+    assert "r_out" not in latents
+    kept = features["r_in"].numel() + features["r_out"].numel()
+    assert 6 * latents["latents"].numel() == kept
+
+
+def test_shards_of_latents_are_read_with_their_teacher(recorded, unet, tmp_path):
+    paths = [tmp_path / "000.safetensors", tmp_path / "001.safetensors"]
+    for path in paths:
+        storage.write_tensors(path, recorded(spec(stored="latents")), {"teacher": "t"})
+    data = read_trajectories(paths, "t", lambda: SplitUNet(unet))
+    assert isinstance(data, LatentTrajectories)
+    assert len(data) == 12 and data.latents.shape == (6, 4, 4, 16, 16)
+    with pytest.raises(ValueError, match="stored latents need the teacher"):
+        read_trajectories(paths, "t")
+    storage.write_tensors(paths[1], recorded(SPEC), {"teacher": "t"})
+    with pytest.raises(ValueError, match=r"001\.safetensors has other steps or feat"):
+        read_trajectories(paths, "t", lambda: SplitUNet(unet))
+    tensors, notes = storage.read_tensors(paths[0])
+    del tensors["text"]
+    storage.write_tensors(paths[0], tensors, notes)
+    with pytest.raises(ValueError, match=r"000\.safetensors lacks text"):
+        read_trajectories(paths, "t", lambda: SplitUNet(unet))
+
+
+def test_stored_features_need_no_teacher(recorded):
+    def never() -> SplitUNet:
+        raise AssertionError
+
+    assert isinstance(join([recorded(SPEC)], "teacher", never), Trajectories)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"source": "images"}, "source 'images' is not unroll or noised"),
+        ({"stored": "both"}, "stored 'both' is not features or latents"),
+        ({"dtype": "bfloat16"}, "dtype 'bfloat16' is not float16 or float32"),
+    ],
+)
+def test_bad_specs_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        spec(**change)
+
+
+# --- fresh ones for each epoch -------------------------------------------------------
+
+TEXTS = [f"prompt {index}" for index in range(7)]
+
+
+@pytest.fixture
+def fresh(unet, scheduler_config):
+    """Return a function that makes fresh trajectories of seven prompts."""
+    generator = torch.Generator().manual_seed(5)
+    text = torch.randn(7, 5, 24, generator=generator)
+    pooled = torch.randn(7, 8, generator=generator)
+    empty = torch.randn(1, 5, 24, generator=generator)
+
+    def encode(texts) -> Prompts:
+        rows = [TEXTS.index(each) for each in texts]
+        return Prompts(text[rows], empty, pooled[rows], pooled[:1] * 0)
+
+    def make(subset: int = 3, **changes) -> FreshTrajectories:
+        chosen = spec(batch_size=2, **changes)
+        passes = Passes(SplitUNet(unet))
+        clean = None
+        if chosen.source == "noised":
+            images = torch.randn(7, 4, 16, 16, generator=generator)
+
+            def clean(rows: torch.Tensor) -> torch.Tensor:
+                return images[rows]
+
+        return FreshTrajectories(
+            passes, scheduler_config, encode, TEXTS, chosen, subset, "t", clean
+        )
+
+    return make
+
+
+@pytest.mark.parametrize("source", ["unroll", "noised"])
+def test_an_epoch_can_be_recorded_again_and_in_parts(fresh, source):
+    trajectories = fresh(source=source)
+    whole = trajectories.of_epoch(4)
+    assert len(whole) == 6
+    assert torch.equal(whole.r_out, trajectories.of_epoch(4).r_out)
+    part = trajectories.of_epoch(4, range(1, 3))
+    torch.testing.assert_close(part.r_out, whole.r_out[2:], rtol=0, atol=1e-4)
+    assert torch.equal(part.pooled, whole.pooled[2:])
+
+
+def test_each_epoch_has_its_own_prompts_and_noise(fresh):
+    trajectories = fresh(0)
+    assert trajectories.prompts_of(0).tolist() == list(range(7))
+    one, two = (trajectories.of_epoch(epoch) for epoch in (0, 1))
+    assert torch.equal(one.pooled, two.pooled)
+    # The same prompts from other noise, each prompt from its own.
+    assert not torch.isclose(one.r_in[:, 0], two.r_in[:, 0]).all(dim=1).any()
+    assert not torch.isclose(one.r_in[0, 0], one.r_in[2, 0]).all(dim=0).any()
+    drawn = [tuple(fresh(3).prompts_of(epoch).tolist()) for epoch in range(30)]
+    assert all(len(set(each)) == 3 for each in drawn)
+    assert len(set(drawn)) > 20
+    assert {place for each in drawn for place in each} == set(range(7))
+
+
+def test_fresh_latents_are_made_into_features_too(fresh):
+    features = fresh().of_epoch(2)
+    latents = fresh(stored="latents").of_epoch(2)
+    assert isinstance(latents, LatentTrajectories)
+    steps = torch.full((6,), 2)
+    one = features.pick(torch.arange(6), steps, [steps - 1], CPU)
+    two = latents.pick(torch.arange(6), steps, [steps - 1], CPU)
+    torch.testing.assert_close(one.r_out, two.r_out, rtol=0, atol=1e-4)
+
+
+def test_a_subset_larger_than_the_whole_is_refused(fresh):
+    with pytest.raises(ValueError, match="subset 8 is more than the 7 prompts"):
+        fresh(8)
