@@ -899,7 +899,7 @@ def to_markdown(spec: ClaimsSpec, judged: Mapping[str, JudgedClaim]) -> str:
             *(_row(part) for part in claim.parts),
         ]
     lines += ["", "### Margins", ""]
-    lines += [f"- **{name}**: {margin.why}" for name, margin in spec.margins.items()]
+    lines += [_margin(name, margin) for name, margin in spec.margins.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -936,37 +936,38 @@ def _summary(verdict: str, parts: Sequence[Judged]) -> str:
     deciding = [part for part in parts if not part.ours]
     count = len(deciding)
     if verdict == HOLDS:
-        shown = deciding
-        start = "Holds: " + ("its only part" if count == 1 else f"all {count} parts")
-        start += " holds" if count == 1 else " hold"
-    else:
-        shown = [part for part in deciding if part.verdict == verdict]
-        does = "does" if len(shown) == 1 else "do"
-        be = "is" if len(shown) == 1 else "are"
-        start = (
-            f"Does not hold: {len(shown)} of {count} parts {does} not hold"
-            if verdict == FAILS
-            else f"Undecided: {len(shown)} of {count} parts {be} open, and none fails"
-        )
-    return f"{start}. " + " ".join(f"{_sentence(part)}." for part in shown)
+        closest = min(deciding, key=_room)
+        return f"Holds in all of {count} parts; the closest is {_sentence(closest)}."
+    shown = [part for part in deciding if part.verdict == verdict]
+    listed = "; ".join(map(_sentence, shown))
+    if verdict == FAILS:
+        return f"Does not hold in {len(shown)} of {count} parts: {listed}."
+    return f"Undecided: no part fails, but {len(shown)} of {count} are open: {listed}."
+
+
+def _room(part: Judged) -> float:
+    """Return how far a part is from being open, in half-widths of its interval."""
+    return min(
+        (each.value / max(each.value - each.low, 1e-12) for each in part.contrasts),
+        default=math.inf,
+    )
 
 
 def _sentence(part: Judged) -> str:
     metric = METRICS[part.metric]
     return (
-        f"{part.label}, {metric.label}: {_number(metric, part.effect)}, needed "
-        f"{_needed(part)}"
+        f"“{part.label}”, {metric.label} {_number(metric, part.effect)}, where "
+        f"{_needed(part)} is needed"
     )
 
 
 def _row(part: Judged) -> str:
     metric = METRICS[part.metric]
     spreads = UNKNOWN if part.standardised is None else f"{part.standardised:+.3f}"
-    seeds = ", ".join(_plain(metric, value) for value in part.by_seed)
-    n = UNKNOWN
-    if part.n:
-        count = len(part.by_seed)
-        n = f"{part.n} × {count}" if count > 1 else str(part.n)
+    seeds, n = UNKNOWN, str(part.n) if part.n else UNKNOWN
+    if len(part.by_seed) > 1:
+        seeds = ", ".join(_digits(metric, value, True) for value in part.by_seed)
+        n = f"{part.n} × {len(part.by_seed)}"
     printed = UNKNOWN
     if part.printed is not None:
         printed = ", ".join(f"{value:g}" for value in part.printed)
@@ -977,7 +978,7 @@ def _row(part: Judged) -> str:
         _number(metric, part.effect),
         _needed(part),
         spreads.replace("-", "−"),
-        seeds or UNKNOWN,
+        seeds,
         n,
         printed,
         verdict,
@@ -992,22 +993,41 @@ def _needed(part: Judged) -> str:
             return f"at least {_plain(metric, part.margin.value, signed=False)}"
         low = _plain(metric, part.margin.value, signed=False)
         return f"{low} to {_plain(metric, part.at_most, signed=False)}"
-    shown = _number(metric, part.margin, signed=False)
     if part.test == "equivalent":
-        return f"within ±{shown}"
-    return f"above {'−' if part.test == 'no_worse' else ''}{shown}"
+        return f"within ±{_number(metric, part.margin, signed=False)}"
+    margin = _minus(part.margin) if part.test == "no_worse" else part.margin
+    return f"above {_number(metric, margin, signed=False)}"
+
+
+def _minus(number: Number) -> Number:
+    if number.low is None or number.high is None:
+        return Number(-number.value)
+    return Number(-number.value, -number.high, -number.low)
 
 
 def _number(metric: Metric, number: Number, *, signed: bool = True) -> str:
-    text = _plain(metric, number.value, signed=signed)
-    if number.low is None or number.high is None:
-        return text
-    low, high = (
-        _plain(metric, end, signed=signed) for end in (number.low, number.high)
+    value, low, high = (
+        None if each is None else _digits(metric, each, signed)
+        for each in (number.value, number.low, number.high)
     )
-    return f"{text} [{low}, {high}]"
+    interval = "" if low is None else f" [{low}, {high}]"
+    return f"{value}{interval}{metric.unit}"
 
 
 def _plain(metric: Metric, value: float, *, signed: bool = True) -> str:
+    return _digits(metric, value, signed) + metric.unit
+
+
+def _digits(metric: Metric, value: float, signed: bool) -> str:
     text = f"{value * metric.factor:{'+' if signed else ''}.{metric.digits}f}"
-    return text.replace("-", "−") + metric.unit
+    return text.replace("-", "−")
+
+
+def _margin(name: str, margin: Margin) -> str:
+    what = ""
+    if margin.worse:
+        what = f" ({margin.share:g} of the loss of `{margin.worse}` against "
+        what += f"`{margin.better}`)"
+    elif margin.share:
+        what = f" ({margin.share:g} of the score of `{margin.better}`)"
+    return f"- **{name}**{what}: {margin.why}"

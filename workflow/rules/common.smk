@@ -211,8 +211,6 @@ def check_registries():
                 entry(scale, "runs", run)
             if "runs" in figure:
                 check_grid(scale, what, figure)
-        for paper, registry in claim_registries(scale):
-            check_claims(scale, paper, registry)
         for perturbation in entries(scale, "perturbations").values():
             entry(scale, "models", perturbation["model"])
             entry(scale, "datasets", perturbation["dataset"])
@@ -224,6 +222,8 @@ def check_registries():
             entry(scale, "datasets", backbone["dataset"])
             if backbone["teacher"] not in entries(scale, "backbones"):
                 entry(scale, "models", backbone["teacher"])
+        for paper, registry in claim_registries(scale):
+            check_claims(scale, paper, registry)
 
 
 check_registries()
