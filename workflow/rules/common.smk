@@ -77,6 +77,78 @@ def check_grid(scale, what, figure):
         )
 
 
+def claim_registries(scale):
+    """Return the papers that claim something at a scale, with what they claim."""
+    return [
+        (paper, registry["claims"][scale])
+        for paper, registry in PAPERS.items()
+        if scale in registry.get("claims", {})
+    ]
+
+
+def margin_runs(margin):
+    """Return the runs that a margin is measured on."""
+    return [margin[key] for key in ("better", "worse") if key in margin]
+
+
+def part_runs(part, margins):
+    """Return the runs that a part of a claim is about, those of its margin included."""
+    return [
+        *([part["of"]] if "of" in part else []),
+        *part.get("over", ()),
+        *([part["to"]] if "to" in part else []),
+        *margin_runs(margins[part["margin"]]),
+    ]
+
+
+def check_claims(scale, paper, registry):
+    """Refuse claims on runs that there are not, or that share no prompts and seeds."""
+    known, margins = entries(scale, "runs"), registry["margins"]
+    for name, claim in registry["claims"].items():
+        what = f"{paper}, claim {name} at {scale} scale"
+        for part in claim["parts"]:
+            if part["margin"] not in margins:
+                listed = ", ".join(margins)
+                raise WorkflowError(
+                    f"{what}: {part['margin']!r} is not one of the margins ({listed})"
+                )
+            runs = part_runs(part, margins)
+            missing = [run for run in dict.fromkeys(runs) if run not in known]
+            if missing:
+                listed = ", ".join(known)
+                raise WorkflowError(
+                    f"{what}: run {missing[0]!r} is not one of the runs ({listed})"
+                )
+            for run in runs:
+                check_equal(
+                    f"{what}: runs", known[runs[0]], known[run], "dataset", "seed"
+                )
+            timed = entries(scale, "latency").get("runs", ())
+            for run in runs if "latency" in part["metrics"] else ():
+                if run not in timed:
+                    listed = ", ".join(timed) or "none"
+                    raise WorkflowError(
+                        f"{what}: run {run!r} is not one of those timed ({listed})"
+                    )
+            if "perturbation" in part:
+                check_cells(scale, what, part)
+
+
+def check_cells(scale, what, part):
+    """Refuse cells that a perturbation's grid does not have."""
+    grid = entry(scale, "perturbations", part["perturbation"])["spec"]
+    asked = [("alphas", part.get("alpha", 0))]
+    for cell in part["cells"]:
+        asked += [("layers", cell["layer"]), ("starts", cell["start"])]
+    for key, value in asked:
+        if value not in grid[key]:
+            listed = ", ".join(map(str, grid[key]))
+            raise WorkflowError(
+                f"{what}: {value!r} is not one of the {key} of perturbation "
+                f"{part['perturbation']!r} ({listed})"
+            )
+
+
 def check_registries():
     """Refuse a reference to what does not exist, before anything runs."""
     check_schema(config, "config.schema.yaml", "config.yaml")
@@ -154,6 +226,8 @@ def check_registries():
             entry(scale, "datasets", backbone["dataset"])
             if backbone["teacher"] not in entries(scale, "backbones"):
                 entry(scale, "models", backbone["teacher"])
+        for paper, registry in claim_registries(scale):
+            check_claims(scale, paper, registry)
 
 
 check_registries()
@@ -226,6 +300,15 @@ def figures(scale):
         f"results/{scale}/figures/{paper}/{name}.{kind}"
         for paper, name, _ in items(scale, "figures")
         for kind in ("pdf", "png")
+    ]
+
+
+def claims(scale):
+    """Return the files of every paper's claims at a scale."""
+    return [
+        f"results/{scale}/claims/{paper}.{kind}"
+        for paper, _ in claim_registries(scale)
+        for kind in ("json", "md")
     ]
 
 
@@ -857,3 +940,92 @@ def figure_options(wildcards, input):
         for name in curve_runs(figure)
     }
     return f"{options} --runs {shlex.quote(json.dumps(runs))}"
+
+
+def claims_of(wildcards):
+    """Return a paper's claims at a scale."""
+    return PAPERS[wildcards.paper]["claims"][wildcards.scale]
+
+
+def claims_spec(wildcards):
+    """Return a paper's claims as their dataclass takes them."""
+    return json.dumps(claims_of(wildcards))
+
+
+def claim_parts(wildcards, *metrics):
+    """Return the parts of a paper's claims that ask for one of some metrics, or all."""
+    parts = [
+        part
+        for claim in claims_of(wildcards)["claims"].values()
+        for part in claim["parts"]
+    ]
+    return [part for part in parts if not metrics or {*part["metrics"]} & {*metrics}]
+
+
+def claim_runs(wildcards, *metrics):
+    """Return the runs that these are about, id to settings."""
+    margins = claims_of(wildcards)["margins"]
+    parts = claim_parts(wildcards, *metrics)
+    names = dict.fromkeys(run for part in parts for run in part_runs(part, margins))
+    return {name: entry(wildcards.scale, "runs", name) for name in names}
+
+
+def reference_of(run):
+    """Return the data set that a run's Fréchet distance refers to."""
+    return run.get("reference", run["dataset"])
+
+
+def claims_settings(wildcards):
+    """Return what judging needs to know of runs and perturbations."""
+    scale = wildcards.scale
+    runs = {
+        name: {
+            **run_settings(run),
+            "dataset": run["dataset"],
+            "reference": reference_of(run),
+            "captions": entry(scale, "datasets", run["dataset"])["count"],
+        }
+        for name, run in claim_runs(wildcards).items()
+    }
+    perturbed = [p["perturbation"] for p in claim_parts(wildcards) if "cells" in p]
+    captions = {}
+    for name in perturbed:
+        dataset = entry(scale, "perturbations", name)["dataset"]
+        captions[name] = entry(scale, "datasets", dataset)["count"]
+    return json.dumps({"runs": runs, "perturbations": captions})
+
+
+def claims_inputs(wildcards):
+    """Return what the claims are judged by."""
+    scale, base = wildcards.scale, f"results/{wildcards.scale}"
+
+    def of_all(kind, names):
+        pattern = "results/{scale}/" + kind + "/{images}/{shard}.safetensors"
+        return [
+            path
+            for images, dataset in names.items()
+            for path in shards(pattern, scale, dataset, images=images)
+        ]
+
+    scored = claim_runs(wildcards, "frechet", "clip", "clip_above_chance")
+    shown = claim_runs(wildcards, "psnr")
+    # Interpolation at equal FLOPs needs the counts of whatever it interpolates.
+    models = dict.fromkeys(run["model"] for run in claim_runs(wildcards).values())
+    features = {name: run["dataset"] for name, run in scored.items()}
+    for run in scored.values():
+        for dataset in (run["dataset"], reference_of(run)):
+            features[dataset] = dataset
+    files = {
+        "features": of_all("features", features),
+        "images": of_all(
+            "images", {name: run["dataset"] for name, run in shown.items()}
+        ),
+        "flops": [f"{base}/flops/{model}.json" for model in models],
+        "perturbations": [
+            f"{base}/perturbations/{name}.json"
+            for name in json.loads(claims_settings(wildcards))["perturbations"]
+        ],
+    }
+    if claim_parts(wildcards, "latency"):
+        files["latency"] = f"{base}/latency/sampling.json"
+    return {key: value for key, value in files.items() if value}

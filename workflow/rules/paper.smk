@@ -1,4 +1,4 @@
-"""The papers' tables and figures."""
+"""The papers' tables, figures and claims."""
 
 
 localrules:
@@ -69,3 +69,41 @@ rule draw_figure:
         "python -m clockwork_diffusion.steps.draw_figure"
         " --kind {params.kind} --spec {params.spec:q} {params.inputs}"
         " --output {output.png} --log {log}"
+
+
+rule judge_claims:
+    """Test every claim of a paper.
+
+    Reads: features, images, counts, timings and measures of the runs it is about.
+    Writes: effects with intervals, and verdicts: JSON for machines, Markdown for people.
+    """
+    input:
+        unpack(claims_inputs),
+        code=code("judge_claims"),
+    output:
+        json="results/{scale}/claims/{paper}.json",
+        md=report(
+            "results/{scale}/claims/{paper}.md",
+            caption="../report/claims.rst",
+            category="{paper}",
+            subcategory="Claims",
+            labels={"item": "claims", "scale": "{scale}"},
+        ),
+    log:
+        "logs/{scale}/judge_claims/{paper}.log",
+    benchmark:
+        "benchmarks/{scale}/judge_claims/{paper}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=60,
+    params:
+        spec=claims_spec,
+        settings=claims_settings,
+        inputs=input_options("features", "images", "flops", "perturbations", "latency"),
+    shell:
+        "python -m clockwork_diffusion.steps.judge_claims"
+        " --spec {params.spec:q} --settings {params.settings:q} {params.inputs}"
+        " --output {output.md} --threads {threads} --log {log}"

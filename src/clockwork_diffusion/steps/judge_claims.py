@@ -1,0 +1,79 @@
+"""Judge a paper's claims from features, images, counts, timings and measures."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from pathlib import Path
+
+from clockwork_diffusion import provenance, storage
+from clockwork_diffusion.specs import parse
+from clockwork_diffusion.steps._run import new_parser, run
+
+
+def main(args: Namespace) -> None:
+    """Gather the evidence, judge, and write both files."""
+    import torch
+
+    from clockwork_diffusion import claims
+
+    spec = parse(claims.ClaimsSpec, args.spec)
+    shards: dict[str, list[Path]] = {}
+    for path in args.images:
+        shards.setdefault(path.parent.name, []).append(path)
+
+    def images(name: str) -> torch.Tensor:
+        parts = [storage.read_tensors(path)[0]["images"] for path in shards[name]]
+        return torch.cat(parts)
+
+    features: dict[str, dict[str, torch.Tensor]] = {}
+    encoders = set()
+    for path in args.features:
+        tensors, notes = storage.read_tensors(path)
+        encoders.add(notes["encoders"])
+        known = features.setdefault(path.parent.name, {})
+        for name, tensor in tensors.items():
+            known[name] = torch.cat([known[name], tensor]) if name in known else tensor
+    if len(encoders) > 1:
+        raise ValueError(f"features of {len(encoders)} sets of encoders do not compare")
+    settings = json.loads(args.settings)
+    judged = claims.judge(
+        spec,
+        claims.Evidence(
+            runs=settings["runs"],
+            features=features,
+            images=images,
+            flops={path.stem: storage.read_json(path) for path in args.flops},
+            latency=storage.read_json(args.latency) if args.latency else {},
+            perturbations={p.stem: storage.read_json(p) for p in args.perturbations},
+            captions=settings["perturbations"],
+        ),
+    )
+    data = {
+        **claims.to_json(spec, judged),
+        "encoders": [json.loads(text) for text in encoders],
+        "versions": provenance.versions("torch", "torchmetrics", "open_clip_torch"),
+    }
+    storage.write_json(args.output.with_suffix(".json"), data)
+    markdown = claims.to_markdown(spec, judged)
+    storage.write_text(args.output.with_suffix(".md"), markdown)
+
+
+if __name__ == "__main__":
+    parser = new_parser(__doc__)
+    parser.add_argument("--spec", required=True, help="ClaimsSpec as JSON")
+    parser.add_argument(
+        "--settings", required=True, help="settings of runs and perturbations as JSON"
+    )
+    for name, what in (
+        ("--features", "feature shards, <run or data set>/<shard>"),
+        ("--images", "image shards, <run>/<shard>"),
+        ("--flops", "counts, <model>.json"),
+        ("--perturbations", "measures, <perturbation>.json"),
+    ):
+        parser.add_argument(name, nargs="*", default=[], type=Path, help=what)
+    parser.add_argument("--latency", type=Path, help="timings")
+    parser.add_argument(
+        "--output", required=True, type=Path, help="path; the suffix is replaced"
+    )
+    run(parser, main)

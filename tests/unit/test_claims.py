@@ -1,0 +1,649 @@
+import dataclasses
+import json
+import math
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from checkout import ROOT, copy_checkout, edit_yaml, snakemake
+
+from clockwork_diffusion import claims, metrics, storage
+from clockwork_diffusion.claims import FAILS, HOLDS, UNDECIDED, Margin, Part
+from clockwork_diffusion.specs import parse
+from clockwork_diffusion.steps import judge_claims
+
+REGISTRY = yaml.safe_load(
+    (ROOT / "workflow" / "papers" / "clockwork.yaml").read_text("utf-8")
+)["claims"]["mini"]
+COUNTS = {
+    "full": {"flops": 100.0},
+    "adaptors": {"resnet": {"step": {"flops": 40.0}}},
+}
+
+
+def noise(*shape: int, seed: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def settings(steps: int = 8, clock: int = 1) -> dict:
+    return {
+        "model": "sd",
+        "adaptor": "resnet" if clock > 1 else "",
+        "sampler": {"steps": steps, "guidance": 1.0, "clock": clock},
+        "dataset": "test",
+        "reference": "other",
+        "captions": CAPTIONS,
+    }
+
+
+CAPTIONS, SEEDS, DIM = 60, 3, 6
+RUNS = {
+    "plain": settings(),
+    "clocked": settings(clock=2),
+    "worse": settings(3),
+    **{f"steps{steps}": settings(steps) for steps in (6, 5)},
+}
+
+
+def evidence(**shifts: float) -> claims.Evidence:
+    """Return runs on the same captions; a run is the worse the larger its shift.
+
+    Its Fréchet features are those of the plain run, shifted: the distance to the
+    reference grows by the shift's square times their number. Its images turn away from
+    their captions by an angle.
+    """
+    base = noise(CAPTIONS * SEEDS, DIM, seed=1)
+    text = torch.zeros(CAPTIONS * SEEDS, 2, dtype=torch.float64)
+    text[:, 0] = 1
+    features = {
+        "test": {"clip_text": text},
+        "other": {"frechet": noise(4000, DIM, seed=2)},
+    }
+    for index, name in enumerate(RUNS):
+        shift = shifts.get(name, 0.0)
+        own = noise(CAPTIONS * SEEDS, seed=100 + index)
+        angle = 0.3 + shift + 0.02 * noise(CAPTIONS * SEEDS, seed=3) + 0.01 * own
+        features[name] = {
+            "frechet": base + shift + 0.02 * noise(*base.shape, seed=50 + index),
+            "clip_image": torch.stack([angle.cos(), angle.sin()], dim=1),
+        }
+    return claims.Evidence(RUNS, features, flops={"sd": COUNTS})
+
+
+def registry(margin: Margin, *parts: Part) -> claims.ClaimsSpec:
+    claim = claims.Claim("Clockwork is about as good.", parts)
+    return claims.ClaimsSpec("Claims", "A caption.", {"m": margin}, {"C1": claim})
+
+
+QUARTER = Margin("as the paper", share=0.25, better="plain", worse="worse")
+EQUAL = Part(
+    "with against without",
+    "equivalent",
+    ("frechet", "clip"),
+    "m",
+    of="clocked",
+    over=("plain",),
+)
+
+
+def judge(margin: Margin, *parts: Part, **shifts: float) -> claims.JudgedClaim:
+    return claims.judge(registry(margin, *parts), evidence(**shifts))["C1"]
+
+
+# --- verdicts where the truth is known -----------------------------------------------
+
+
+def test_equal_runs_are_equivalent_and_unequal_ones_are_not():
+    equal = judge(QUARTER, EQUAL, worse=0.5)
+    assert [part.verdict for part in equal.parts] == [HOLDS, HOLDS]
+    assert equal.verdict == HOLDS
+    unequal = judge(QUARTER, EQUAL, worse=0.5, clocked=0.4)
+    assert [part.verdict for part in unequal.parts] == [FAILS, FAILS]
+    # Four parts in ten of the loss: within a half of it, and not within a quarter.
+    half = dataclasses.replace(QUARTER, share=0.9)
+    assert judge(half, EQUAL, worse=0.5, clocked=0.4).verdict == HOLDS
+
+
+def test_an_effect_at_its_margin_is_undecided():
+    # cos 0.3 − cos 0.8 is the loss; half of it lies at 0.592.
+    half = dataclasses.replace(QUARTER, share=0.5)
+    clip = dataclasses.replace(EQUAL, metrics=("clip",))
+    angle = math.acos((math.cos(0.3) + math.cos(0.8)) / 2) - 0.3
+    judged = judge(half, clip, worse=0.5, clocked=angle)
+    assert judged.verdict == UNDECIDED
+    assert "1 of 1 are open" in judged.summary
+
+
+def test_better_means_lower_frechet_and_higher_clip():
+    direction = Margin("a direction")
+    better = Part("x", "greater", ("frechet", "clip"), "m", of="plain", over=("worse",))
+    worse = dataclasses.replace(better, of="worse", over=("plain",))
+    found = judge(direction, better, worse=0.5)
+    assert found.verdict == HOLDS
+    # A shift of 0.5 in 6 features adds 1.5, but for what the sample's mean adds.
+    assert found.parts[0].effect.value == pytest.approx(1.5, abs=0.5)
+    loss = math.cos(0.3) - math.cos(0.8)
+    assert found.parts[1].effect.value == pytest.approx(loss, abs=0.01)
+    assert judge(direction, worse, worse=0.5).verdict == FAILS
+    # Between two runs that differ by chance alone there is no direction.
+    chance = dataclasses.replace(better, over=("steps6",))
+    assert judge(direction, chance, worse=0.5).verdict == UNDECIDED
+
+
+def test_no_worse_allows_a_small_loss_and_any_gain():
+    no_worse = dataclasses.replace(EQUAL, test="no_worse")
+    assert judge(QUARTER, no_worse, worse=0.5, clocked=0.03).verdict == HOLDS
+    assert judge(QUARTER, no_worse, worse=0.5, clocked=0.4).verdict == FAILS
+    gain = judge(QUARTER, no_worse, plain=0.4, worse=0.5, steps6=0.4)
+    assert gain.verdict == HOLDS
+    equal = judge(QUARTER, EQUAL, plain=0.4, worse=0.5, steps6=0.4)
+    assert equal.verdict == FAILS
+
+
+def test_without_a_measurable_loss_there_is_nothing_to_judge_by():
+    judged = judge(QUARTER, EQUAL, worse=0.0, clocked=0.4)
+    assert judged.verdict == UNDECIDED
+    assert all("loss of worse" in part.note for part in judged.parts)
+
+
+def test_the_uncertainty_of_a_measured_margin_counts():
+    samples = noise(400, seed=0)
+    samples = samples - samples.mean()
+    effect = claims.per_caption(0.01 * noise(400, seed=1) + 0.9, 400)
+    known = claims.contrasts("greater", effect, 0.8)
+    vague = claims.contrasts(
+        "greater", effect, claims.per_caption(5 * samples + 0.8, 400)
+    )
+    sure = claims.per_caption(0.0 * samples + 0.8, 400)
+    assert claims.verdict_of(known) == HOLDS
+    assert claims.contrasts("greater", effect, sure)[0].low == pytest.approx(
+        known[0].low
+    )
+    assert claims.verdict_of(vague) == UNDECIDED
+
+
+def test_a_claim_holds_if_all_parts_do_and_not_if_any_does_not():
+    assert claims.verdict_of_all([HOLDS, HOLDS]) == HOLDS
+    assert claims.verdict_of_all([HOLDS, UNDECIDED]) == UNDECIDED
+    assert claims.verdict_of_all([HOLDS, UNDECIDED, FAILS]) == FAILS
+
+
+def test_parts_of_ours_are_shown_and_have_no_vote():
+    own = Part("own", "greater", ("clip",), "m", "worse", ("plain",), ours=True)
+    margin = Margin("as far as that", value=0.1)
+    judged = judge(
+        margin, dataclasses.replace(EQUAL, metrics=("clip",)), own, worse=0.5
+    )
+    assert [part.verdict for part in judged.parts] == [HOLDS, FAILS]
+    assert judged.verdict == HOLDS and judged.tested == 1
+
+
+def test_failing_takes_more_where_there_are_more_parts_and_holding_does_not():
+    # An effect 2.5 standard errors below zero.
+    values = noise(1000, seed=4)
+    values = (values - values.mean()) / values.std() - 2.5 / math.sqrt(1000)
+    effect = claims.per_caption(values, 1000)
+    verdicts = [
+        claims.verdict_of(claims.contrasts("greater", effect, 0.0, tested))
+        for tested in (1, 20)
+    ]
+    assert verdicts == [FAILS, UNDECIDED]
+    assert claims.verdict_of(claims.contrasts("greater", -effect, 0.0, 20)) == HOLDS
+
+
+def test_counted_parts_have_bounds_and_no_chance():
+    third = Margin("a third", value=0.29, at_most=0.42)
+    counted = Part("x", "counted", ("flops",), "m", of="clocked", over=("plain",))
+    judged = judge(third, counted)
+    # 4 · 100 + 4 · 40 of 800.
+    assert judged.parts[0].effect == claims.Number(pytest.approx(0.3))
+    assert judged.verdict == HOLDS
+    assert judge(dataclasses.replace(third, value=0.31), counted).verdict == FAILS
+    assert judge(dataclasses.replace(third, at_most=0.295), counted).verdict == FAILS
+
+
+# --- intervals -----------------------------------------------------------------------
+
+
+def test_student_quantiles_of_the_tables():
+    found = [claims.student_quantile(df, 0.975) for df in (1, 2, 9, 15, 19, 100)]
+    expected = [12.7062, 4.3027, 2.2622, 2.1314, 2.0930, 1.9840]
+    assert found == pytest.approx(expected, abs=1e-4)
+    assert claims.student_quantile(9, 0.995) == pytest.approx(3.2498, abs=1e-4)
+
+
+@pytest.mark.parametrize("captions", [16, 52])
+def test_intervals_of_means_cover_and_need_the_clusters(captions):
+    covered, naive = 0, 0
+    for seed in range(100):
+        # Seeds of a caption have most of their error in common.
+        shared = noise(captions, seed=2 * seed).repeat(4)
+        rows = shared + 0.5 * noise(4 * captions, seed=2 * seed + 1)
+        low, high = claims.per_caption(rows, captions).interval()
+        covered += low <= 0 <= high
+        low, high = claims.per_caption(rows, len(rows)).interval()
+        naive += low <= 0 <= high
+    # Of 100 at 95 %; fewer than 88 happen twice in a thousand.
+    assert 88 <= covered < 100
+    assert naive < 80
+
+
+def test_intervals_of_frechet_differences_cover():
+    reference = metrics.statistics(noise(3000, 4, seed=9))
+    covered = 0
+    for seed in range(40):
+        shared = 0.3 + noise(90, 4, seed=3 * seed).repeat(2, 1)
+        one, other = (
+            claims.frechet(
+                shared + 0.5 * noise(180, 4, seed=1000 + 3 * seed + k), reference, 90
+            )
+            for k in (1, 2)
+        )
+        low, high = (one - other).interval()
+        covered += low <= 0 <= high
+    assert covered >= 34  # of 40; at 95 %, fewer happen once in a thousand
+
+
+def test_seeds_that_repeat_one_another_shrink_no_interval():
+    values = noise(60, seed=5)
+    once, thrice = (claims.per_caption(values.repeat(k), 60) for k in (1, 3))
+    assert thrice.interval() == pytest.approx(once.interval())
+    features = noise(60, 4, seed=6) + 0.3
+    reference = metrics.statistics(noise(3000, 4, seed=7))
+    once, thrice = (
+        claims.frechet(features.repeat(k, 1), reference, 60) for k in (1, 3)
+    )
+    widths = [high - low for low, high in (once.interval(), thrice.interval())]
+    assert widths[1] == pytest.approx(widths[0], rel=0.1)
+    assert len(thrice.by_seed) == 3
+
+
+def test_the_wider_level_is_wider():
+    for measured in (
+        claims.per_caption(noise(200, seed=1), 200),
+        claims.per_caption(noise(10, seed=1), 10),
+        claims.frechet(
+            noise(60, 3, seed=1), metrics.statistics(noise(99, 3, seed=2)), 60
+        ),
+    ):
+        low, high = measured.interval()
+        wide_low, wide_high = measured.interval(0.995)
+        assert wide_low < low < measured.value < high < wide_high
+
+
+def test_rows_are_of_captions_first_and_seeds_second():
+    # Two seeds of three captions: the second seed adds 10.
+    rows = torch.tensor([1.0, 2.0, 6.0, 11.0, 12.0, 16.0])
+    measured = claims.per_caption(rows, 3)
+    assert measured.samples.tolist() == [6, 7, 11]
+    assert measured.by_seed.tolist() == [3, 13]
+    assert measured.value == 8 and measured.n == 3
+    with pytest.raises(ValueError, match="6 rows are no whole number of 4 captions"):
+        claims.per_caption(rows, 4)
+
+
+def test_what_is_undefined_is_left_out():
+    rows = torch.tensor([1.0, math.nan, 3.0, 3.0, math.nan, 5.0])
+    measured = claims.per_caption(rows, 3)
+    assert measured.samples.tolist() == [2, 4] and measured.n == 2
+
+
+def test_runs_of_other_captions_or_seeds_make_no_pairs():
+    one = claims.per_caption(noise(6, seed=0), 6)
+    with pytest.raises(ValueError, match="6 captions and 4 captions make no pairs"):
+        one - claims.per_caption(noise(4, seed=0), 4)
+    with pytest.raises(ValueError, match="of 1 and of 2 sampling seeds"):
+        one - claims.per_caption(noise(12, seed=0), 6)
+
+
+# --- measurements --------------------------------------------------------------------
+
+
+def test_interpolation_at_equal_flops():
+    measurements = claims.Measurements(evidence(steps6=0.1, steps5=0.3, worse=0.8))
+    # 560 FLOPs lie 0.6 of the way from 5 to 6 steps.
+    weights = measurements.weights("clocked", ("steps6", "worse", "steps5"))
+    assert weights == pytest.approx({"steps6": 0.6, "steps5": 0.4})
+    gain = measurements.gain("clip", "clocked", weights)
+    parts = [measurements.score("clip", name).value for name in ("steps6", "steps5")]
+    mean = 0.6 * parts[0] + 0.4 * parts[1]
+    expected = measurements.score("clip", "clocked").value - mean
+    assert gain.value == pytest.approx(expected)
+    with pytest.raises(ValueError, match="which no two of plain, steps6 enclose"):
+        measurements.weights("clocked", ("plain", "steps6"))
+
+
+def test_clip_above_chance_is_zero_for_images_of_no_caption():
+    text = noise(CAPTIONS, 8, seed=1).repeat(SEEDS, 1)
+    features = {
+        "test": {"clip_text": text},
+        "plain": {"clip_image": text},
+        "worse": {"clip_image": noise(1, 8, seed=2).repeat(len(text), 1)},
+    }
+    measurements = claims.Measurements(claims.Evidence(RUNS, features))
+    assert measurements.score("clip_above_chance", "plain").value > 0.8
+    assert abs(measurements.score("clip_above_chance", "worse").value) < 1e-9
+
+
+def test_psnr_to_the_teachers_images():
+    black = torch.zeros(CAPTIONS, 3, 4, 4, dtype=torch.uint8)
+    images = {"plain": black, "clocked": black + 51, "worse": black + 102}
+    part = Part("x", "greater", ("psnr",), "m", "clocked", ("worse",), to="plain")
+    given = claims.Evidence(RUNS, images=images.__getitem__)
+    spec = registry(Margin("a direction"), part)
+    judged = claims.judge(spec, given)["C1"]
+    assert judged.verdict == HOLDS
+    assert judged.parts[0].effect.value == pytest.approx(20 * math.log10(2))
+
+
+def test_savings_of_time_are_of_paired_turns():
+    # The machine slows down by half; the saving stays 25 %, give or take.
+    plain = [100 + 5 * turn for turn in range(10)]
+    clocked = [0.75 * ms + (-1) ** turn for turn, ms in enumerate(plain)]
+    timed = {"runs": {"plain": {"runs": plain}, "clocked": {"runs": clocked}}}
+    part = Part("x", "greater", ("latency",), "m", "clocked", ("plain",))
+
+    def verdict(threshold: float) -> claims.JudgedClaim:
+        spec = registry(Margin("printed", value=threshold), part)
+        return claims.judge(spec, claims.Evidence(RUNS, latency=timed))["C1"]
+
+    assert verdict(0.2).verdict == HOLDS
+    assert verdict(0.3).verdict == FAILS
+    assert verdict(0.25).verdict == UNDECIDED
+    assert verdict(0.2).parts[0].n == 10
+    timed["runs"]["clocked"]["runs"] = clocked[1:]
+    with pytest.raises(ValueError, match="claim C1: 9 turns of 'clocked' and 10"):
+        verdict(0.2)
+
+
+def perturbation(n: int = 16) -> dict:
+    """Return distances that fall by a factor e in UP-0 and stay in UP-2."""
+    cells = []
+    for layer, start, level in (
+        ("up_blocks.0", 0, math.e),
+        ("up_blocks.0", 10, 1.0),
+        ("up_blocks.2", 10, math.e),
+    ):
+        values = (level * (0.1 * noise(n, seed=len(cells))).exp()).tolist()
+        cells.append(
+            {
+                "layer": layer,
+                "alpha": 0.7,
+                "start": start,
+                "values": {"image_distance": [None, *values[1:]]},
+            }
+        )
+    return {"n": n, "cells": cells}
+
+
+def test_cells_of_a_perturbation_sum_up():
+    cells = (claims.Cell("up_blocks.0", 0, 1.0), claims.Cell("up_blocks.0", 10, -1.0))
+    part = Part(
+        "x",
+        "greater",
+        ("image_distance",),
+        "m",
+        perturbation="p",
+        alpha=0.7,
+        log=True,
+        cells=cells,
+    )
+    given = claims.Evidence({}, perturbations={"p": perturbation()}, captions={"p": 16})
+    spec = registry(Margin("a factor of two", value=math.log(2)), part)
+    judged = claims.judge(spec, given)["C1"]
+    assert judged.verdict == HOLDS and judged.parts[0].n == 15
+    assert judged.parts[0].effect.value == pytest.approx(1, abs=0.1)
+    assert judged.parts[0].interval == "95 % Student's t over 15 captions"
+    other = dataclasses.replace(part, alpha=0.3)
+    with pytest.raises(ValueError, match="claim C1: .* layer 'up_blocks.0', α 0.3"):
+        claims.judge(registry(Margin("x"), other), given)
+
+
+# --- what makes no part --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"test": "better"}, "test 'better' is not one of greater"),
+        ({"metrics": ("fid",)}, "metric 'fid' is not one of frechet"),
+        ({"metrics": ("psnr",)}, "PSNR and a target"),
+        ({"of": ""}, "'frechet' needs both `of` and `over`"),
+        ({"metrics": ("image_distance",)}, "cells of a perturbation"),
+        ({"metrics": ("flops",)}, "'flops' does not go with the test 'equivalent'"),
+        ({"metrics": ("latency",), "over": ("a", "b")}, "compares with one run"),
+    ],
+)
+def test_parts_that_make_no_comparison_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(EQUAL, **change)
+
+
+def test_margins_that_make_no_sense_are_refused():
+    with pytest.raises(ValueError, match="a share needs the run"):
+        Margin("x", share=0.5)
+    with pytest.raises(ValueError, match="stands beside a value"):
+        Margin("x", share=0.5, better="plain", value=1.0)
+    with pytest.raises(ValueError, match="margin 'n' is not one of m"):
+        registry(QUARTER, dataclasses.replace(EQUAL, margin="n"))
+    with pytest.raises(ValueError, match="which latency does not have"):
+        latency = Part("x", "greater", ("latency",), "m", "clocked", ("plain",))
+        registry(QUARTER, latency)
+    with pytest.raises(ValueError, match="no part that decides"):
+        registry(QUARTER, dataclasses.replace(EQUAL, ours=True))
+
+
+# --- for people ----------------------------------------------------------------------
+
+
+def test_markdown_says_the_verdict_with_its_numbers():
+    printed = {"clip": (0.295, 0.3)}
+    clip = dataclasses.replace(EQUAL, metrics=("clip",), printed=printed)
+    own = dataclasses.replace(EQUAL, metrics=("clip",), label="own", ours=True)
+    spec = registry(QUARTER, clip, own)
+    judged = claims.judge(spec, evidence(worse=0.5, clocked=0.4))
+    text = claims.to_markdown(spec, judged)
+    effect = math.cos(0.7) - math.cos(0.3)
+    shown = f"−{abs(judged['C1'].parts[0].effect.value):.4f}"
+    assert abs(judged["C1"].parts[0].effect.value - effect) < 0.005
+    lines = text.splitlines()
+    assert "Of 1 claims 0 hold, 1 does not hold and 0 are undecided." in lines
+    assert (
+        "| C1 | Clockwork is about as good. | 0 | 1 | 0 | **does not hold** |" in lines
+    )
+    (sentence,) = (line for line in lines if line.startswith("Does not hold in 1 of 1"))
+    assert "“with against without”, CLIP " + shown in sentence
+    assert "where within ±" in sentence
+    row, other = (line for line in lines if "within ±" in line and "| CLIP |" in line)
+    cells = [cell.strip() for cell in row.split("|")[1:-1]]
+    assert cells[0] == "with against without" and cells[2].startswith(shown)
+    assert cells[5].count(",") == SEEDS - 1 and cells[6] == f"{CAPTIONS} × {SEEDS}"
+    assert cells[7:] == ["0.295, 0.3", "does not hold"]
+    assert other.startswith("| own (ours) |")
+    assert (
+        "- **m** (0.25 of the loss of `worse` against `plain`): as the paper" in lines
+    )
+    assert "at 1 − 0.05 / k" in text and "(1 tested parts)" in text
+
+
+def test_json_has_everything():
+    spec = registry(QUARTER, EQUAL)
+    data = claims.to_json(spec, claims.judge(spec, evidence(worse=0.5)))
+    data = json.loads(json.dumps(data, allow_nan=False))
+    part = data["claims"]["C1"]["parts"][1]
+    assert part["effect"]["low"] < part["effect"]["value"] < part["effect"]["high"]
+    assert part["compared"] == {"clocked": 1.0, "plain": -1.0}
+    assert len(part["by_seed"]) == SEEDS and part["n"] == CAPTIONS
+    assert abs(part["standardised"]) < 1 and part["failing_level"] == 0.975
+    assert len(part["contrasts"]) == 2
+    assert data["margins"]["m"]["why"] == "as the paper"
+
+
+# --- the step ------------------------------------------------------------------------
+
+
+def write_evidence(folder: Path, **shifts: float) -> Namespace:
+    features = []
+    for name, tensors in evidence(**shifts).features.items():
+        # In two shards, that must be joined in order.
+        for shard in (0, 1):
+            path = folder / name / f"{shard:03d}.safetensors"
+            parts = {key: value.chunk(2)[shard] for key, value in tensors.items()}
+            storage.write_tensors(path, parts, {"encoders": '{"clip": "x"}'})
+            features.append(path)
+    storage.write_json(folder / "sd.json", COUNTS)
+    return Namespace(
+        spec=json.dumps(dataclasses.asdict(registry(QUARTER, EQUAL))),
+        settings=json.dumps({"runs": RUNS, "perturbations": {}}),
+        features=features,
+        images=[],
+        flops=[folder / "sd.json"],
+        perturbations=[],
+        latency=None,
+        output=folder / "out" / "paper.md",
+    )
+
+
+def test_step_writes_both_files(tmp_path):
+    arguments = write_evidence(tmp_path, worse=0.5)
+    judge_claims.main(arguments)
+    data = storage.read_json(tmp_path / "out" / "paper.json")
+    expected = judge(QUARTER, EQUAL, worse=0.5)
+    found = [part["effect"]["value"] for part in data["claims"]["C1"]["parts"]]
+    assert found == pytest.approx([part.effect.value for part in expected.parts])
+    assert data["encoders"] == [{"clip": "x"}]
+    assert "### C1: holds" in (tmp_path / "out" / "paper.md").read_text("utf-8")
+
+
+def test_step_refuses_features_of_several_encoders(tmp_path):
+    arguments = write_evidence(tmp_path)
+    tensors, _ = storage.read_tensors(arguments.features[0])
+    storage.write_tensors(arguments.features[0], tensors, {"encoders": '{"clip": "y"}'})
+    with pytest.raises(ValueError, match="2 sets of encoders"):
+        judge_claims.main(arguments)
+
+
+# --- the registry --------------------------------------------------------------------
+
+
+def test_registry_has_every_claim_that_is_about_text_to_image():
+    spec = parse(claims.ClaimsSpec, REGISTRY)
+    wanted = {f"C{number}" for number in range(1, 13)} - {"C11"}
+    assert set(spec.claims) == wanted
+    assert all(len(margin.why) > 20 for margin in spec.margins.values())
+    used = {part.margin for claim in spec.claims.values() for part in claim.parts}
+    assert used == set(spec.margins)
+
+
+def test_the_papers_own_numbers_pass_the_tests():
+    """A sign the wrong way round, or a margin too narrow for the paper, fails here."""
+    spec = parse(claims.ClaimsSpec, REGISTRY)
+    # Table 3 in place of the plain sampler at 3 steps: what steps {3, 4, 5, 6} lose.
+    losses = {"frechet": 33.10 - 24.22, "clip": 0.302 - 0.271}
+    checked = 0
+    for claim in spec.claims.values():
+        for part in claim.parts:
+            for metric, (of, over) in part.printed.items():
+                margin = spec.margins[part.margin]
+                if metric in losses:
+                    effect = claims.METRICS[metric].sign * (of - over)
+                    needed = margin.value + margin.share * losses[metric]
+                else:
+                    effect, needed = 1 - of / over, margin.value
+                passed = {
+                    "greater": effect > needed,
+                    "no_worse": effect > -needed,
+                    "equivalent": abs(effect) < needed,
+                    "counted": needed <= effect <= (margin.at_most or 1),
+                }[part.test]
+                assert passed, (part.label, metric)
+                checked += 1
+    assert checked > 40
+
+
+def test_schema_and_code_know_the_same():
+    text = (ROOT / "workflow" / "schemas" / "paper.schema.yaml").read_text("utf-8")
+    schema = yaml.safe_load(text)["$defs"]
+
+    def fields(kind: type) -> set[str]:
+        return {field.name for field in dataclasses.fields(kind)}
+
+    part = schema["part"]["properties"]
+    claim = schema["claims"]["properties"]["claims"]["additionalProperties"]
+    assert set(part) == fields(Part)
+    assert part["test"]["enum"] == list(claims.KINDS)
+    assert part["metrics"]["items"]["enum"] == list(claims.METRICS)
+    assert set(part["cells"]["items"]["properties"]) == fields(claims.Cell)
+    assert set(schema["margin"]["properties"]) == fields(Margin)
+    assert set(schema["claims"]["properties"]) == fields(claims.ClaimsSpec)
+    assert set(claim["properties"]) == fields(claims.Claim)
+
+
+# --- the workflow --------------------------------------------------------------------
+
+PAPER = "workflow/papers/clockwork.yaml"
+LINKED = ("profiles", "resources/mini", "src")
+SMALL = {
+    "title": "Claims",
+    "caption": "A caption.",
+    "margins": {"m": {"why": "a direction"}},
+    "claims": {
+        "C3": {
+            "statement": "Clockwork is good.",
+            "parts": [
+                {
+                    "label": "x",
+                    "test": "greater",
+                    "metrics": ["frechet"],
+                    "margin": "m",
+                    "of": "sd_clockwork",
+                    "over": ["sd"],
+                }
+            ],
+        }
+    },
+}
+CELLS = [{"layer": "up_blocks.9", "start": 0, "weight": 1}]
+CASES = {
+    "of": ("sd_typo", "run 'sd_typo' is not one of the runs (sd, sd_clockwork"),
+    "over": (["sd_typo"], "run 'sd_typo' is not one of the runs (sd, sd_clockwork"),
+    "margin": ("wide", "'wide' is not one of the margins (m)"),
+    "metrics": (["latency"], "run 'sd_clockwork' is not one of those timed (sd)"),
+    "cells": (CELLS, "'up_blocks.9' is not one of the layers of perturbation"),
+}
+
+
+@pytest.mark.parametrize("key", CASES)
+def test_what_a_claim_lacks_is_named(key, tmp_path):
+    value, message = CASES[key]
+    checkout = copy_checkout(tmp_path, linked=LINKED)
+    part = {**SMALL["claims"]["C3"]["parts"][0], key: value}
+    if key == "cells":
+        part |= {"perturbation": "distances", "alpha": 0.7}
+    small = {**SMALL, "claims": {"C3": {"statement": "x", "parts": [part]}}}
+    edit_yaml(checkout / PAPER, "claims.mini", small)
+    if key == "metrics":
+        edit_yaml(checkout / "config.yaml", "mini.latency.runs", ["sd"])
+    done = snakemake(checkout, "--dry-run")
+    assert done.returncode == 1, done.stdout
+    wanted = f"clockwork, claim C3 at mini scale: {message}"
+    assert any(wanted in line for line in done.stdout.splitlines()), done.stdout
+
+
+def test_claims_are_a_target_with_what_they_are_judged_by(tmp_path):
+    checkout = copy_checkout(tmp_path, linked=LINKED)
+    edit_yaml(checkout / PAPER, "claims.mini", SMALL)
+    done = snakemake(checkout, "--dry-run", "results/mini/claims/clockwork.md")
+    assert done.returncode == 0, done.stdout
+    (job,) = done.stdout.split("rule judge_claims:")[1:]
+    inputs = job.split("input: ")[1].split("\n")[0].split(", ")
+    features = [path for path in inputs if path.startswith("results/mini/features/")]
+    assert features == [
+        f"results/mini/features/{name}/000.safetensors"
+        for name in ("sd_clockwork", "sd", "test")
+    ]
+    assert "results/mini/flops/sd.json" in inputs
+    assert not any("/images/" in path for path in inputs)
