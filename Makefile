@@ -7,7 +7,7 @@ BIN := .venv/bin
 STAMP := .venv/installed
 SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores $(CORES) --quiet rules
 
-.PHONY: run test lint fast e2e report models readme clean
+.PHONY: run test lint fast e2e bench report models readme clean
 
 run: $(STAMP) unlock
 	$(SNAKEMAKE) $(TARGETS)
@@ -42,6 +42,11 @@ fast: $(STAMP)
 
 e2e: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest tests/e2e
+
+# Always measured anew: what ran beside it last time may be gone.
+bench: $(STAMP)
+	$(SNAKEMAKE) overhead --forcerun measure_overhead
+	@cat results/mini/latency/overhead.md
 
 report: run
 	$(SNAKEMAKE) --report results/report.html

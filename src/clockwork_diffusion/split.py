@@ -234,7 +234,7 @@ class SplitUNet:
             x = 2 * x - 1.0
         hidden = self.unet.conv_in(x)
         skips: tuple[torch.Tensor, ...] = (hidden,)
-        for block in self.unet.down_blocks[: self.level]:
+        for block in _among(self.unet.down_blocks, stop=self.level):
             hidden, more = run_down(block, hidden, conditions)
             skips += more
         # The last skip is r_in itself, and ε_L consumes it.
@@ -255,13 +255,13 @@ class SplitUNet:
         """
         unet = self.unet
         hidden, skips = high.r_in, (*high.skips, high.r_in)
-        for block in unet.down_blocks[self.level :]:
+        for block in _among(unet.down_blocks, self.level):
             hidden, more = run_down(block, hidden, conditions)
             skips += more
         skips = add_residuals(skips, residuals[0])
         hidden = run_middle(unet, hidden, conditions, residuals[1])
         last = len(unet.up_blocks) - self.level - 1
-        for block in unet.up_blocks[:last]:
+        for block in _among(unet.up_blocks, stop=last):
             skips, taken = take_skips(skips, block)
             hidden = run_up(block, hidden, taken, conditions)
             hidden = run_upsampler(block, hidden, skips[-1])
@@ -279,7 +279,7 @@ class SplitUNet:
         """Run the second half of ε_H: its up blocks and the output layers."""
         unet = self.unet
         hidden, skips = up, high.skips
-        for block in unet.up_blocks[len(unet.up_blocks) - self.level :]:
+        for block in _among(unet.up_blocks, len(unet.up_blocks) - self.level):
             skips, taken = take_skips(skips, block)
             hidden = run_up(block, hidden, taken, conditions)
             if skips:
@@ -355,6 +355,13 @@ def _add(high: High, residuals: tuple[torch.Tensor, ...]) -> High:
     return High(high.r_in, add_residuals(high.skips, residuals))
 
 
+def _among(
+    blocks: nn.ModuleList, start: int = 0, stop: int | None = None
+) -> list[nn.Module]:
+    """Return some of the blocks; a slice of a ModuleList is a new module, and slow."""
+    return list(blocks)[start:stop]
+
+
 def _bias(mask: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor | None:
     """Turn a (1 = keep, 0 = drop) mask into an additive attention bias."""
     if mask is None:
@@ -427,12 +434,15 @@ def run_up(
     attentions: Any = (
         block.attentions if getattr(block, "has_cross_attention", False) else ()
     )
-    freeu = {name: getattr(block, name, None) for name in ("s1", "s2", "b1", "b2")}
+    names = ("s1", "s2", "b1", "b2")
+    # One missing ends the search: each costs microseconds, as absent from a module.
+    freed = all(getattr(block, name, None) for name in names)
     resnets: Any = block.resnets
     for index in range(len(resnets)) if layers is None else layers:
         skip = skips[len(resnets) - 1 - index]
-        if all(freeu.values()):
+        if freed:
             # It writes into what it is given, which may be a kept feature.
+            freeu = {name: getattr(block, name) for name in names}
             hidden, skip = apply_freeu(
                 block.resolution_idx, hidden.clone(), skip, **freeu
             )

@@ -1,6 +1,11 @@
 """What sampling costs: FLOPs from the architecture, milliseconds on this machine."""
 
 
+localrules:
+    overhead,
+    gpu_latency,
+
+
 rule count_flops:
     """Count a model's FLOPs and parameters with DeepSpeed; needs no weights.
 
@@ -34,12 +39,12 @@ rule count_flops:
 rule time_sampling:
     """Time the UNet passes of several runs in turns; alone on the machine.
 
-    Reads: the pipeline and the learned adaptors.
+    Reads: the pipelines and the learned adaptors.
     Writes: mean, deviation and single runs in milliseconds.
     """
     input:
         code=code("time_sampling"),
-        model=files_of(timed_model),
+        models=timed_models,
         adaptors=timed_adaptors,
     output:
         "results/{scale}/latency/sampling.json",
@@ -56,9 +61,86 @@ rule time_sampling:
         mem_mb=4000,
         runtime=60,
     params:
-        model=timed_model,
         spec=timing_spec,
     shell:
         "python -m clockwork_diffusion.steps.time_sampling"
-        " --spec {params.spec:q} --model {params.model} --output {output}"
+        " --spec {params.spec:q} --output {output}"
+        " --threads {threads} --log {log}"
+
+
+rule overhead:
+    """Show what our code adds to a UNet pass, against the same modules run bare."""
+    input:
+        expand("results/mini/latency/overhead.{kind}", kind=["json", "md"]),
+
+
+rule measure_overhead:
+    """Time adaptor and full steps against their bare modules; alone on the machine.
+
+    Reads: the pipeline of the first timed run; adaptors have random weights.
+    Writes: medians of paired ratios with intervals; JSON and a table.
+    """
+    input:
+        code=code("measure_overhead"),
+        model=overhead_files,
+    output:
+        json="results/{scale}/latency/overhead.json",
+        md="results/{scale}/latency/overhead.md",
+    log:
+        "logs/{scale}/measure_overhead/overhead.log",
+    benchmark:
+        "benchmarks/{scale}/measure_overhead/overhead.tsv"
+    conda:
+        "../../environment.yml"
+    # All cores, so that no other job disturbs the clock.
+    threads: workflow.cores or 1
+    resources:
+        gpu=1,
+        mem_mb=4000,
+        runtime=60,
+    params:
+        spec=overhead_spec,
+    shell:
+        "python -m clockwork_diffusion.steps.measure_overhead"
+        " --spec {params.spec:q} --output {output.json}"
+        " --threads {threads} --log {log}"
+
+
+rule gpu_latency:
+    """Time Table S3's UNets, with random weights, on the GPU of this machine."""
+    input:
+        gpu_timings,
+
+
+rule time_unet:
+    """Time UNets of SD v1.5's size on a GPU: eager, as CUDA graphs, compiled.
+
+    Reads: nothing; weights are random.
+    Writes: milliseconds by mode and run, the paper's beside them; JSON and a table.
+    """
+    input:
+        code=code("time_unet"),
+    output:
+        json="results/paper/latency/{gpu}/sampling.json",
+        md="results/paper/latency/{gpu}/sampling.md",
+    log:
+        "logs/paper/time_unet/{gpu}.log",
+    benchmark:
+        "benchmarks/paper/time_unet/{gpu}.tsv"
+    wildcard_constraints:
+        gpu="[a-z0-9_]+",
+    conda:
+        "../../environment.yml"
+    threads: workflow.cores or 1
+    resources:
+        gpu=1,
+        mem_mb=16000,
+        runtime=30,
+    params:
+        spec=unet_timing_spec,
+        state="results/paper/.state/latency/{gpu}.json",
+    shell:
+        "python -m clockwork_diffusion.steps.time_unet"
+        " --spec {params.spec:q} --gpu {wildcards.gpu}"
+        " --state {params.state} --output {output.json}"
         " --threads {threads} --log {log}"

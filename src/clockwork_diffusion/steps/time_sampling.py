@@ -1,8 +1,9 @@
-"""Time the UNet passes of several runs of one model, in turns."""
+"""Time the UNet passes of several runs in turns, of one model or of several."""
 
 from __future__ import annotations
 
 import dataclasses
+import logging
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,16 @@ from clockwork_diffusion import provenance, storage
 from clockwork_diffusion.specs import parse
 from clockwork_diffusion.steps._run import new_parser, run
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class TimedRun:
     """A run to time.
 
     Attributes:
+        model: Folder of the pipeline.
+        tokens: Length of a prompt.
         sampler: A `clockwork_diffusion.sampling.SamplerSpec`, as plain data.
         adaptor: Folder of a learned adaptor; a key of
             `clockwork_diffusion.adaptors.KINDS`, with random weights if it has any; or
@@ -26,6 +31,8 @@ class TimedRun:
             using an adaptor.
     """
 
+    model: str
+    tokens: int
     sampler: dict[str, object]
     adaptor: str = ""
     cut: str = "stage1"
@@ -42,60 +49,74 @@ class TimingSpec:
     """What to time, and how often.
 
     Attributes:
-        runs: Runs by id.
+        runs: Runs by id; they take turns in this order.
         repeats: Timed runs of each.
-        tokens: Length of a prompt.
         text_channels: Width of the pooled text embedding.
+        dtype: Precision to compute in, ``float16`` or ``float32``.
     """
 
     runs: dict[str, TimedRun]
     repeats: int
-    tokens: int
     text_channels: int
+    dtype: str = "float32"
+
+    def __post_init__(self) -> None:
+        """Reject a precision that is not one of ours."""
+        if self.dtype not in ("float16", "float32"):
+            raise ValueError(f"dtype {self.dtype!r} is not float16 or float32")
 
 
 def main(args: Namespace) -> None:
-    """Load the model once, and let the runs take turns."""
+    """Load each model once, and let all runs take turns."""
+    import torch
+
     from clockwork_diffusion import adaptors, latency, loading, reuse, sampling
     from clockwork_diffusion.split import SplitUNet
 
     spec = parse(TimingSpec, args.spec)
-    device = loading.default_device()
-    pipe = loading.load_pipeline(args.model, device)
+    device, dtype = loading.default_device(), getattr(torch, spec.dtype)
+    folders = dict.fromkeys(timed.model for timed in spec.runs.values())
+    # The UNet alone: what else a pipeline holds may go.
+    unets = {
+        folder: loading.load_pipeline(Path(folder), device, dtype).unet
+        for folder in folders
+    }
     loops = {}
     for name, timed in spec.runs.items():
         sampler = parse(sampling.SamplerSpec, timed.sampler, f"spec.runs.{name}")
-        adaptor = None
+        unet, adaptor = unets[timed.model], None
         if timed.adaptor in adaptors.KINDS:
             adaptor = adaptors.build_adaptor(
-                timed.adaptor, pipe.unet, timed.cut, spec.text_channels
+                timed.adaptor, unet, timed.cut, spec.text_channels
             )
         elif timed.adaptor:
             adaptor = adaptors.load_adaptor(Path(timed.adaptor))
             adaptors.check_made_for(
                 adaptor,
                 Path(timed.adaptor),
-                model=storage.sha256_folder(args.model),
+                model=storage.sha256_folder(Path(timed.model)),
                 scheduler=sampler.scheduler,
                 steps=sampler.steps,
                 cut=timed.cut,
             )
         if adaptor is not None:
-            adaptor = adaptor.to(device, pipe.unet.dtype).eval()
+            adaptor = adaptor.to(device, dtype).eval()
         passes: sampling.UNetPasses = sampling.Passes(
-            SplitUNet(pipe.unet, timed.cut), adaptor
+            SplitUNet(unet, timed.cut), adaptor
         )
         if timed.branch is not None:
-            passes = reuse.BranchPasses(reuse.BranchUNet(pipe.unet, timed.branch))
+            passes = reuse.BranchPasses(reuse.BranchUNet(unet, timed.branch))
         loops[name] = latency.unet_loop(
-            passes, sampler, spec.tokens, spec.text_channels
+            passes, sampler, timed.tokens, spec.text_channels
         )
+    log.info("%d runs of %d models take turns", len(loops), len(unets))
     timings = latency.time_in_turns(loops, spec.repeats)
     storage.write_json(
         args.output,
         {
             "unit": "milliseconds for the UNet passes of one image",
             "device": provenance.device_name(),
+            "dtype": spec.dtype,
             "runs": {k: dataclasses.asdict(v) for k, v in timings.items()},
             "versions": provenance.versions("torch", "diffusers"),
         },
@@ -105,6 +126,5 @@ def main(args: Namespace) -> None:
 if __name__ == "__main__":
     parser = new_parser(__doc__)
     parser.add_argument("--spec", required=True, help="TimingSpec as JSON")
-    parser.add_argument("--model", required=True, type=Path, help="pipeline folder")
     parser.add_argument("--output", required=True, type=Path, help="JSON to write")
     run(parser, main)
