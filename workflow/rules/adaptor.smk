@@ -24,7 +24,7 @@ rule train_adaptor:
         "benchmarks/{scale}/train_adaptor/{adaptor}.tsv"
     conda:
         "../../environment.yml"
-    threads: 2
+    threads: 1
     resources:
         gpu=training_gpus,
         mem_mb=trajectory_memory,

@@ -151,6 +151,12 @@ def check_cells(scale, what, part):
             )
 
 
+def curve_runs(figure):
+    """Return the runs of a figure with curves."""
+    points = [point for series in figure["series"] for point in series["points"]]
+    return list(dict.fromkeys(point["run"] for point in points))
+
+
 def check_registries():
     """Refuse a reference to what does not exist, before anything runs."""
     check_schema(config, "config.schema.yaml", "config.yaml")
@@ -994,12 +1000,6 @@ def figure_inputs(wildcards):
     if figure.get("latency"):
         files["latency"] = f"{base}/latency/sampling.json"
     return files
-
-
-def curve_runs(figure):
-    """Return the runs of a figure with curves."""
-    points = [point for series in figure["series"] for point in series["points"]]
-    return list(dict.fromkeys(point["run"] for point in points))
 
 
 def figure_options(wildcards, input):
