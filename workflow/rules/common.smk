@@ -682,15 +682,21 @@ def images_of_captions(pattern):
     return get
 
 
-def images_of_reference(pattern):
-    """Return an input function: the same of the set that its images are compared with.
+def reference_of(scale, run):
+    """Return the data set that a run's Fréchet distance refers to.
 
-    Its data set's own images, unless the data set names another one.
+    The run's own, unless that names another one.
     """
+    name = run["dataset"]
+    return entry(scale, "datasets", name).get("reference", name)
+
+
+def images_of_reference(pattern):
+    """Return an input function: the same of the run's reference."""
 
     def get(wildcards):
-        name = entry(wildcards.scale, "runs", wildcards.run)["dataset"]
-        name = entry(wildcards.scale, "datasets", name).get("reference", name)
+        run = entry(wildcards.scale, "runs", wildcards.run)
+        name = reference_of(wildcards.scale, run)
         return shards(pattern, wildcards.scale, name, images=name)
 
     return get
@@ -1044,11 +1050,6 @@ def claim_runs(wildcards, *metrics):
     return {name: entry(wildcards.scale, "runs", name) for name in names}
 
 
-def reference_of(run):
-    """Return the data set that a run's Fréchet distance refers to."""
-    return run.get("reference", run["dataset"])
-
-
 def claims_settings(wildcards):
     """Return what judging needs to know of runs and perturbations."""
     scale = wildcards.scale
@@ -1056,7 +1057,7 @@ def claims_settings(wildcards):
         name: {
             **run_settings(run),
             "dataset": run["dataset"],
-            "reference": reference_of(run),
+            "reference": reference_of(scale, run),
             "captions": entry(scale, "datasets", run["dataset"])["count"],
         }
         for name, run in claim_runs(wildcards).items()
@@ -1087,7 +1088,7 @@ def claims_inputs(wildcards):
     models = dict.fromkeys(run["model"] for run in claim_runs(wildcards).values())
     features = {name: run["dataset"] for name, run in scored.items()}
     for run in scored.values():
-        for dataset in (run["dataset"], reference_of(run)):
+        for dataset in (run["dataset"], reference_of(scale, run)):
             features[dataset] = dataset
     files = {
         "features": of_all("features", features),
