@@ -5,7 +5,7 @@ PYTHON ?= python3
 CORES ?= 2
 BIN := .venv/bin
 STAMP := .venv/installed
-SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --cores $(CORES) --quiet rules
+SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --quiet rules --cores $(CORES)
 
 .PHONY: run test lint fast e2e bench report models readme clean
 
