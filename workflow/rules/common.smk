@@ -135,6 +135,11 @@ def check_registries():
             for key in ("model", "adaptor", "perturbation"):
                 if key in figure:
                     entry(scale, f"{key}s", figure[key])
+            for shown in figure.get("adaptors", ()):
+                if "model" not in entry(scale, "adaptors", shown["adaptor"]):
+                    raise WorkflowError(
+                        f"{what}: adaptor {shown['adaptor']!r} is not trained"
+                    )
             for run in curve_runs(figure) if "series" in figure else ():
                 entry(scale, "runs", run)
             if "runs" in figure:
@@ -779,6 +784,12 @@ def figure_inputs(wildcards):
             "images": f"{folder}.safetensors",
             "distances": f"{folder}.json",
         }
+    if "adaptors" in figure:
+        names = [shown["adaptor"] for shown in figure["adaptors"]]
+        return {
+            "curves": [f"{base}/curves/adaptors/{name}.csv" for name in names],
+            "errors": [f"{base}/scores/adaptors/{name}.json" for name in names],
+        }
     if "model" in figure:
         return {"flops": f"{base}/flops/{figure['model']}.json"}
     if "series" in figure:
@@ -815,6 +826,7 @@ def curve_runs(figure):
 def figure_options(wildcards, input):
     """Return the command-line options for a figure's inputs."""
     names = ("images", "prompts", "latency", "flops", "scores", "distances")
+    names += ("curves", "errors")
     options = input_options(*names)(wildcards, input)
     figure = figure_of(wildcards)
     if "series" not in figure:
