@@ -383,6 +383,38 @@ def training_gpus(wildcards):
     return entry(wildcards.scale, "adaptors", wildcards.adaptor).get("gpus", 1)
 
 
+def stored_model(wildcards):
+    """Return the UNet's configuration, and the model's files if there are any."""
+    trajectory = entry(wildcards.scale, "trajectories", wildcards.trajectory)
+    model = entry(wildcards.scale, "models", trajectory["model"])
+    files = {"unet": model["unet"]} if "unet" in model else {}
+    if Path(model["path"]).is_dir():
+        files["model"] = files_of(model_path("trajectories", "trajectory"))(wildcards)
+    return files
+
+
+def stored_model_options(wildcards, input):
+    """Return the command-line options for the same."""
+    options = input_options("unet")(wildcards, input)
+    if hasattr(input, "model"):
+        options += f" --model {model_path('trajectories', 'trajectory')(wildcards)}"
+    return options
+
+
+def storage_spec(wildcards):
+    """Return what to compare."""
+    trajectory = entry(wildcards.scale, "trajectories", wildcards.trajectory)
+    model = entry(wildcards.scale, "models", trajectory["model"])
+    return json.dumps(
+        {
+            "backbone": model["backbone"],
+            "tokens": model["tokens"],
+            "text_channels": entry(wildcards.scale, "encoders", "clip")["width"],
+            "trajectory": trajectory["spec"],
+        }
+    )
+
+
 def trajectory_memory(wildcards):
     """Return the memory in MB; features of 500 SD trajectories take 16 GB."""
     return {"mini": 4000, "paper": 64000}[wildcards.scale]
