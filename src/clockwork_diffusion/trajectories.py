@@ -632,3 +632,29 @@ class FreshTrajectories:
             shards.append({**tensors, **constants(*arguments)})
         log.info("epoch %d: recorded %d prompts", epoch, len(places))
         return join(shards, self.teacher, lambda: self.passes.split)
+
+
+@torch.no_grad()
+def bytes_per_trajectory(
+    unet: UNet2DConditionModel, spec: TrajectorySpec, tokens: int, text_channels: int
+) -> dict[str, int]:
+    """Return what one prompt takes on disk, by what is stored.
+
+    Args:
+        unet: The teacher's UNet; may lie on the meta device.
+        spec: What is recorded; ``stored`` does not count.
+        tokens: Length of a prompt.
+        text_channels: Channels of the pooled text embedding.
+    """
+    split, sampler = SplitUNet(unet, spec.cut), spec.sampler
+    like = {"device": unet.device, "dtype": unet.dtype}
+    x = torch.zeros(1, *latent_shape(unet), **like)
+    text = torch.zeros(1, tokens, unet.config.cross_attention_dim, **like)
+    step = split.full(x, torch.zeros(1, device=unet.device), text)
+    size = getattr(torch, spec.dtype).itemsize
+    pooled = sampler.branches * text_channels * torch.float32.itemsize
+    features = step.r_in.numel() + step.r_out.numel()
+    return {
+        "features": sampler.branches * sampler.steps * features * size + pooled,
+        "latents": (sampler.steps * x.numel() + text.numel()) * size + pooled,
+    }

@@ -1,10 +1,13 @@
 import dataclasses
+import json
+from argparse import Namespace
 
 import pytest
 import torch
 from diffusers import DDIMScheduler
 
 from clockwork_diffusion import storage
+from clockwork_diffusion.architectures import build_unet
 from clockwork_diffusion.sampling import (
     Passes,
     Prompts,
@@ -13,11 +16,13 @@ from clockwork_diffusion.sampling import (
     initial_noise,
 )
 from clockwork_diffusion.split import SplitUNet
+from clockwork_diffusion.steps import compare_storage
 from clockwork_diffusion.trajectories import (
     FreshTrajectories,
     LatentTrajectories,
     Trajectories,
     TrajectorySpec,
+    bytes_per_trajectory,
     constants,
     join,
     read_trajectories,
@@ -299,3 +304,62 @@ def test_fresh_latents_are_made_into_features_too(fresh):
 def test_a_subset_larger_than_the_whole_is_refused(fresh):
     with pytest.raises(ValueError, match="subset 8 is more than the 7 prompts"):
         fresh(8)
+
+
+# --- what it takes -------------------------------------------------------------------
+
+
+def test_bytes_of_sd_by_hand():
+    chosen = TrajectorySpec(SamplerSpec("dpmpp", 8, 7.5), "stage1", 0, 8)
+    found = bytes_per_trajectory(build_unet("sd"), chosen, 77, 1024)
+    pooled = 2 * 1024 * 4
+    # 320 + 640 channels of 32 by 32, two branches, eight steps, two bytes each.
+    assert found["features"] == 8 * 2 * 960 * 32 * 32 * 2 + pooled == 31_465_472
+    # 4 channels of 64 by 64, shared by the branches, and the text.
+    assert found["latents"] == (8 * 4 * 64 * 64 + 77 * 768) * 2 + pooled == 388_608
+    deeper = dataclasses.replace(chosen, cut="stage2")
+    found = bytes_per_trajectory(build_unet("sd"), deeper, 77, 1024)
+    assert found["features"] == 8 * 2 * 1920 * 16 * 16 * 2 + pooled
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize("stored", ["features", "latents"])
+def test_bytes_are_those_of_the_tensors_written(recorded, unet, guidance, stored):
+    sampler = SamplerSpec("dpmpp", 4, guidance)
+    chosen = spec(sampler=sampler, stored=stored, dtype="float16")
+    tensors = recorded(chosen)
+    each = {"r_in", "r_out", "latents", "pooled", "text"} & set(tensors)
+    written = sum(tensors[name].nbytes for name in each) / 3
+    assert bytes_per_trajectory(unet, chosen, 5, 8)[stored] == written
+
+
+def test_the_step_compares_both(root, tmp_path):
+    model = root / "resources" / "mini" / "stable-diffusion"
+    asked = {
+        "backbone": "sd",
+        "tokens": 32,
+        "text_channels": 64,
+        "trajectory": {
+            "sampler": {"scheduler": "dpmpp", "steps": 4, "guidance": 2.0},
+            "cut": "stage1",
+            "seed": 1,
+            "batch_size": 4,
+        },
+        "batch_size": 4,
+        "batches": 3,
+        "prompts": 2,
+    }
+    arguments = {
+        "spec": json.dumps(asked),
+        "unet": model / "unet" / "config.json",
+        "model": model,
+        "output": tmp_path / "storage.json",
+    }
+    compare_storage.main(Namespace(**arguments))
+    found = storage.read_json(arguments["output"])
+    features, latents = found["features"], found["latents"]
+    assert features["bytes_per_trajectory"] > 5 * latents["bytes_per_trajectory"]
+    assert features["samples_per_s"] > 2 * latents["samples_per_s"] > 0
+    compare_storage.main(Namespace(**{**arguments, "model": None, "unet": None}))
+    found = storage.read_json(arguments["output"])
+    assert set(found["features"]) == {"bytes_per_trajectory"}

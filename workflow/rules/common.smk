@@ -219,6 +219,11 @@ def check_registries():
             for key in ("model", "adaptor", "perturbation"):
                 if key in figure:
                     entry(scale, f"{key}s", figure[key])
+            for shown in figure.get("adaptors", ()):
+                if "model" not in entry(scale, "adaptors", shown["adaptor"]):
+                    raise WorkflowError(
+                        f"{what}: adaptor {shown['adaptor']!r} is not trained"
+                    )
             for run in curve_runs(figure) if "series" in figure else ():
                 entry(scale, "runs", run)
             if "runs" in figure:
@@ -472,6 +477,38 @@ def training_options(wildcards, input):
 def training_gpus(wildcards):
     """Return the number of GPUs, and processes, that an adaptor is trained on."""
     return entry(wildcards.scale, "adaptors", wildcards.adaptor).get("gpus", 1)
+
+
+def stored_model(wildcards):
+    """Return the UNet's configuration, and the model's files if there are any."""
+    trajectory = entry(wildcards.scale, "trajectories", wildcards.trajectory)
+    model = entry(wildcards.scale, "models", trajectory["model"])
+    files = {"unet": model["unet"]} if "unet" in model else {}
+    if Path(model["path"]).is_dir():
+        files["model"] = files_of(model_path("trajectories", "trajectory"))(wildcards)
+    return files
+
+
+def stored_model_options(wildcards, input):
+    """Return the command-line options for the same."""
+    options = input_options("unet")(wildcards, input)
+    if hasattr(input, "model"):
+        options += f" --model {model_path('trajectories', 'trajectory')(wildcards)}"
+    return options
+
+
+def storage_spec(wildcards):
+    """Return what to compare."""
+    trajectory = entry(wildcards.scale, "trajectories", wildcards.trajectory)
+    model = entry(wildcards.scale, "models", trajectory["model"])
+    return json.dumps(
+        {
+            "backbone": model["backbone"],
+            "tokens": model["tokens"],
+            "text_channels": entry(wildcards.scale, "encoders", "clip")["width"],
+            "trajectory": trajectory["spec"],
+        }
+    )
 
 
 def trajectory_memory(wildcards):
@@ -981,6 +1018,12 @@ def figure_inputs(wildcards):
             "images": f"{folder}.safetensors",
             "distances": f"{folder}.json",
         }
+    if "adaptors" in figure:
+        names = [shown["adaptor"] for shown in figure["adaptors"]]
+        return {
+            "curves": [f"{base}/curves/adaptors/{name}.csv" for name in names],
+            "errors": [f"{base}/scores/adaptors/{name}.json" for name in names],
+        }
     if "model" in figure:
         return {"flops": f"{base}/flops/{figure['model']}.json"}
     if "series" in figure:
@@ -1011,6 +1054,7 @@ def figure_inputs(wildcards):
 def figure_options(wildcards, input):
     """Return the command-line options for a figure's inputs."""
     names = ("images", "prompts", "latency", "flops", "scores", "distances")
+    names += ("curves", "errors")
     options = input_options(*names)(wildcards, input)
     figure = figure_of(wildcards)
     if "series" not in figure:

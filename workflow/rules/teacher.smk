@@ -41,3 +41,34 @@ rule sample_trajectories:
         " --prompts {input.prompts} {params.images} --shard {params.shard} --shards {params.shards}"
         " --state {params.state} --output {output}"
         " --threads {threads} --log {log}"
+
+
+rule compare_storage:
+    """Compare what trajectories take as features and as latents.
+
+    Reads: the UNet's configuration, if it is not SD v1.5's; the model, if it is there.
+    Writes: bytes per trajectory, and samples per second with a model.
+    """
+    input:
+        unpack(stored_model),
+        code=code("compare_storage"),
+    output:
+        "results/{scale}/storage/{trajectory}.json",
+    log:
+        "logs/{scale}/compare_storage/{trajectory}.log",
+    benchmark:
+        "benchmarks/{scale}/compare_storage/{trajectory}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=60,
+    params:
+        spec=storage_spec,
+        model=stored_model_options,
+    shell:
+        "python -m clockwork_diffusion.steps.compare_storage"
+        " --spec {params.spec:q} {params.model} --output {output}"
+        " --threads {threads} --log {log}"

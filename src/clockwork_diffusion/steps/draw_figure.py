@@ -12,7 +12,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from clockwork_diffusion import datasets, storage
-from clockwork_diffusion.figures import curves, grid, perturbation, schematic, style
+from clockwork_diffusion.figures import (
+    curves,
+    grid,
+    perturbation,
+    schematic,
+    style,
+    training,
+)
 from clockwork_diffusion.specs import parse
 from clockwork_diffusion.steps._run import new_parser, run
 
@@ -24,6 +31,7 @@ SPECS: dict[str, type] = {
     "adaptor_map": schematic.AdaptorFigure,
     "perturbation_grid": perturbation.PerturbationGridSpec,
     "perturbation_curves": perturbation.PerturbationCurvesSpec,
+    "training_curves": training.TrainingCurvesSpec,
 }
 """Kinds of figures."""
 
@@ -48,6 +56,11 @@ def main(args: Namespace) -> None:
         ),
         perturbation.PerturbationCurvesSpec: lambda: perturbation.draw_curves(
             spec, perturbation.read_results(args.images[0], args.distances)
+        ),
+        training.TrainingCurvesSpec: lambda: training.draw_curves(
+            spec,
+            {path.stem: training.read_curve(path) for path in args.curves},
+            {path.stem: storage.read_json(path) for path in args.errors},
         ),
     }
     style.save(draw[type(spec)](), args.output)
@@ -91,6 +104,8 @@ if __name__ == "__main__":
     parser.add_argument("--flops", nargs="+", type=Path, help="counts, <model>.json")
     parser.add_argument("--scores", nargs="+", type=Path, help="scores, <run>.json")
     parser.add_argument("--runs", type=json.loads, help="settings of the runs")
+    parser.add_argument("--curves", nargs="+", type=Path, help="<adaptor>.csv")
+    parser.add_argument("--errors", nargs="+", type=Path, help="<adaptor>.json")
     parser.add_argument("--distances", type=Path, help="measures of perturbations")
     parser.add_argument(
         "--output", required=True, type=Path, help="path; the suffix is replaced"

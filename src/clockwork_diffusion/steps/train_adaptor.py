@@ -41,7 +41,7 @@ def main(args: Namespace) -> None:
     device = device or loading.default_device()
     if crew.rank:
         # The first process speaks for all.
-        logging.getLogger().handlers.clear()
+        logging.getLogger().handlers = [logging.NullHandler()]
     prompts = None if args.prompts is None else datasets.read_prompts(args.prompts)
     teacher = storage.sha256_folder(args.model)
     load = cache(partial(loading.load_pipeline, args.model, device))
