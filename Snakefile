@@ -8,7 +8,16 @@ min_version("9.0")
 configfile: "config.yaml"
 
 
-include: "workflow/rules/common.smk"
+include: "workflow/common/configuration.smk"
+include: "workflow/common/registries.smk"
+include: "workflow/common/data.smk"
+include: "workflow/common/teacher.smk"
+include: "workflow/common/adaptor.smk"
+include: "workflow/common/sample.smk"
+include: "workflow/common/score.smk"
+include: "workflow/common/profile.smk"
+include: "workflow/common/paper.smk"
+include: "workflow/common/models.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/teacher.smk"
 include: "workflow/rules/adaptor.smk"

@@ -1,0 +1,153 @@
+"""The configuration, the code, paths: what all input functions use."""
+
+import json
+from pathlib import Path
+
+from snakemake.exceptions import WorkflowError
+
+from clockwork_diffusion.provenance import code_of
+
+SCALES = ("mini", "paper")
+
+
+def entries(scale, section):
+    """Return a section of the configuration, ids to settings."""
+    return config[scale].get(section, {})
+
+
+def entry(scale, section, name):
+    """Return one entry of the configuration, or say which there are."""
+    known = entries(scale, section)
+    if name not in known:
+        listed = ", ".join(known) or "none"
+        raise WorkflowError(f"{scale}: {name!r} is not one of the {section} ({listed})")
+    return known[name]
+
+
+def code(step):
+    """Return the modules that a step runs: an edit of one reruns the step.
+
+    Relative to the checkout, if they lie in it: moving it reruns nothing.
+    """
+    here = Path(workflow.basedir).resolve()
+    paths = [path.resolve() for path in code_of(f"steps.{step}")]
+    return [
+        str(path.relative_to(here) if path.is_relative_to(here) else path)
+        for path in paths
+    ]
+
+
+def shards(pattern, scale, dataset, **ids_):
+    """Return a path per shard of a data set."""
+    count = entry(scale, "datasets", dataset)["shards"]
+    return [
+        pattern.format(scale=scale, shard=f"{index:03d}", **ids_)
+        for index in range(count)
+    ]
+
+
+def setting(section, wildcard, *keys):
+    """Return an input or params function for an entry, or a value deep within it."""
+
+    def get(wildcards):
+        value = entry(wildcards.scale, section, wildcards[wildcard])
+        for key in keys:
+            value = value[key]
+        return value
+
+    return get
+
+
+def spec(section, wildcard, *keys):
+    """Return a params function for the same, as JSON text."""
+    get = setting(section, wildcard, *keys)
+    return lambda wildcards: json.dumps(get(wildcards))
+
+
+def via(section, wildcard, key, target):
+    """Return a function for the entry of ``target`` that an entry names by ``key``."""
+    get = setting(section, wildcard, key)
+    return lambda wildcards: entry(wildcards.scale, target, get(wildcards))
+
+
+def model_path(section, wildcard):
+    """Return an input function for the folder of the model that an entry uses."""
+    model = via(section, wildcard, "model", "models")
+    return lambda wildcards: model(wildcards)["path"]
+
+
+def files_of(get_path):
+    """Return an input function: the files of the model whose folder it names.
+
+    Files have checksums, so that touching them reruns nothing; folders have none. Of a
+    model that a rule makes, the list of checksums stands for all files.
+    """
+
+    def get(wildcards):
+        folder = Path(get_path(wildcards))
+        if folder.parts[0] == "results":
+            return [str(folder / "SHA256SUMS")]
+        if not folder.is_dir():
+            return [str(folder)]
+        return sorted(
+            str(path)
+            for path in folder.rglob("*")
+            if path.is_file() and path.name != "README.md"
+        )
+
+    return get
+
+
+def clip_path(wildcards):
+    """Return the folder of the scale's CLIP."""
+    return entry(wildcards.scale, "encoders", "clip")["path"]
+
+
+def prompts_of(section, wildcard):
+    """Return an input function for the prompts that an entry uses."""
+    name = setting(section, wildcard, "dataset")
+    return lambda wildcards: f"results/{wildcards.scale}/prompts/{name(wildcards)}.json"
+
+
+def shard_count(section, wildcard):
+    """Return a params function for the number of shards of an entry's prompts."""
+    dataset = via(section, wildcard, "dataset", "datasets")
+    return lambda wildcards: dataset(wildcards)["shards"]
+
+
+ADAPTOR_FILES = ("config.json", "diffusion_pytorch_model.safetensors", "SHA256SUMS")
+
+
+def adaptor_path(scale, name):
+    """Return the folder of a learned adaptor."""
+    return f"results/{scale}/adaptors/{name}"
+
+
+def adaptor_files(scale, name):
+    """Return the files of a learned adaptor."""
+    return [f"{adaptor_path(scale, name)}/{file}" for file in ADAPTOR_FILES]
+
+
+def is_learned(scale, name):
+    """Tell whether an adaptor has weights."""
+    return "model" in entry(scale, "adaptors", name)
+
+
+def reference_of(scale, run):
+    """Return the data set that a run's Fréchet distance refers to.
+
+    The run's own, unless that names another one.
+    """
+    name = run["dataset"]
+    return entry(scale, "datasets", name).get("reference", name)
+
+
+def input_options(*names):
+    """Return a params function: ``--name files`` for those inputs that there are."""
+
+    def options(wildcards, input):
+        return " ".join(
+            f"--{name} {getattr(input, name)}" for name in names if hasattr(input, name)
+        )
+
+    return options

@@ -1,0 +1,163 @@
+"""What the rules of profile.smk ask of the configuration."""
+
+import json
+import subprocess
+import sys
+
+
+def flops_spec(wildcards):
+    """Return what to count of a model: each adaptor of its own or of any model."""
+    model = entry(wildcards.scale, "models", wildcards.model)
+    counted = {}
+    for name, adaptor in entries(wildcards.scale, "adaptors").items():
+        if adaptor.get("model", wildcards.model) == wildcards.model:
+            chosen = adaptor.get("spec", adaptor)
+            counted[name] = {
+                key: chosen[key]
+                for key in ("kind", "cut", "inputs", "branch")
+                if key in chosen
+            }
+    return json.dumps(
+        {
+            "backbone": model["backbone"],
+            "tokens": model["tokens"],
+            "text_channels": entry(wildcards.scale, "encoders", "clip")["width"],
+            "adaptors": counted,
+        }
+    )
+
+
+def unet_of_model(wildcards):
+    """Return the UNet's configuration where the model is ours, not SD v1.5's."""
+    model = entry(wildcards.scale, "models", wildcards.model)
+    return {"unet": model["unet"]} if "unet" in model else {}
+
+
+def unet_options(wildcards, input):
+    """Return the command-line options for the same."""
+    return f"--unet {input.unet}" if hasattr(input, "unet") else ""
+
+
+def timed_runs(wildcards):
+    """Return the runs that are timed at a scale, id to settings."""
+    names = entries(wildcards.scale, "latency")["runs"]
+    return {name: entry(wildcards.scale, "runs", name) for name in names}
+
+
+def timed_models(wildcards):
+    """Return the files of the models that are timed."""
+    names = dict.fromkeys(run["model"] for run in timed_runs(wildcards).values())
+    paths = [entry(wildcards.scale, "models", name)["path"] for name in names]
+    return [
+        file
+        for path in paths
+        for file in files_of(lambda _, path=path: path)(wildcards)
+    ]
+
+
+def timed_adaptors(wildcards):
+    """Return the files of the learned adaptors that are timed."""
+    names = {run.get("adaptor") for run in timed_runs(wildcards).values()} - {None}
+    return [
+        path
+        for name in sorted(names)
+        if is_learned(wildcards.scale, name)
+        for path in adaptor_files(wildcards.scale, name)
+    ]
+
+
+def timing_spec(wildcards):
+    """Return what to time."""
+    runs = {}
+    for name, run in timed_runs(wildcards).items():
+        model = entry(wildcards.scale, "models", run["model"])
+        runs[name] = {
+            "model": model["path"],
+            "tokens": model["tokens"],
+            "sampler": run["sampler"],
+        }
+        if "adaptor" in run:
+            adaptor = entry(wildcards.scale, "adaptors", run["adaptor"])
+            if adaptor.get("kind") == "branch":
+                runs[name]["branch"] = adaptor["branch"]
+                continue
+            learned = is_learned(wildcards.scale, run["adaptor"])
+            runs[name]["cut"] = adaptor.get("spec", adaptor)["cut"]
+            runs[name]["adaptor"] = (
+                adaptor_path(wildcards.scale, run["adaptor"])
+                if learned
+                else adaptor["kind"]
+            )
+    chosen = dict(entries(wildcards.scale, "latency"))
+    clip = entry(wildcards.scale, "encoders", "clip")
+    return json.dumps({**chosen, "runs": runs, "text_channels": clip["width"]})
+
+
+def overhead_model(wildcards):
+    """Return the model whose passes are compared with their bare modules."""
+    run = next(iter(timed_runs(wildcards).values()))
+    return entry(wildcards.scale, "models", run["model"])
+
+
+def overhead_files(wildcards):
+    """Return the files of that model."""
+    return files_of(lambda wildcards: overhead_model(wildcards)["path"])(wildcards)
+
+
+def overhead_spec(wildcards):
+    """Return what to measure: that model, and a wider UNet of SD's topology."""
+    model = overhead_model(wildcards)
+    return json.dumps(
+        {
+            "model": model["path"],
+            "tokens": model["tokens"],
+            "text_channels": entry(wildcards.scale, "encoders", "clip")["width"],
+            "adaptor": "resnet",
+            "cases": [
+                {"batch": 2, "pairs": 400},
+                {"batch": 16, "pairs": 100},
+                {
+                    "batch": 2,
+                    "pairs": 40,
+                    "channels": [160, 320, 640, 640],
+                    "size": 32,
+                },
+            ],
+        }
+    )
+
+
+def unet_timing_spec(wildcards):
+    """Return which UNets to time: the paper scale's timed runs, as Table S3 prints."""
+    rows = {
+        row["run"]: row
+        for row in PAPERS["clockwork"]["tables"]["table_s3"]["paper"]["rows"]
+    }
+    runs = {}
+    for name in entries("paper", "latency")["runs"]:
+        run, row = entry("paper", "runs", name), rows.get(name, {})
+        model = entry("paper", "models", run["model"])
+        runs[name] = {
+            "backbone": model["backbone"],
+            "label": row.get("label", name),
+            "sampler": run["sampler"],
+            "baseline": row.get("baseline", ""),
+            "published": row.get("published", {}),
+        }
+        if "adaptor" in run:
+            adaptor = entry("paper", "adaptors", run["adaptor"])
+            chosen = adaptor.get("spec", adaptor)
+            runs[name] |= {"adaptor": chosen["kind"], "cut": chosen["cut"]}
+    chosen = entries("paper", "latency")
+    return json.dumps({**chosen, "runs": runs})
+
+
+def gpu_timings(wildcards):
+    """Return the timings of this machine's GPU; asks torch, which takes seconds."""
+    ask = "from clockwork_diffusion.latency import gpu_slug; print(gpu_slug())"
+    done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True)
+    if done.returncode:
+        why = done.stderr.strip().splitlines()[-1].removeprefix("ValueError: ")
+        raise WorkflowError(f"gpu_latency: {why}")
+    (gpu,) = done.stdout.split()
+    return [f"results/paper/latency/{gpu}/sampling.{kind}" for kind in ("json", "md")]

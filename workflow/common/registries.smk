@@ -1,0 +1,291 @@
+"""The papers' tables, figures and claims, checked with config.yaml."""
+
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import best_match
+
+from clockwork_diffusion.clock import clock_of
+from clockwork_diffusion.tables import COLUMNS
+
+SCHEMAS = Path(workflow.basedir) / "workflow" / "schemas"
+PAPERS = {
+    path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))
+    for path in sorted((Path(workflow.basedir) / "workflow" / "papers").glob("*.yaml"))
+}
+
+
+def items(scale, kind):
+    """Return the tables or figures at a scale as (paper, id, settings)."""
+    return [
+        (paper, name, item[scale])
+        for paper, registry in PAPERS.items()
+        for name, item in registry[kind].items()
+        if scale in item
+    ]
+
+
+def check_schema(data, schema, name):
+    """Refuse data that its schema does not allow, in one line that says where."""
+    text = (SCHEMAS / schema).read_text(encoding="utf-8")
+    error = best_match(Draft202012Validator(yaml.safe_load(text)).iter_errors(data))
+    if error is not None:
+        where = ".".join(map(str, error.absolute_path)) or "top level"
+        known = error.schema.get("properties")
+        hint = f"; known keys are {', '.join(known)}" if known else ""
+        raise WorkflowError(f"{name}: {where}: {error.message}{hint}")
+
+
+def check_equal(what, one, other, *keys):
+    """Refuse two entries that must agree and do not."""
+    for key in keys:
+        if one[key] != other[key]:
+            raise WorkflowError(
+                f"{what} must have the same {key}, not {one[key]!r} and {other[key]!r}"
+            )
+
+
+def check_grid(scale, what, figure):
+    """Refuse a grid of runs that share no prompts, or of prompts that they lack."""
+    runs = [entry(scale, "runs", shown["run"]) for shown in figure["runs"]]
+    for run in runs:
+        check_equal(f"{what}: runs", runs[0], run, "dataset")
+    count = entry(scale, "datasets", runs[0]["dataset"])["count"]
+    if max(figure["prompts"]) >= count:
+        raise WorkflowError(
+            f"{what}: prompt {max(figure['prompts'])} is not one of the {count}"
+        )
+
+
+def claim_registries(scale):
+    """Return the papers that claim something at a scale, with what they claim."""
+    return [
+        (paper, registry["claims"][scale])
+        for paper, registry in PAPERS.items()
+        if scale in registry.get("claims", {})
+    ]
+
+
+def margin_runs(margin):
+    """Return the runs that a margin is measured on."""
+    return [margin[key] for key in ("better", "worse") if key in margin]
+
+
+def part_runs(part, margins):
+    """Return the runs that a part of a claim is about, those of its margin included."""
+    return [
+        *([part["of"]] if "of" in part else []),
+        *part.get("over", ()),
+        *([part["to"]] if "to" in part else []),
+        *margin_runs(margins[part["margin"]]),
+    ]
+
+
+def check_claims(scale, paper, registry):
+    """Refuse claims on runs that there are not, or that share no prompts and seeds."""
+    known, margins = entries(scale, "runs"), registry["margins"]
+    for name, claim in registry["claims"].items():
+        what = f"{paper}, claim {name} at {scale} scale"
+        for part in claim["parts"]:
+            if part["margin"] not in margins:
+                listed = ", ".join(margins)
+                raise WorkflowError(
+                    f"{what}: {part['margin']!r} is not one of the margins ({listed})"
+                )
+            runs = part_runs(part, margins)
+            missing = [run for run in dict.fromkeys(runs) if run not in known]
+            if missing:
+                listed = ", ".join(known)
+                raise WorkflowError(
+                    f"{what}: run {missing[0]!r} is not one of the runs ({listed})"
+                )
+            for run in runs:
+                check_equal(
+                    f"{what}: runs", known[runs[0]], known[run], "dataset", "seed"
+                )
+            timed = entries(scale, "latency").get("runs", ())
+            for run in runs if "latency" in part["metrics"] else ():
+                if run not in timed:
+                    listed = ", ".join(timed) or "none"
+                    raise WorkflowError(
+                        f"{what}: run {run!r} is not one of those timed ({listed})"
+                    )
+            if "perturbation" in part:
+                check_cells(scale, what, part)
+
+
+def check_cells(scale, what, part):
+    """Refuse cells that a perturbation's grid does not have."""
+    grid = entry(scale, "perturbations", part["perturbation"])["spec"]
+    asked = [("alphas", part.get("alpha", 0))]
+    for cell in part["cells"]:
+        asked += [("layers", cell["layer"]), ("starts", cell["start"])]
+    for key, value in asked:
+        if value not in grid[key]:
+            listed = ", ".join(map(str, grid[key]))
+            raise WorkflowError(
+                f"{what}: {value!r} is not one of the {key} of perturbation "
+                f"{part['perturbation']!r} ({listed})"
+            )
+
+
+def curve_runs(figure):
+    """Return the runs of a figure with curves."""
+    points = [point for series in figure["series"] for point in series["points"]]
+    return list(dict.fromkeys(point["run"] for point in points))
+
+
+def check_registries():
+    """Refuse a reference to what does not exist, before anything runs."""
+    check_schema(config, "config.schema.yaml", "config.yaml")
+    for paper, registry in PAPERS.items():
+        check_schema(registry, "paper.schema.yaml", f"workflow/papers/{paper}.yaml")
+    for scale in SCALES:
+        shared = set(entries(scale, "runs")) & set(entries(scale, "datasets"))
+        if shared:
+            raise WorkflowError(f"{scale}: {shared} names a run and a data set")
+        for name, run in entries(scale, "runs").items():
+            entry(scale, "models", run["model"])
+            entry(scale, "datasets", run["dataset"])
+            if "adaptor" in run:
+                adaptor = entry(scale, "adaptors", run["adaptor"])
+                if "model" in adaptor:
+                    what = f"{scale}: run {name!r} and its adaptor"
+                    check_equal(what, run, adaptor, "model")
+            if "teacher" in run:
+                teacher = entry(scale, "runs", run["teacher"])
+                what = f"{scale}: run {name!r} and its teacher"
+                check_equal(what, run, teacher, "dataset", "seed")
+            if clock_of(run["sampler"]).needs_adaptor != ("adaptor" in run):
+                raise WorkflowError(
+                    f"{scale}: run {name!r} needs both a clock above 1 and an adaptor, "
+                    "or neither; adaptor steps, or every step, are a clock as well"
+                )
+        for name, dataset in entries(scale, "datasets").items():
+            reference = entry(scale, "datasets", dataset.get("reference", name))
+            what = f"{scale}: data set {name!r} and its reference"
+            check_equal(what, {"size": 0, **dataset}, {"size": 0, **reference}, "size")
+        for trajectory in entries(scale, "trajectories").values():
+            entry(scale, "models", trajectory["model"])
+            entry(scale, "datasets", trajectory["dataset"])
+        for name, adaptor in entries(scale, "adaptors").items():
+            if "model" not in adaptor:
+                continue
+            entry(scale, "models", adaptor["model"])
+            for key in ("train", "heldout"):
+                trajectory = entry(scale, "trajectories", adaptor[key])
+                what = f"{scale}: adaptor {name!r} and trajectory {adaptor[key]!r}"
+                check_equal(what, adaptor, trajectory, "model")
+                check_equal(what, adaptor["spec"], trajectory["spec"], "cut")
+        for paper, name, table in items(scale, "tables"):
+            for column in table["columns"]:
+                if column not in COLUMNS:
+                    raise WorkflowError(
+                        f"{paper}, {name} at {scale} scale: column {column!r} is not "
+                        f"one of {', '.join(COLUMNS)}"
+                    )
+            for row in table["rows"]:
+                for key in ("run", "baseline"):
+                    if key in row and row[key] not in entries(scale, "runs"):
+                        listed = ", ".join(entries(scale, "runs"))
+                        raise WorkflowError(
+                            f"{paper}, {name} at {scale} scale: {key} {row[key]!r} is "
+                            f"not one of the runs ({listed})"
+                        )
+        for paper, name, figure in items(scale, "figures"):
+            what = f"{paper}, {name} at {scale} scale"
+            for key in ("model", "adaptor", "perturbation"):
+                if key in figure:
+                    entry(scale, f"{key}s", figure[key])
+            for shown in figure.get("adaptors", ()):
+                if "model" not in entry(scale, "adaptors", shown["adaptor"]):
+                    raise WorkflowError(
+                        f"{what}: adaptor {shown['adaptor']!r} is not trained"
+                    )
+            for run in curve_runs(figure) if "series" in figure else ():
+                entry(scale, "runs", run)
+            if "runs" in figure:
+                check_grid(scale, what, figure)
+        for perturbation in entries(scale, "perturbations").values():
+            entry(scale, "models", perturbation["model"])
+            entry(scale, "datasets", perturbation["dataset"])
+        for name in entries(scale, "latency").get("runs", ()):
+            entry(scale, "runs", name)
+        for judged in entries(scale, "quality").values():
+            entry(scale, "runs", judged["run"])
+        for backbone in entries(scale, "backbones").values():
+            entry(scale, "datasets", backbone["dataset"])
+            if backbone["teacher"] not in entries(scale, "backbones"):
+                entry(scale, "models", backbone["teacher"])
+        for paper, registry in claim_registries(scale):
+            check_claims(scale, paper, registry)
+
+
+check_registries()
+
+
+def ids(section):
+    """Return a wildcard constraint: the ids of a section at any scale."""
+    names = {name for scale in SCALES for name in entries(scale, section)}
+    return "|".join(sorted(names)) or "none"
+
+
+def paper_ids(kind):
+    """Return a wildcard constraint: the ids of tables or figures."""
+    return "|".join(
+        sorted({name for registry in PAPERS.values() for name in registry[kind]})
+    )
+
+
+wildcard_constraints:
+    scale="|".join(SCALES),
+    model=ids("models"),
+    dataset=ids("datasets"),
+    trajectory=ids("trajectories"),
+    adaptor=ids("adaptors"),
+    run=ids("runs"),
+    judged=ids("quality"),
+    backbone=ids("backbones"),
+    perturbation=ids("perturbations"),
+    images="|".join((ids("runs"), ids("datasets"))),
+    paper="|".join(PAPERS),
+    table=paper_ids("tables"),
+    figure=paper_ids("figures"),
+    shard=r"\d{3}",
+
+
+def tables(scale):
+    """Return the files of every table at a scale."""
+    return [
+        f"results/{scale}/tables/{paper}/{name}.{kind}"
+        for paper, name, _ in items(scale, "tables")
+        for kind in ("csv", "md", "tex")
+    ]
+
+
+def figures(scale):
+    """Return the files of every figure at a scale."""
+    return [
+        f"results/{scale}/figures/{paper}/{name}.{kind}"
+        for paper, name, _ in items(scale, "figures")
+        for kind in ("pdf", "png")
+    ]
+
+
+def claims(scale):
+    """Return the files of every paper's claims at a scale."""
+    return [
+        f"results/{scale}/claims/{paper}.{kind}"
+        for paper, _ in claim_registries(scale)
+        for kind in ("json", "md")
+    ]
+
+
+def drawn_figures(scale):
+    """Return the files of every figure at a scale that needs no weights."""
+    free = {"method", "block_map", "adaptor_map"}
+    return [
+        f"results/{scale}/figures/{paper}/{name}.{kind}"
+        for paper, name, figure in items(scale, "figures")
+        for kind in ("pdf", "png")
+        if figure.get("kind") in free
+    ]
