@@ -14,6 +14,7 @@ run: $(STAMP) unlock
 	@echo
 	@echo "Tables:  results/mini/tables/clockwork/table_1.md, results/paper/tables/clockwork/table_1.md"
 	@echo "Figures: results/mini/figures/clockwork/"
+	@echo "Claims:  results/mini/claims/clockwork.md"
 	@echo "Report:  make report writes results/report.html"
 
 $(STAMP): pyproject.toml constraints.txt
@@ -55,9 +56,11 @@ report: run
 # Not under results/, where Snakemake would take them for its own work.
 readme: run
 	$(SNAKEMAKE) quality
-	for part in mini/tables mini/figures mini/quality paper/tables paper/figures; do \
+	for part in mini/tables mini/figures mini/claims mini/quality paper/tables paper/figures; do \
 	  mkdir -p docs/reference/$$part && cp -r results/$$part/. docs/reference/$$part/; done
-	$(BIN)/python -m clockwork_diffusion.steps.embed_tables README.md resources/mini/stable-diffusion/README.md
+	$(BIN)/python -m clockwork_diffusion.steps.embed_tables README.md \
+	  resources/mini/stable-diffusion/README.md resources/mini/efficient/README.md \
+	  resources/mini/distilled/README.md
 
 models: $(STAMP)
 	$(SNAKEMAKE) mini_models
