@@ -27,14 +27,14 @@ CASES = {
         "'euler'",
         "'dpmpp', 'dpm', 'pndm', 'ddim', 'heun'",
     ),
-    "unknown model": (CONFIG, f"{RUN}.model", "sdx", "'sdx'", "models (sd)"),
+    "unknown model": (CONFIG, f"{RUN}.model", "sdx", "'sdx'", "models (sd, efficient"),
     "unknown data set": (CONFIG, f"{RUN}.dataset", "coco", "'coco'", "(train, heldout"),
     "unknown adaptor": (
         CONFIG,
         f"{RUN}.adaptor",
         "sd_unet",
         "'sd_unet'",
-        "adaptors (sd_resnet, identity)",
+        "adaptors (identity, extrapolation",
     ),
     "unknown teacher": (CONFIG, f"{RUN}.teacher", "sd_9", "'sd_9'", "runs (sd, "),
     "unknown cut": (
@@ -128,10 +128,10 @@ CASES = {
     "unknown prompt in a figure": (
         PAPER,
         "figures.figure_1.mini.prompts",
-        [0, 100],
+        [0, 80],
         "figure_1 at mini",
-        "prompt 100",
-        "of the 100",
+        "prompt 80",
+        "of the 80",
     ),
     "an adaptor of another model": (
         CONFIG,

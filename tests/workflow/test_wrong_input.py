@@ -117,6 +117,7 @@ def arguments(step, folder: Path, **changes: object) -> Namespace:
         },
         sample_trajectories: {
             "spec": json.dumps(TRAJECTORY),
+            "images": None,
             **paths,
             **prompts,
             **shard,
@@ -124,6 +125,9 @@ def arguments(step, folder: Path, **changes: object) -> Namespace:
         train_adaptor: {
             "spec": json.dumps(ADAPTOR),
             "model": folder / "model",
+            "unroll": None,
+            "clip": None,
+            "images": None,
             "train": [folder / "trajectories.safetensors"],
             "heldout": [folder / "trajectories.safetensors"],
             "state": folder / "state" / "adaptor.pt",
@@ -133,11 +137,12 @@ def arguments(step, folder: Path, **changes: object) -> Namespace:
             **prompts,
         },
         extract_features: {
-            "images": folder / "images.safetensors",
+            "images": [folder / "images.safetensors"],
             "clip": CLIP,
             "frechet": FRECHET,
             "frechet_kind": "mini",
-            "output": paths["output"],
+            "size": 0,
+            "output": [paths["output"]],
             **prompts,
             "shard": 0,
             "shards": 1,
@@ -310,20 +315,18 @@ def test_damaged_images(folder, damage):
 
 
 def test_features_of_too_few_images(folder):
-    features = folder / "features.safetensors"
+    features = folder / "sd" / "000.safetensors"
     tensors = {
         name: torch.randn(1, 8) for name in ("frechet", "clip_image", "clip_text")
     }
     storage.write_tensors(features, tensors, {"encoders": "{}"})
     args = Namespace(
-        run="sd",
-        seed=0,
+        spec={"sd": {"seed": 0}},
         features=[features],
         reference=[features],
+        captions=[features],
         images=[folder / "images.safetensors"],
-        paired_features=[],
-        paired_images=[],
-        output=folder / "out" / "scores.json",
+        output=[folder / "out" / "sd.json"],
     )
     with pytest.raises(ValueError, match="1 "):
         score_images.main(args)
@@ -337,6 +340,8 @@ def fail(step, folder: Path, cwd: Path = ROOT, **changes: object) -> str:
     """Run a step as the workflow does, and return the line that it ends with."""
     command = [sys.executable, "-m", step.__name__]
     for name, value in vars(arguments(step, folder, **changes)).items():
+        if value is None:
+            continue
         values = value if isinstance(value, list) else [value]
         command += [f"--{name.replace('_', '-')}", *map(str, values)]
     done = subprocess.run(
@@ -354,7 +359,7 @@ def test_process_names_an_unknown_key(folder):
     line = fail(prepare_prompts, folder, spec=spec)
     assert line == (
         "error: unknown key 'spllit' in spec; "
-        "known are source, count, split, offset, path, size"
+        "known are source, count, split, offset, path, size, seeds"
     )
     assert not files(folder / "out")
 

@@ -133,13 +133,9 @@ def is_learned(scale, name):
     return "model" in entry(scale, "adaptors", name)
 
 
-def reference_of(scale, run):
-    """Return the data set that a run's Fréchet distance refers to.
-
-    The run's own, unless that names another one.
-    """
-    name = run["dataset"]
-    return entry(scale, "datasets", name).get("reference", name)
+def reference_of(scale, dataset):
+    """Return the data set that a data set's Fréchet distances refer to, or itself."""
+    return entry(scale, "datasets", dataset).get("reference", dataset)
 
 
 def input_options(*names):

@@ -167,7 +167,7 @@ def claims_settings(wildcards):
         name: {
             **run_settings(run),
             "dataset": run["dataset"],
-            "reference": reference_of(scale, run),
+            "reference": reference_of(scale, run["dataset"]),
             "captions": entry(scale, "datasets", run["dataset"])["count"],
         }
         for name, run in claim_runs(wildcards).items()
@@ -198,7 +198,7 @@ def claims_inputs(wildcards):
     models = dict.fromkeys(run["model"] for run in claim_runs(wildcards).values())
     features = {name: run["dataset"] for name, run in scored.items()}
     for run in scored.values():
-        for dataset in (run["dataset"], reference_of(scale, run)):
+        for dataset in (run["dataset"], reference_of(scale, run["dataset"])):
             features[dataset] = dataset
     files = {
         "features": of_all("features", features),

@@ -1,78 +1,80 @@
 """What the rules of score.smk ask of the configuration."""
 
+import json
+
 
 def frechet_path(wildcards):
     """Return the folder or file of the network behind the Fréchet distance."""
     return entry(wildcards.scale, "encoders", "frechet")["path"]
 
 
-def images_of(pattern):
-    """Return an input function: a file per shard of a run's own data set."""
-
-    def get(wildcards):
-        run = entry(wildcards.scale, "runs", wildcards.run)
-        return shards(pattern, wildcards.scale, run["dataset"], images=wildcards.run)
-
-    return get
+def frechet_kind(wildcards):
+    """Return the kind of that network."""
+    return entry(wildcards.scale, "encoders", "frechet")["kind"]
 
 
-def images_of_teacher(pattern):
-    """Return an input function: the same of the run's teacher, if it has one."""
-
-    def get(wildcards):
-        run = entry(wildcards.scale, "runs", wildcards.run)
-        if "teacher" not in run:
-            return []
-        return shards(pattern, wildcards.scale, run["dataset"], images=run["teacher"])
-
-    return get
-
-
-def images_of_captions(pattern):
-    """Return an input function: the same of the run's data set."""
-
-    def get(wildcards):
-        name = entry(wildcards.scale, "runs", wildcards.run)["dataset"]
-        return shards(pattern, wildcards.scale, name, images=name)
-
-    return get
+def first_item(scale, run):
+    """Return the id of the first table or figure that shows a run, or ``other``."""
+    for _, name, table in items(scale, "tables"):
+        rows = table["rows"]
+        if run in [row.get(key) for row in rows for key in ("run", "baseline")]:
+            return name
+    for _, name, figure in items(scale, "figures"):
+        shown = [shown["run"] for shown in figure.get("runs", ())]
+        if run in shown or ("series" in figure and run in curve_runs(figure)):
+            return name
+    return "other"
 
 
-def images_of_reference(pattern):
-    """Return an input function: the same of the run's reference."""
+def scoring_batches():
+    """Return the runs that are scored by one job, as (scale, id, data set, runs).
 
-    def get(wildcards):
-        run = entry(wildcards.scale, "runs", wildcards.run)
-        name = reference_of(wildcards.scale, run)
-        return shards(pattern, wildcards.scale, name, images=name)
-
-    return get
-
-
-def seeds_of_run(wildcards):
-    """Return how many images a run has of each prompt."""
-    run = entry(wildcards.scale, "runs", wildcards.run)
-    return entry(wildcards.scale, "datasets", run["dataset"]).get("seeds", 1)
+    Those on one data set that the same table or figure is the first to show. Jobs of
+    their own would spend more time on starting than on scoring, at mini scale.
+    """
+    batches = {}
+    for scale in SCALES:
+        for name, run in entries(scale, "runs").items():
+            item, dataset = first_item(scale, name), run["dataset"]
+            key = (scale, f"{scale}_{item}_{dataset}", dataset)
+            batches.setdefault(key, []).append(name)
+    return [(*key, runs) for key, runs in batches.items()]
 
 
-def scored_size(wildcards):
-    """Return the side that a data set, or a run on it, has images resized to."""
-    name = wildcards.images
-    if name in entries(wildcards.scale, "runs"):
-        name = entry(wildcards.scale, "runs", name)["dataset"]
-    return entry(wildcards.scale, "datasets", name).get("size", 0)
+def per_run(kind, scale, runs):
+    """Return a path per run; shards stay a wildcard."""
+    return [f"results/{scale}/{kind}/{run}/{{shard}}.safetensors" for run in runs]
 
 
-def captions_to_encode(wildcards):
-    """Return the captions of a data set; a run's are those of its data set."""
-    if wildcards.images not in entries(wildcards.scale, "datasets"):
-        return {}
-    return {"prompts": f"results/{wildcards.scale}/prompts/{wildcards.images}.json"}
+def with_teachers(scale, runs):
+    """Return runs and the runs that they are compared with."""
+    teachers = [entry(scale, "runs", run).get("teacher") for run in runs]
+    return list(dict.fromkeys([*runs, *filter(None, teachers)]))
 
 
-def caption_options(wildcards, input):
-    """Return the command-line options for the same."""
-    if not hasattr(input, "prompts"):
-        return ""
-    count = entry(wildcards.scale, "datasets", wildcards.images)["shards"]
-    return f"--prompts {input.prompts} --shard {int(wildcards.shard)} --shards {count}"
+def all_shards(kind, scale, dataset, names):
+    """Return the files of several runs on a data set, or of the data set itself."""
+    pattern = f"results/{{scale}}/{kind}/{{images}}/{{shard}}.safetensors"
+    return [
+        path for name in names for path in shards(pattern, scale, dataset, images=name)
+    ]
+
+
+def scoring_spec(scale, runs):
+    """Return the runs of a batch as the step takes them, as JSON text."""
+    described = {name: entry(scale, "runs", name) for name in runs}
+    return json.dumps(
+        {
+            name: {
+                "seed": run["seed"],
+                "seeds": entry(scale, "datasets", run["dataset"]).get("seeds", 1),
+                "teacher": run.get("teacher", ""),
+            }
+            for name, run in described.items()
+        }
+    )
+
+
+def scored_size(scale, dataset):
+    """Return the side that a data set, and runs on it, have images resized to."""
+    return entry(scale, "datasets", dataset).get("size", 0)

@@ -2,23 +2,23 @@
 
 
 rule extract_features:
-    """Run the scoring networks over one shard of a run, or of a data set.
+    """Run the scoring networks over one shard of a data set and its captions.
 
-    Reads: images, the encoders; of a data set also its captions.
-    Writes: `clip_image`, `frechet`, and of a data set `clip_text`.
+    Reads: images, captions, the encoders.
+    Writes: `clip_image`, `frechet` and `clip_text`.
     """
     input:
-        unpack(captions_to_encode),
         code=code("extract_features"),
-        images="results/{scale}/images/{images}/{shard}.safetensors",
+        images="results/{scale}/images/{dataset}/{shard}.safetensors",
+        prompts="results/{scale}/prompts/{dataset}.json",
         clip=files_of(clip_path),
         frechet=files_of(frechet_path),
     output:
-        "results/{scale}/features/{images}/{shard}.safetensors",
+        "results/{scale}/features/{dataset}/{shard}.safetensors",
     log:
-        "logs/{scale}/extract_features/{images}/{shard}.log",
+        "logs/{scale}/extract_features/{dataset}/{shard}.log",
     benchmark:
-        "benchmarks/{scale}/extract_features/{images}/{shard}.tsv"
+        "benchmarks/{scale}/extract_features/{dataset}/{shard}.tsv"
     conda:
         "../../environment.yml"
     threads: 1
@@ -29,59 +29,92 @@ rule extract_features:
     params:
         clip=clip_path,
         frechet=frechet_path,
-        kind=lambda wildcards: entry(wildcards.scale, "encoders", "frechet")["kind"],
-        captions=caption_options,
-        size=scored_size,
+        kind=frechet_kind,
+        shard=lambda wildcards: int(wildcards.shard),
+        shards=setting("datasets", "dataset", "shards"),
+        size=lambda wildcards: scored_size(wildcards.scale, wildcards.dataset),
     shell:
         "python -m clockwork_diffusion.steps.extract_features"
         " --images {input.images} --clip {params.clip}"
-        " --frechet {params.frechet} --frechet-kind {params.kind} {params.captions}"
-        " --size {params.size}"
+        " --frechet {params.frechet} --frechet-kind {params.kind} --size {params.size}"
+        " --prompts {input.prompts} --shard {params.shard} --shards {params.shards}"
         " --output {output} --threads {threads} --log {log}"
 
 
-rule score_images:
-    """Score a run: Fréchet distance, CLIP score, distance to the teacher's images.
+for scale, batch, dataset, runs in scoring_batches():
 
-    Reads: features of the run, of its teacher and of the reference; images of both.
-    Writes: each score with n, interval, seed, encoders and versions.
-    """
-    input:
-        code=code("score_images"),
-        features=images_of("results/{scale}/features/{images}/{shard}.safetensors"),
-        images=images_of("results/{scale}/images/{images}/{shard}.safetensors"),
-        reference=images_of_reference(
-            "results/{scale}/features/{images}/{shard}.safetensors"
-        ),
-        captions=images_of_captions(
-            "results/{scale}/features/{images}/{shard}.safetensors"
-        ),
-        paired_features=images_of_teacher(
-            "results/{scale}/features/{images}/{shard}.safetensors"
-        ),
-        paired_images=images_of_teacher(
-            "results/{scale}/images/{images}/{shard}.safetensors"
-        ),
-    output:
-        "results/{scale}/scores/{run}.json",
-    log:
-        "logs/{scale}/score_images/{run}.log",
-    benchmark:
-        "benchmarks/{scale}/score_images/{run}.tsv"
-    conda:
-        "../../environment.yml"
-    threads: 1
-    resources:
-        mem_mb=4000,
-        runtime=60,
-    params:
-        seed=setting("runs", "run", "seed"),
-        seeds=seeds_of_run,
-    shell:
-        "python -m clockwork_diffusion.steps.score_images"
-        " --run {wildcards.run} --seed {params.seed} --seeds {params.seeds}"
-        " --features {input.features} --images {input.images}"
-        " --reference {input.reference} --captions {input.captions}"
-        " --paired-features {input.paired_features}"
-        " --paired-images {input.paired_images}"
-        " --output {output} --threads {threads} --log {log}"
+    # Run the scoring networks over one shard of several runs.
+    # Reads: images, the encoders.
+    # Writes: `clip_image` and `frechet`.
+    rule:
+        name:
+            f"extract_features_{batch}"
+        input:
+            code=code("extract_features"),
+            images=per_run("images", scale, runs),
+            clip=files_of(
+                lambda _, scale=scale: entry(scale, "encoders", "clip")["path"]
+            ),
+            frechet=files_of(
+                lambda _, scale=scale: entry(scale, "encoders", "frechet")["path"]
+            ),
+        output:
+            per_run("features", scale, runs),
+        log:
+            f"logs/{scale}/extract_features/{batch}/{{shard}}.log",
+        benchmark:
+            f"benchmarks/{scale}/extract_features/{batch}/{{shard}}.tsv"
+        conda:
+            "../../environment.yml"
+        threads: 1
+        resources:
+            gpu=1,
+            mem_mb=4000,
+            runtime=120,
+        params:
+            clip=entry(scale, "encoders", "clip")["path"],
+            frechet=entry(scale, "encoders", "frechet")["path"],
+            kind=entry(scale, "encoders", "frechet")["kind"],
+            size=scored_size(scale, dataset),
+        shell:
+            "python -m clockwork_diffusion.steps.extract_features"
+            " --images {input.images} --clip {params.clip}"
+            " --frechet {params.frechet} --frechet-kind {params.kind}"
+            " --size {params.size} --output {output} --threads {threads} --log {log}"
+
+    # Score several runs: Fréchet distance, CLIP score, distance to a teacher's images.
+    # Reads: features of the runs, their teachers and the reference; images of both.
+    # Writes: each score with n, interval, seed, encoders and versions.
+    rule:
+        name:
+            f"score_images_{batch}"
+        input:
+            code=code("score_images"),
+            features=all_shards("features", scale, dataset, with_teachers(scale, runs)),
+            images=all_shards("images", scale, dataset, with_teachers(scale, runs)),
+            captions=all_shards("features", scale, dataset, [dataset]),
+            reference=all_shards(
+                "features",
+                scale,
+                reference_of(scale, dataset),
+                [reference_of(scale, dataset)],
+            ),
+        output:
+            [f"results/{scale}/scores/{run}.json" for run in runs],
+        log:
+            f"logs/{scale}/score_images/{batch}.log",
+        benchmark:
+            f"benchmarks/{scale}/score_images/{batch}.tsv"
+        conda:
+            "../../environment.yml"
+        threads: 1
+        resources:
+            mem_mb=4000,
+            runtime=60,
+        params:
+            spec=scoring_spec(scale, runs),
+        shell:
+            "python -m clockwork_diffusion.steps.score_images"
+            " --spec {params.spec:q} --features {input.features} --images {input.images}"
+            " --reference {input.reference} --captions {input.captions}"
+            " --output {output} --threads {threads} --log {log}"

@@ -1,4 +1,4 @@
-"""Extract what the scores need from one shard of images, and from captions if given."""
+"""Extract what the scores need from shards of images, and from captions if given."""
 
 from __future__ import annotations
 
@@ -11,26 +11,19 @@ from clockwork_diffusion.steps._run import new_parser, run
 
 
 def main(args: Namespace) -> None:
-    """Run the encoders over the shard."""
+    """Run the encoders over the shards, one after the other."""
+    if len(args.output) != len(args.images):
+        raise ValueError(
+            f"{len(args.output)} outputs do not match {len(args.images)} shards"
+        )
+    if args.prompts is not None and len(args.images) > 1:
+        raise ValueError(f"prompts go with one shard of images, not {len(args.images)}")
+
     from clockwork_diffusion import encoders, loading
 
-    images, _ = storage.read_tensors(args.images)
     device = loading.default_device()
     clip = encoders.load_clip(args.clip, device)
     frechet = encoders.load_frechet(args.frechet_kind, args.frechet, device)
-    scored = images["images"]
-    if args.size:
-        scored = encoders.resized(scored, args.size)
-    tensors = {
-        "clip_image": encoders.clip_image_features(clip, images["images"]),
-        "frechet": encoders.frechet_features(frechet, scored),
-    }
-    if args.prompts is not None:
-        prompts = datasets.read_prompts(args.prompts)
-        rows = datasets.shard_rows(len(prompts), args.shard, args.shards)
-        tensors["clip_text"] = encoders.clip_text_features(
-            clip, prompts[rows.start : rows.stop]
-        )
     made_with = {
         "clip": {"sha256": clip.sha256, "preprocessing": clip.preprocessing},
         "frechet": {
@@ -39,12 +32,27 @@ def main(args: Namespace) -> None:
             + frechet.preprocessing,
         },
     }
-    storage.write_tensors(args.output, tensors, {"encoders": json.dumps(made_with)})
+    for path, output in zip(args.images, args.output, strict=True):
+        images = storage.read_tensors(path)[0]["images"]
+        scored = encoders.resized(images, args.size) if args.size else images
+        tensors = {
+            "clip_image": encoders.clip_image_features(clip, images),
+            "frechet": encoders.frechet_features(frechet, scored),
+        }
+        if args.prompts is not None:
+            prompts = datasets.read_prompts(args.prompts)
+            rows = datasets.shard_rows(len(prompts), args.shard, args.shards)
+            tensors["clip_text"] = encoders.clip_text_features(
+                clip, prompts[rows.start : rows.stop]
+            )
+        storage.write_tensors(output, tensors, {"encoders": json.dumps(made_with)})
 
 
 if __name__ == "__main__":
     parser = new_parser(__doc__)
-    parser.add_argument("--images", required=True, type=Path, help="image shard")
+    parser.add_argument(
+        "--images", required=True, nargs="+", type=Path, help="image shards"
+    )
     parser.add_argument("--clip", required=True, type=Path, help="open_clip folder")
     parser.add_argument("--frechet", required=True, type=Path, help="its network")
     parser.add_argument("--frechet-kind", required=True, help="kind of that network")
@@ -54,5 +62,7 @@ if __name__ == "__main__":
     parser.add_argument("--prompts", type=Path, help="captions of a data set")
     parser.add_argument("--shard", type=int, default=0, help="index from 0")
     parser.add_argument("--shards", type=int, default=1, help="number of shards")
-    parser.add_argument("--output", required=True, type=Path, help="shard to write")
+    parser.add_argument(
+        "--output", required=True, nargs="+", type=Path, help="shards to write"
+    )
     run(parser, main)
