@@ -131,6 +131,7 @@ COLUMNS: dict[str, Column] = {
         "TFLOPs, steps × call ↓", "flops_by_steps", "flops", 3, 1e-12
     ),
     "gflops_per_call": Column("GFLOPs per call ↓", "call", "flops", 1, 1e-9),
+    "mflops_per_call": Column("MFLOPs per call ↓", "call", "flops", 1, 1e-6),
     "gflops_per_call_published": Column(
         "GFLOPs per call (published)", "published", "call", 0
     ),

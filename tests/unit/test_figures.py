@@ -395,3 +395,17 @@ def test_curves_refuse_specs_that_cannot_be_read():
         replace(spec, series=many)
     with pytest.raises(ValueError, match="a panel and a series at least"):
         replace(spec, panels=())
+
+
+def test_paired_intervals_are_those_of_the_difference():
+    scores = {
+        "clip": {"value": 0.9, "low": 0.8, "high": 1.0},
+        "clip_minus_teacher": {"value": -0.02, "low": -0.03, "high": -0.005},
+        "frechet": {"value": 4.0, "low": 1.0, "high": 7.0},
+    }
+    paired = curves.paired_intervals(scores)
+    assert paired["clip"]["value"] == 0.9
+    assert paired["clip"]["low"] == pytest.approx(0.89)
+    assert paired["clip"]["high"] == pytest.approx(0.915)
+    # No difference is known: the value alone, not the interval of something else.
+    assert (paired["frechet"]["low"], paired["frechet"]["high"]) == (4.0, 4.0)

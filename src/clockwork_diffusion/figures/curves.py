@@ -99,6 +99,8 @@ class CurvesSpec:
         panels: The panels, from left to right.
         series: The curves, which all panels share.
         note: What the labels at the points mean; below the heading.
+        paired: Show the interval of the paired difference to a run's teacher instead
+            of the score's own, which holds what all runs share: their prompts.
     """
 
     title: str
@@ -107,6 +109,7 @@ class CurvesSpec:
     panels: tuple[Panel, ...]
     series: tuple[Series, ...]
     note: str = ""
+    paired: bool = False
 
     def __post_init__(self) -> None:
         """Reject figures that are empty or whose series look alike."""
@@ -299,6 +302,26 @@ def _legend(spec: CurvesSpec) -> tuple[int, list[Series]]:
     if len(groups) <= most:
         return len(groups), entries
     return sizes.pop(), [s for row in zip(*groups, strict=True) for s in row]
+
+
+def paired_intervals(scores: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a run's scores with the intervals of their differences to the teacher's.
+
+    A score without such a difference keeps its value alone.
+
+    Args:
+        scores: By key, ``value``, ``low`` and ``high``, as `score_images` writes them;
+            differences under ``<key>_minus_teacher``.
+    """
+    paired = {}
+    for key, score in scores.items():
+        shift = {"low": 0.0, "high": 0.0}
+        difference = scores.get(f"{key}_minus_teacher")
+        if difference is not None:
+            shift = {end: difference[end] - difference["value"] for end in shift}
+        ends = {end: score["value"] + shift[end] for end in shift}
+        paired[key] = {**score, **ends}
+    return paired
 
 
 # --- labels at points -------------------------------------------------------------

@@ -91,6 +91,8 @@ def _curves(spec: curves.CurvesSpec, args: Namespace) -> Figure:
         for name, settings in args.runs.items()
     }
     scores = {path.stem: storage.read_json(path)["scores"] for path in args.scores}
+    if spec.paired:
+        scores = {run: curves.paired_intervals(of) for run, of in scores.items()}
     return curves.draw_curves(spec, cost, scores)
 
 
