@@ -402,10 +402,12 @@ def test_paired_intervals_are_those_of_the_difference():
         "clip": {"value": 0.9, "low": 0.8, "high": 1.0},
         "clip_minus_teacher": {"value": -0.02, "low": -0.03, "high": -0.005},
         "frechet": {"value": 4.0, "low": 1.0, "high": 7.0},
+        "psnr_to_teacher": {"value": 40.0, "low": 39.0, "high": 42.0},
     }
     paired = curves.paired_intervals(scores)
     assert paired["clip"]["value"] == 0.9
     assert paired["clip"]["low"] == pytest.approx(0.89)
     assert paired["clip"]["high"] == pytest.approx(0.915)
+    assert paired["psnr_to_teacher"] == scores["psnr_to_teacher"]
     # No difference is known: the value alone, not the interval of something else.
     assert (paired["frechet"]["low"], paired["frechet"]["high"]) == (4.0, 4.0)

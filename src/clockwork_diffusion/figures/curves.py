@@ -307,7 +307,8 @@ def _legend(spec: CurvesSpec) -> tuple[int, list[Series]]:
 def paired_intervals(scores: Mapping[str, Any]) -> dict[str, Any]:
     """Return a run's scores with the intervals of their differences to the teacher's.
 
-    A score without such a difference keeps its value alone.
+    A distance to the teacher is paired as it is. Any other score without such a
+    difference keeps its value alone.
 
     Args:
         scores: By key, ``value``, ``low`` and ``high``, as `score_images` writes them;
@@ -315,6 +316,9 @@ def paired_intervals(scores: Mapping[str, Any]) -> dict[str, Any]:
     """
     paired = {}
     for key, score in scores.items():
+        if key.endswith("_to_teacher"):
+            paired[key] = score
+            continue
         shift = {"low": 0.0, "high": 0.0}
         difference = scores.get(f"{key}_minus_teacher")
         if difference is not None:
