@@ -53,11 +53,14 @@ report: run
 	$(SNAKEMAKE) --report results/report.html
 
 # The reference run: its tables and figures, kept for readers who do not run anything.
-# Not under results/, where Snakemake would take them for its own work.
+# Not under results/, where Snakemake would take them for its own work. Without vector
+# copies and the supplement's pages of images, which a repository need not carry.
 readme: run
 	$(SNAKEMAKE) quality
-	for part in mini/tables mini/figures mini/claims mini/quality paper/tables paper/figures; do \
-	  mkdir -p docs/reference/$$part && cp -r results/$$part/. docs/reference/$$part/; done
+	rm -rf docs/reference && mkdir -p docs/reference
+	cd results && find . \( -path './*/tables/*' -o -path './*/claims/*.md' \
+	  -o -path './*/quality/*' -o -path './*/figures/*.png' \) -type f \
+	  ! -name '*.pdf' ! -name 'figure_s1[2-5].*' | tar cf - -T - | tar xf - -C ../docs/reference
 	$(BIN)/python -m clockwork_diffusion.steps.embed_tables README.md \
 	  resources/mini/stable-diffusion/README.md resources/mini/efficient/README.md \
 	  resources/mini/distilled/README.md

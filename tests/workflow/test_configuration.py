@@ -128,10 +128,10 @@ CASES = {
     "unknown prompt in a figure": (
         PAPER,
         "figures.figure_1.mini.prompts",
-        [0, 80],
+        [0, 64],
         "figure_1 at mini",
-        "prompt 80",
-        "of the 80",
+        "prompt 64",
+        "of the 64",
     ),
     "an adaptor of another model": (
         CONFIG,
