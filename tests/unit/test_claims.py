@@ -644,7 +644,7 @@ def test_claims_are_a_target_with_what_they_are_judged_by(tmp_path):
     features = [path for path in inputs if path.startswith("results/mini/features/")]
     assert features == [
         f"results/mini/features/{name}/000.safetensors"
-        for name in ("sd_clockwork", "sd", "test")
+        for name in ("sd_clockwork", "sd", "test", "reference")
     ]
     assert "results/mini/flops/sd.json" in inputs
     assert not any("/images/" in path for path in inputs)

@@ -48,11 +48,17 @@ def entries(section: str):
     ]
 
 
-def items(kind: str):
-    return [
-        pytest.param(settings, id=f"{name}-{scale}")
+def items(kind: str, *, by_scale: bool = True):
+    registered = [
+        (name, item)
         for path in sorted((ROOT / "workflow" / "papers").glob("*.yaml"))
         for name, item in yaml.safe_load(path.read_text("utf-8"))[kind].items()
+    ]
+    if not by_scale:
+        return [pytest.param(item, id=name) for name, item in registered]
+    return [
+        pytest.param(settings, id=f"{name}-{scale}")
+        for name, item in registered
         for scale, settings in item.items()
     ]
 
@@ -79,7 +85,9 @@ def test_adaptors(adaptor):
 
 @pytest.mark.parametrize("dataset", entries("datasets"))
 def test_datasets(dataset):
-    spec = parse(DatasetSpec, {k: v for k, v in dataset.items() if k != "shards"})
+    # These two are the workflow's affair.
+    own = {k: v for k, v in dataset.items() if k not in ("shards", "reference")}
+    spec = parse(DatasetSpec, own)
     assert spec.count >= dataset["shards"]
 
 
@@ -100,10 +108,15 @@ def test_backbones(backbone):
 
 @pytest.mark.parametrize("table", items("tables"))
 def test_tables(table):
-    spec = parse(tables.TableSpec, table)
-    columns = [tables.COLUMNS[name] for name in spec.columns]
+    assert parse(tables.TableSpec, table).rows
+
+
+@pytest.mark.parametrize("table", items("tables", by_scale=False))
+def test_each_published_value_is_shown_at_one_scale_at_least(table):
+    specs = [parse(tables.TableSpec, settings) for settings in table.values()]
+    columns = [tables.COLUMNS[name] for spec in specs for name in spec.columns]
     shown = {column.key for column in columns if column.kind == "published"}
-    for row in spec.rows:
+    for row in (row for spec in specs for row in spec.rows):
         assert set(row.published) <= shown, row.label
 
 
@@ -131,7 +144,7 @@ def test_schema_and_dataclasses_know_the_same_keys():
         return set(place["properties"])
 
     assert keys("sampler") == fields(SamplerSpec)
-    assert keys("dataset") == fields(DatasetSpec) | {"shards"}
+    assert keys("dataset") == fields(DatasetSpec) | {"shards", "reference"}
     assert keys("trajectory", "spec") == fields(TrajectorySpec)
     assert keys("adaptor", "spec") == fields(AdaptorSpec)
     recipe = keys("adaptor", "spec", "optimisation")

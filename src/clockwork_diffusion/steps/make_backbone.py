@@ -41,6 +41,9 @@ def main(args: Namespace) -> None:
     )
     assert isinstance(trained.module, UNet2DConditionModel)
     pipe.register_modules(unet=trained.module)
+    for part in (pipe, pipe.vae):
+        # Where the teacher lay says nothing to whoever loads the student.
+        part.register_to_config(_name_or_path="")
     last = [value for _, value in trained.history[-10:]]
     with storage.atomic_path(args.output) as partial:
         for part in (pipe.vae, pipe.text_encoder, pipe.unet):
