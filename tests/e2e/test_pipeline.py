@@ -50,6 +50,7 @@ def slice_registry(checkout: Path) -> None:
     table["rows"] = [row for row in table["rows"] if row["run"] in ROWS]
     figure = registry["figures"]["figure_1"]["mini"]
     figure["runs"] = [shown for shown in figure["runs"] if shown["run"] in ROWS]
+    figure["prompts"] = [2, 7, 11, 23]
     text = yaml.safe_dump(registry, sort_keys=False, allow_unicode=True)
     path.write_text(text, encoding="utf-8")
 
