@@ -360,6 +360,12 @@ class Memory:
             self._fulls = ((index, self.latest.r_out), *kept)[: passes.history]
         return self.latest
 
+    def keep_rows(self, rows: slice) -> None:
+        """Forget the other rows of the batch, which ends with the next step."""
+        if self.latest is not None:
+            self.latest = type(self.latest)(*(value[rows] for value in self.latest))
+        self._fulls = tuple((index, r_out[rows]) for index, r_out in self._fulls)
+
 
 def _compile(function: Callable[..., Step]) -> Callable[..., Step]:
     return torch.compile(function, fullgraph=True)
