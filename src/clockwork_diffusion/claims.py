@@ -34,7 +34,8 @@ from typing import Any
 import torch
 
 from clockwork_diffusion import metrics
-from clockwork_diffusion.tables import UNKNOWN, run_flops
+from clockwork_diffusion.costs import run_flops
+from clockwork_diffusion.tables import UNKNOWN
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 

@@ -12,8 +12,8 @@ from clockwork_diffusion.architectures import (
     VIT_G14_WIDTH,
     build_unet,
 )
+from clockwork_diffusion.costs import run_flops
 from clockwork_diffusion.flops import count_blocks, count_full, count_light
-from clockwork_diffusion.tables import run_flops
 
 TOKENS = SD_V15_TEXT[0]
 # Published TFLOPs at 8 steps, without and with Clockwork, and the tolerance that their
