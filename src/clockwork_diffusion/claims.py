@@ -1,8 +1,9 @@
 """Judge a paper's claims: each part gets an effect, an interval and a verdict.
 
 A claim is a list of parts, and a part compares measurements of runs on the same prompts
-and seeds. The *gain* of a run over another is oriented: positive where the first is
-better, that is lower by Fréchet distance, higher by CLIP.
+and seeds, or of edited runs ``<edit set>/<edit>/<setting>`` on the same pairs of source
+image and target prompt. The *gain* of a run over another is oriented: positive where
+the first is better, that is lower by Fréchet distance, higher by CLIP.
 
 **Tests.** ``greater``: the effect is above the margin. ``no_worse``: it is above minus
 the margin. ``equivalent``: it is within ± the margin; two one-sided tests. ``counted``:
@@ -12,10 +13,11 @@ its own uncertainty is within the contrast's interval. Where that loss is not cl
 zero there is no scale to judge by, and the part is undecided.
 
 **Intervals.** The unit of resampling is the caption; several sampling seeds of one
-caption are averaged first, and do not count as more captions. Means get a percentile
+caption are averaged first, and do not count as more captions. In editing it is the
+source image, in the same way, with all its target prompts. Means get a percentile
 bootstrap, or Student's t where the units are few (turns of a clock, prompts of the
-perturbation analysis). Fréchet distances get a delete-group jackknife by caption;
-`metrics` says why not a bootstrap.
+perturbation analysis, source images). Fréchet distances get a delete-group jackknife by
+caption; `metrics` says why not a bootstrap.
 
 **Several parts.** A part holds by its 95 % interval. A claim holds if all its parts
 hold, which is an intersection-union test and needs no correction. It does not hold if
@@ -34,7 +36,8 @@ from typing import Any
 import torch
 
 from clockwork_diffusion import metrics
-from clockwork_diffusion.tables import UNKNOWN, run_flops
+from clockwork_diffusion.costs import run_flops
+from clockwork_diffusion.tables import UNKNOWN
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 
@@ -73,6 +76,8 @@ METRICS: dict[str, Metric] = {
     "clip": Metric("CLIP", "features", 4, 1),
     "clip_above_chance": Metric("CLIP above chance", "features", 4, 1),
     "psnr": Metric("PSNR to the teacher", "images", 2, 1, " dB"),
+    "edit_clip": Metric("CLIP", "edits", 4, 1),
+    "structure": Metric("DINO distance", "edits", 4, -1),
     "flops": Metric("FLOPs saved", "flops", 1, unit=" %", factor=100),
     "latency": Metric("time saved", "latency", 1, unit=" %", factor=100),
     "image_distance": Metric("image distance", "perturbations", 3),
@@ -81,10 +86,27 @@ METRICS: dict[str, Metric] = {
     "latent_high_frequency": Metric("high frequencies, latents", "perturbations", 3),
 }
 
+EDIT_SCORES = {"edit_clip": "clip", "structure": "structure"}
+"""By metric of edited runs, the name of its values per pair."""
+
 KINDS = ("greater", "no_worse", "equivalent", "counted")
 
 
 # --- the registry --------------------------------------------------------------------
+
+
+def edit_set_of(run: str) -> str:
+    """Return the edit set of an edited run; nothing if the run is text to image.
+
+    Raises:
+        ValueError: If the name has slashes, but is not that of an edited run.
+    """
+    parts = run.split("/")
+    if len(parts) == 1:
+        return ""
+    if len(parts) != 3 or not all(parts):
+        raise ValueError(f"run {run!r} is not <edit set>/<edit>/<setting>")
+    return parts[0]
 
 
 @dataclass(frozen=True)
@@ -115,6 +137,8 @@ class Margin:
             raise ValueError(
                 f"share {self.share} is negative, or stands beside a value"
             )
+        if edit_set_of(self.better) != edit_set_of(self.worse or self.better):
+            raise ValueError(f"{self.better!r} and {self.worse!r} make no pairs")
 
 
 @dataclass(frozen=True)
@@ -169,6 +193,12 @@ class Part:
 
     def __post_init__(self) -> None:
         """Reject comparisons that cannot be made."""
+        edit_sets = {edit_set_of(name) for name in (self.of, *self.over)}
+        if len(edit_sets) > 1:
+            raise ValueError(
+                f"{self.of!r} and {', '.join(map(repr, self.over))} make no pairs"
+            )
+        edited = bool("".join(edit_sets))
         if self.test not in KINDS:
             raise ValueError(f"test {self.test!r} is not one of {', '.join(KINDS)}")
         for name in self.metrics:
@@ -182,6 +212,9 @@ class Part:
                 )
             if not perturbed and not (self.of and self.over):
                 raise ValueError(f"{name!r} needs both `of` and `over`")
+            if source != "flops" and edited != (source == "edits"):
+                what = "edited runs" if edited else "runs from text to image"
+                raise ValueError(f"{name!r} is not known of {what}")
             if source in ("flops", "latency") and len(self.over) > 1:
                 raise ValueError(f"{name!r} compares with one run, not {self.over}")
             if (name == "psnr") != bool(self.to):
@@ -220,7 +253,7 @@ class ClaimsSpec:
     claims: dict[str, Claim]
 
     def __post_init__(self) -> None:
-        """Reject unknown margins, and shares of what has no loss."""
+        """Reject unknown margins, and shares of no loss or of another edit set's."""
         for name, claim in self.claims.items():
             if not any(not part.ours for part in claim.parts):
                 raise ValueError(f"claim {name!r} has no part that decides it")
@@ -230,8 +263,16 @@ class ClaimsSpec:
                         f"claim {name!r}: margin {part.margin!r} is not one of "
                         f"{', '.join(self.margins)}"
                     )
+                margin = self.margins[part.margin]
+                if not margin.share:
+                    continue
+                if edit_set_of(margin.better) != edit_set_of(part.of):
+                    raise ValueError(
+                        f"claim {name!r}: margin {part.margin!r} is a loss of "
+                        f"{margin.better!r}, which makes no pairs with {part.of!r}"
+                    )
                 signs = [METRICS[metric].sign for metric in part.metrics]
-                if self.margins[part.margin].share and not all(signs):
+                if not all(signs):
                     raise ValueError(
                         f"claim {name!r}: margin {part.margin!r} is a share of a loss, "
                         f"which {', '.join(part.metrics)} does not have"
@@ -243,7 +284,7 @@ class ClaimsSpec:
 
 @dataclass(frozen=True)
 class Measured:
-    """A number that adds up with others of the same captions.
+    """A number that adds up with others of the same captions, or source images.
 
     Attributes:
         value: The number.
@@ -411,6 +452,33 @@ def per_caption(
     return Measured(float(samples.mean()), samples, by_seed, len(samples), unit)
 
 
+def per_source(values: torch.Tensor, sources: torch.Tensor) -> Measured:
+    """Average one value per pair over the target prompts of each source image.
+
+    Args:
+        values: ``(P,)``, of each pair of source image and target prompt.
+        sources: ``(P,)``, the index of each pair's source.
+
+    Raises:
+        ValueError: If there is no source or no value for each pair, or fewer than 2
+            sources.
+    """
+    values = values.detach().cpu().double()
+    if values.shape != sources.shape or values.dim() != 1:
+        raise ValueError(
+            f"{values.numel()} values and {sources.numel()} sources make no pairs"
+        )
+    if not values.isfinite().all():
+        raise ValueError(f"{int((~values.isfinite()).sum())} pairs have no value")
+    known, index = sources.cpu().unique(return_inverse=True)
+    if len(known) < 2:
+        raise ValueError(f"{len(known)} sources with a value are fewer than 2")
+    sums = torch.zeros(len(known), dtype=torch.float64).index_add(0, index, values)
+    samples = sums / index.bincount()
+    value = samples.mean()
+    return Measured(float(value), samples, value[None], len(known), "sources")
+
+
 def frechet(
     features: torch.Tensor, reference: metrics.Statistics, captions: int
 ) -> Measured:
@@ -458,13 +526,16 @@ class Evidence:
 
     Attributes:
         runs: Settings by id: ``model``, ``adaptor``, ``sampler``, ``dataset``,
-            ``reference`` and ``captions``.
+            ``reference`` and ``captions``; of edited runs ``model``, ``inversion`` and
+            ``generation``, where FLOPs are asked for.
         features: Tensors of runs and data sets by id, as `extract_features` names them.
         images: Returns a run's images, uint8 ``(N, 3, H, W)``.
         flops: Counts by model, as `count_flops` writes them.
         latency: Timings, as `time_sampling` writes them.
         perturbations: Measures by id, as `perturb_features` writes them.
         captions: Number of captions of each perturbation.
+        edits: By edited run ``clip`` and ``structure`` of each pair, and the index
+            ``source`` of each pair's source image.
     """
 
     runs: Mapping[str, Mapping[str, Any]]
@@ -474,6 +545,7 @@ class Evidence:
     latency: Mapping[str, Any] = field(default_factory=dict)
     perturbations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     captions: Mapping[str, int] = field(default_factory=dict)
+    edits: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
 
 
 class Measurements:
@@ -484,6 +556,7 @@ class Measurements:
         self.evidence = evidence
         self._scores: dict[tuple[str, str, str], Measured] = {}
         self._references: dict[str, metrics.Statistics] = {}
+        self._sources: dict[str, torch.Tensor] = {}
 
     def score(self, metric: str, name: str, to: str = "") -> Measured:
         """Return a run's score."""
@@ -496,6 +569,8 @@ class Measurements:
         return self._scores[key]
 
     def _score(self, metric: str, name: str, to: str) -> Measured:
+        if metric in EDIT_SCORES:
+            return self._edited(metric, name)
         run = self.evidence.runs[name]
         captions = run["captions"]
         if metric == "frechet":
@@ -513,6 +588,16 @@ class Measurements:
             # Chance: how well an image fits the next caption.
             cosines = cosines - metrics.cosines(image, text[(rows + 1) % captions])
         return per_caption(cosines, captions)
+
+    def _edited(self, metric: str, name: str) -> Measured:
+        if name not in self.evidence.edits:
+            listed = ", ".join(self.evidence.edits) or "none"
+            raise ValueError(f"it is not one of the scored edits ({listed})")
+        scored, edit_set = self.evidence.edits[name], edit_set_of(name)
+        sources = self._sources.setdefault(edit_set, scored["source"])
+        if not torch.equal(sources, scored["source"]):
+            raise ValueError(f"its pairs are not those of other runs of {edit_set!r}")
+        return per_source(scored[EDIT_SCORES[metric]], sources)
 
     def _reference(self, name: str) -> metrics.Statistics:
         if name not in self._references:
@@ -604,8 +689,8 @@ class Measurements:
         return self.gain(metric, margin.better, {margin.worse: 1.0}, to)
 
     def spread(self, part: Part, metric: str) -> float | None:
-        """Return the runs' spread over captions, for scores that have one."""
-        if metric not in ("clip", "clip_above_chance", "psnr"):
+        """Return the runs' spread over captions or sources, for scores with one."""
+        if metric not in ("clip", "clip_above_chance", "psnr", *EDIT_SCORES):
             return None
         names = (part.of, *self.weights(part.of, part.over))
         squares = [
@@ -658,7 +743,7 @@ class Judged:
         margin_name: Which margin of the registry it is.
         contrasts: What the verdict is made of.
         failing_level: Level of the interval that a failure goes by.
-        standardised: Effect in units of the runs' spread over captions.
+        standardised: Effect in units of the runs' spread over captions or sources.
         by_seed: The effect of each sampling seed alone.
         n: Number of units.
         unit: What they are.
@@ -906,11 +991,12 @@ def to_markdown(spec: ClaimsSpec, judged: Mapping[str, JudgedClaim]) -> str:
 def _reading(tested: int, claims: int) -> list[str]:
     return [
         "Effects are gains: positive where the first run is better. Brackets: 95 % "
-        "interval; captions are resampled, with all their sampling seeds. In spreads: "
-        "effect over the standard deviation between captions. By seed: the effect of "
-        "each sampling seed alone; a Fréchet distance of fewer images is larger, so "
-        "compare these with each other only. A margin with an interval is measured, "
-        "and its uncertainty counts in the verdict.",
+        "interval; captions are resampled, with all their sampling seeds, and in "
+        "editing sources, with all their target prompts. In spreads: effect over the "
+        "standard deviation between captions or sources. By seed: the effect of each "
+        "sampling seed alone; a Fréchet distance of fewer images is larger, so compare "
+        "these with each other only. A margin with an interval is measured, and its "
+        "uncertainty counts in the verdict.",
         "",
         "A part holds by its 95 % interval; a claim holds if all its parts do, which "
         "needs no correction. A part fails by the wider interval at 1 − 0.05 / k for "

@@ -26,13 +26,13 @@ from clockwork_diffusion.split import SplitUNet
 
 @dataclass(frozen=True)
 class Count:
-    """Cost of one call at batch 1.
+    """Cost of one call at batch 1, or of whatever else was counted.
 
     Attributes:
         flops: FLOPs in the paper's convention, without attention products.
         flops_with_attention: FLOPs with attention products.
         macs: Multiply-accumulates without attention products.
-        parameters: Parameters of the modules that the call uses.
+        parameters: Parameters of the modules that were used.
     """
 
     flops: int
@@ -71,8 +71,11 @@ class _Profile:
         try:
             with torch.no_grad():
                 model()
-        finally:
+        except BaseException:
             torch.mm = patched
+            self.profiler.end_profile()
+            raise
+        torch.mm = patched
         self.modules = modules
 
     def __enter__(self) -> _Profile:
@@ -112,6 +115,26 @@ class _Profile:
             macs=macs - attention_macs,
             parameters=sum(used.values()),
         )
+
+
+def count_calls(call: Callable[[], Any], *modules: nn.Module) -> Count:
+    """Count what some modules do while a callable runs, be it a whole loop.
+
+    All their calls add up, each at the batch that it has. Of an attention processor
+    that is exchanged, all is counted that it does by torch's functions. What happens
+    outside of the modules is not counted: sampler, VAE, text encoder.
+
+    Args:
+        call: What to run.
+        *modules: The UNet, and the adaptor if there is one.
+
+    Raises:
+        ValueError: If no module is given.
+    """
+    if not modules:
+        raise ValueError("0 modules to count: give the UNet at least")
+    with _Profile(call, *modules) as profile:
+        return profile.count()
 
 
 def _inputs(

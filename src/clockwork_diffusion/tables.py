@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from clockwork_diffusion.clock import clock_of
+from clockwork_diffusion.costs import call_flops, run_flops
 
 UNKNOWN = "—"
 
@@ -156,48 +156,6 @@ SOURCES = {
     "latency_saving": "latency",
 }
 """Which field of `Results` fills columns of a kind; none if the paper does."""
-
-
-def run_flops(
-    run: Mapping[str, Any],
-    flops: Mapping[str, Any],
-    key: str,
-    *,
-    by_steps: bool = False,
-) -> float:
-    """Return the FLOPs of one image: all UNet passes of a run.
-
-    The paper multiplies the cost of a call by the number of steps, and so prints the
-    same 9.5 and 5.9 TFLOPs for all schedulers of Table S1. PNDM and Heun call the UNet
-    more often than that. We count calls, unless asked to count ``by_steps`` as printed;
-    for DPM++, DPM and DDIM there is no difference.
-
-    Args:
-        run: ``model``, ``adaptor`` (an id or empty) and ``sampler``.
-        flops: Counts of the run's model.
-        key: ``flops`` or ``flops_with_attention``.
-        by_steps: Take a step for a call, as the paper does.
-    """
-    sampler = run["sampler"]
-    # Any of the samplers with one call per step counts steps.
-    scheduler = "dpmpp" if by_steps else sampler.get("scheduler", "dpmpp")
-    calls = clock_of(sampler).calls(scheduler, sampler["steps"])
-    branches = 2 if sampler["guidance"] > 1 else 1
-    total = calls.full * flops["full"][key]
-    if calls.light:
-        total += calls.light * flops["adaptors"][run["adaptor"]]["step"][key]
-    return float(branches * total)
-
-
-def call_flops(run: Mapping[str, Any], flops: Mapping[str, Any], key: str) -> float:
-    """Return the FLOPs of one UNet call for one image, guidance included.
-
-    With the adaptor, if the run has one: the figure of Tables 3 and S2.
-    """
-    count = flops["full"]
-    if run["adaptor"]:
-        count = flops["adaptors"][run["adaptor"]]["step"]
-    return float((2 if run["sampler"]["guidance"] > 1 else 1) * count[key])
 
 
 def cell(column: Column, row: Row, results: Results) -> Value | None:

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import statistics
 from argparse import Namespace
 from pathlib import Path
 
@@ -403,6 +404,203 @@ def test_cells_of_a_perturbation_sum_up():
         claims.judge(registry(Margin("x"), other), given)
 
 
+# --- editing -------------------------------------------------------------------------
+
+SOURCES, PROMPTS = 60, 4
+LOOP = {"steps": 50, "clock": 1, "adaptor": ""}
+CLOCKED = {"steps": 50, "clock": 2, "adaptor": "resnet"}
+TAUS = {"guidance": 7.5, "tau_f": 0.8, "tau_a": 0.5}
+EDITED_RUNS = {
+    f"real/{name}/steps50": {
+        "model": "sd",
+        "inversion": loop,
+        "generation": {**loop, **TAUS},
+    }
+    for name, loop in (("pnp", LOOP), ("clocked", CLOCKED))
+}
+
+
+def name_of(edit: str, edit_set: str = "real") -> str:
+    return f"{edit_set}/{edit}/steps50"
+
+
+def edits(sources: int = SOURCES, edit_set: str = "real", **shifts: float) -> dict:
+    """Return scores of edited runs; a run is the worse the larger its shift.
+
+    Sources differ by more than runs do, and pairs of a run by less.
+    """
+    source = torch.arange(sources).repeat(PROMPTS)
+    scored = {}
+    for index, edit in enumerate(("pnp", "clocked", "guided", "unedited")):
+        shift = shifts.get(edit, 0.0)
+        own = 0.001 * noise(2, len(source), seed=20 + index)
+        level = 0.05 * noise(sources, seed=10)[source]
+        scored[name_of(edit, edit_set)] = {
+            "clip": 0.25 + level - shift + own[0],
+            "structure": 0.1 + level + shift + own[1],
+            "source": source,
+        }
+    return scored
+
+
+LOSS = Margin(
+    "a tenth of a loss", share=0.1, better=name_of("pnp"), worse=name_of("guided")
+)
+EDITS = Part(
+    "clock 2 against without",
+    "equivalent",
+    ("edit_clip", "structure"),
+    "m",
+    of=name_of("clocked"),
+    over=(name_of("pnp"),),
+)
+
+
+def judge_edits(margin: Margin, part: Part, **shifts: float) -> claims.JudgedClaim:
+    given = claims.Evidence(EDITED_RUNS, flops={"sd": COUNTS}, edits=edits(**shifts))
+    return claims.judge(registry(margin, part), given)["C1"]
+
+
+def test_edited_runs_have_known_effects_whose_sign_is_for_the_better():
+    worse = dataclasses.replace(EDITS, test="greater")
+    better = dataclasses.replace(worse, of=EDITS.over[0], over=(EDITS.of,))
+    direction = Margin("a direction")
+    for part, effect, verdict in ((worse, -0.02, FAILS), (better, 0.02, HOLDS)):
+        judged = judge_edits(direction, part, clocked=0.02)
+        assert [each.metric for each in judged.parts] == ["edit_clip", "structure"]
+        for each in judged.parts:
+            assert each.effect.value == pytest.approx(effect, abs=0.0005)
+            assert each.verdict == verdict
+            assert (each.n, each.unit) == (SOURCES, "sources")
+            # Sources spread by 0.05, pairs of one source by next to nothing.
+            assert abs(each.standardised) == pytest.approx(0.02 / 0.05, rel=0.2)
+
+
+def test_margins_of_edited_runs_are_shares_of_their_losses():
+    equal = judge_edits(LOSS, EDITS, guided=0.1)
+    assert [part.verdict for part in equal.parts] == [HOLDS, HOLDS]
+    assert equal.parts[1].margin.value == pytest.approx(0.01, abs=0.0005)
+    assert judge_edits(LOSS, EDITS, guided=0.1, clocked=0.02).verdict == FAILS
+    half = dataclasses.replace(LOSS, share=0.5)
+    assert judge_edits(half, EDITS, guided=0.1, clocked=0.02).verdict == HOLDS
+    # The source itself fits the target prompt less: a loss of CLIP alone.
+    unedited = dataclasses.replace(LOSS, worse=name_of("unedited"))
+    assert judge_edits(unedited, EDITS, unedited=0.1).verdict == HOLDS
+    nothing = judge_edits(unedited, EDITS, unedited=-0.1)
+    assert nothing.verdict == UNDECIDED
+    assert "nothing to judge by" in nothing.parts[0].note
+
+
+def test_sources_are_averaged_before_they_count():
+    """By hand: sources of one, two and three prompts, in no order."""
+    values = torch.tensor([4.0, 1.0, 7.0, 3.0, 8.0, 9.0])
+    measured = claims.per_source(values, torch.tensor([5, 2, 9, 2, 9, 9]))
+    assert measured.samples.tolist() == [2, 4, 8]
+    assert measured.value == pytest.approx(14 / 3) and measured.n == 3
+    # t of 2 degrees of freedom; the mean over pairs would be 16 / 3.
+    half = 4.3027 * statistics.stdev([2, 4, 8]) / math.sqrt(3)
+    assert measured.interval() == pytest.approx(
+        (14 / 3 - half, 14 / 3 + half), rel=1e-4
+    )
+    assert measured.method == "Student's t over 3 sources"
+
+
+@pytest.mark.parametrize("sources", [12, 60])
+def test_intervals_of_edited_runs_are_those_of_source_means(sources):
+    """Against the textbook, on means of a plain loop."""
+    scored = edits(sources, clocked=0.02)
+    given = claims.Evidence({}, edits=scored)
+    gain = claims.Measurements(given).gain(
+        "structure", name_of("pnp"), {name_of("clocked"): 1.0}
+    )
+    pairs: dict[int, list[float]] = {}
+    for pair, source in enumerate(scored[name_of("pnp")]["source"].tolist()):
+        one, other = (scored[name_of(edit)] for edit in ("clocked", "pnp"))
+        difference = float(one["structure"][pair] - other["structure"][pair])
+        pairs.setdefault(source, []).append(difference)
+    means = [sum(values) / len(values) for values in pairs.values()]
+    assert len(means) == sources and gain.value == pytest.approx(statistics.mean(means))
+    error = statistics.stdev(means) / math.sqrt(sources)
+    low, high = gain.interval()
+    if sources < claims.FEW:
+        half, tolerance = 2.2010 * error, 1e-4
+    else:
+        half, tolerance = 1.96 * error, 0.05
+    assert (high - low) / 2 == pytest.approx(half, rel=tolerance)
+    assert (high + low) / 2 == pytest.approx(gain.value, abs=0.1 * half)
+
+
+def test_pairs_of_one_source_are_not_so_many_sources():
+    scored = edits()[name_of("pnp")]
+    clustered = claims.per_source(scored["clip"], scored["source"])
+    alone = claims.per_source(scored["clip"], torch.arange(SOURCES * PROMPTS))
+    widths = [high - low for low, high in (clustered.interval(), alone.interval())]
+    assert widths[0] == pytest.approx(2 * widths[1], rel=0.15)
+
+
+def test_flops_of_edited_runs_are_counted_by_their_settings():
+    counted = dataclasses.replace(EDITS, test="counted", metrics=("flops",))
+    third = Margin("about a third", value=0.28, at_most=0.38)
+    judged = judge_edits(third, counted)
+    # Half of all passes cost 40 instead of 100.
+    assert judged.parts[0].effect == claims.Number(pytest.approx(0.3))
+    assert judged.verdict == HOLDS
+
+
+def test_edited_runs_of_other_pairs_do_not_compare():
+    scored = edits()
+    clocked = scored[name_of("clocked")]
+    clocked["source"] = clocked["source"].flip(0)
+    given = claims.Evidence({}, edits=scored)
+    direction = registry(Margin("a direction"), EDITS)
+    with pytest.raises(ValueError, match="not those of other runs of 'real'"):
+        claims.judge(direction, given)
+    del scored[name_of("clocked")]
+    with pytest.raises(ValueError, match="clocked/steps50': it is not one of the scor"):
+        claims.judge(direction, given)
+
+
+@pytest.mark.parametrize(
+    ("values", "sources", "message"),
+    [
+        ([1.0, 2.0, 3.0], [0, 1], "3 values and 2 sources make no pairs"),
+        ([1.0, math.nan, 3.0], [0, 1, 2], "1 pairs have no value"),
+        ([1.0, 2.0, 3.0], [4, 4, 4], "1 sources with a value are fewer than 2"),
+    ],
+)
+def test_scores_without_sources_are_refused(values, sources, message):
+    with pytest.raises(ValueError, match=message):
+        claims.per_source(torch.tensor(values), torch.tensor(sources))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metrics": ("clip",)}, "'clip' is not known of edited runs"),
+        ({"metrics": ("psnr",), "to": "x"}, "'psnr' is not known of edited runs"),
+        ({"of": "sd", "over": ("x",)}, "'edit_clip' is not known of runs from text"),
+        ({"of": "pnp/steps50"}, "'pnp/steps50' is not <edit set>/<edit>/<setting>"),
+        ({"of": name_of("clocked", "fake")}, "make no pairs"),
+        ({"of": "sd"}, "'sd' and 'real/pnp/steps50' make no pairs"),
+    ],
+)
+def test_parts_that_mix_edited_runs_with_others_are_refused(change, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(EDITS, **change)
+
+
+def test_margins_of_another_edit_set_are_refused():
+    with pytest.raises(ValueError, match="make no pairs"):
+        dataclasses.replace(LOSS, worse=name_of("guided", "fake"))
+    fake = dataclasses.replace(
+        LOSS, better=name_of("pnp", "fake"), worse=name_of("guided", "fake")
+    )
+    with pytest.raises(ValueError, match="'fake/pnp/steps50', which makes no pairs wi"):
+        registry(fake, EDITS)
+    with pytest.raises(ValueError, match="which makes no pairs with 'clocked'"):
+        registry(LOSS, EQUAL)
+
+
 # --- what makes no part --------------------------------------------------------------
 
 
@@ -503,6 +701,7 @@ def write_evidence(folder: Path, **shifts: float) -> Namespace:
         images=[],
         flops=[folder / "sd.json"],
         perturbations=[],
+        edits=[],
         latency=None,
         output=folder / "out" / "paper.md",
     )
@@ -525,6 +724,53 @@ def test_step_refuses_features_of_several_encoders(tmp_path):
     storage.write_tensors(arguments.features[0], tensors, {"encoders": '{"clip": "y"}'})
     with pytest.raises(ValueError, match="2 sets of encoders"):
         judge_claims.main(arguments)
+
+
+def write_edits(folder: Path, encoders: str = '{"clip": "x"}') -> Namespace:
+    """Write the scores of two edit sets as two files each; judge the second setting."""
+    paths = []
+    for edit_set, shift in (("real", 0.02), ("fake", 0.5)):
+        scored = edits(edit_set=edit_set, clocked=shift)
+        for setting in ("steps20", "steps50"):
+            sign = 1 if setting == "steps50" else -1
+            tensors = {"source": torch.arange(SOURCES).repeat(PROMPTS)}
+            for run, values in scored.items():
+                edit = run.split("/")[1]
+                tensors[f"{edit}/clip"] = sign * values["clip"]
+                tensors[f"{edit}/structure"] = sign * values["structure"]
+                tensors[f"{edit}/psnr_to_true"] = values["clip"]
+            path = folder / edit_set / f"{setting}.safetensors"
+            made_with = encoders if edit_set == "fake" else '{"clip": "x"}'
+            storage.write_tensors(path, tensors, {"encoders": made_with})
+            paths.append(path)
+    spec = registry(Margin("a direction"), dataclasses.replace(EDITS, test="greater"))
+    return Namespace(
+        spec=json.dumps(dataclasses.asdict(spec)),
+        settings=json.dumps({"runs": EDITED_RUNS, "perturbations": {}}),
+        features=[],
+        images=[],
+        flops=[],
+        perturbations=[],
+        edits=paths,
+        latency=None,
+        output=folder / "out" / "paper.md",
+    )
+
+
+def test_step_judges_edited_runs_of_the_set_and_setting_that_are_meant(tmp_path):
+    judge_claims.main(write_edits(tmp_path))
+    data = storage.read_json(tmp_path / "out" / "paper.json")
+    found = [part["effect"]["value"] for part in data["claims"]["C1"]["parts"]]
+    assert found == pytest.approx([-0.02, -0.02], abs=0.0005)
+    assert data["claims"]["C1"]["parts"][0]["n"] == SOURCES
+    text = (tmp_path / "out" / "paper.md").read_text("utf-8")
+    assert "| clock 2 against without | DINO distance | −0.0" in text
+    assert data["encoders"] == [{"clip": "x"}]
+
+
+def test_step_refuses_edits_scored_by_several_encoders(tmp_path):
+    with pytest.raises(ValueError, match="edits scored by 2 sets of encoders"):
+        judge_claims.main(write_edits(tmp_path, encoders='{"clip": "y"}'))
 
 
 # --- the registry --------------------------------------------------------------------

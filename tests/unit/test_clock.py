@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 
-from clockwork_diffusion import tables
+from clockwork_diffusion import costs
 from clockwork_diffusion.clock import (
     SCHEDULER_NAMES,
     Calls,
@@ -25,7 +25,7 @@ def full_steps(clock: Clock, steps: int = 8) -> list[int]:
 
 def flops(by_steps: bool = False, **sampler) -> float:
     run = {"adaptor": "resnet", "sampler": {"guidance": 1.0, "steps": 8, **sampler}}
-    return tables.run_flops(run, COUNTS, "flops", by_steps=by_steps)
+    return costs.run_flops(run, COUNTS, "flops", by_steps=by_steps)
 
 
 def test_the_clock_of_the_paper():

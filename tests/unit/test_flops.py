@@ -1,5 +1,6 @@
 """Counts of SD v1.5's architecture against the published figures; no weights."""
 
+import copy
 from decimal import ROUND_HALF_UP, Decimal
 
 import pytest
@@ -12,8 +13,14 @@ from clockwork_diffusion.architectures import (
     VIT_G14_WIDTH,
     build_unet,
 )
-from clockwork_diffusion.flops import count_blocks, count_full, count_light
-from clockwork_diffusion.tables import run_flops
+from clockwork_diffusion.costs import run_flops
+from clockwork_diffusion.flops import (
+    count_blocks,
+    count_calls,
+    count_full,
+    count_light,
+)
+from clockwork_diffusion.split import SplitUNet
 
 TOKENS = SD_V15_TEXT[0]
 # Published TFLOPs at 8 steps, without and with Clockwork, and the tolerance that their
@@ -221,5 +228,139 @@ def test_profiling_leaves_torch_as_it_was():
     before = (torch.mm, torch.addmm, torch.nn.functional.linear)
     unet = build_unet("sd")
     count_full(unet, TOKENS)
+    assert before == (torch.mm, torch.addmm, torch.nn.functional.linear)
+    assert not any(m._forward_hooks or m._forward_pre_hooks for m in unet.modules())
+
+
+# --- whole loops ---------------------------------------------------------------------
+
+
+class Injected:
+    """Attention whose queries and keys are the first row's, for all rows."""
+
+    def __call__(self, attn, hidden, encoder_hidden_states=None, **_):
+        text = hidden if encoder_hidden_states is None else encoder_hidden_states
+        query, key, value = attn.to_q(hidden), attn.to_k(text), attn.to_v(text)
+        query, key = (rows[:1].expand_as(rows) for rows in (query, key))
+        query, key, value = (
+            rows.unflatten(-1, (attn.heads, -1)).transpose(1, 2)
+            for rows in (query, key, value)
+        )
+        mixed = torch.nn.functional.scaled_dot_product_attention(query, key, value)
+        return attn.to_out[0](mixed.transpose(1, 2).flatten(2))
+
+
+BATCH, LOOP, EVERY = 3, 5, 2
+
+
+@pytest.fixture
+def small(unet) -> dict:
+    """Return counts of single calls at batch 1 of a random UNet of SD's topology."""
+    counts = {"full": count_full(unet, 5).to_json(), "adaptors": {}}
+    for kind in ("identity", "resnet"):
+        light = count_light(unet, 5, build_adaptor(kind, unet, "stage1", 12), 12)
+        counts["adaptors"][kind] = {
+            name: each.to_json() for name, each in light.items()
+        }
+    return counts
+
+
+def loop(unet, light):
+    """Return a loop that makes its passes by the clock, at a batch of its own."""
+    split = SplitUNet(unet)
+    x, t, c = (
+        torch.zeros(BATCH, 4, 16, 16),
+        torch.tensor(500),
+        torch.zeros(BATCH, 5, 24),
+    )
+
+    def run() -> None:
+        step, latent = None, x
+        for index in range(LOOP):
+            if index % EVERY == 0:
+                step = split.full(latent, t, c)
+            else:
+                step = light(split, latent, t, c, step)
+            # A sampler's arithmetic is none of the UNet's.
+            latent = torch.add(torch.mul(latent, 0.9), step.eps)
+
+    return run
+
+
+def reuse(split, x, t, c, step):
+    return split.reuse(x, t, c, step.up, step.r_out)
+
+
+def adapt_by(adaptor):
+    """Return a light pass with an adaptor."""
+    pooled = torch.zeros(BATCH, 12)
+
+    def light(split, x, t, c, step):
+        return split.adapt(x, t, c, step.r_out, adaptor, pooled)
+
+    return light
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("identity", "step"),
+        ("identity", "step_after_upsampler"),
+        ("resnet", "step"),
+    ],
+)
+def test_a_loop_costs_what_its_passes_cost(unet, small, kind, name):
+    adaptor = build_adaptor(kind, unet, "stage1", 12)
+    light = adapt_by(adaptor) if name == "step" else reuse
+    counted = count_calls(loop(unet, light), unet, adaptor)
+    full, step = small["full"], small["adaptors"][kind][name]
+    # Full passes at steps 1, 3 and 5.
+    for key in ("flops", "flops_with_attention", "macs"):
+        assert getattr(counted, key) == BATCH * (3 * full[key] + 2 * step[key])
+    used = [*unet.parameters(), *adaptor.parameters()]
+    assert counted.parameters == sum(parameter.numel() for parameter in used)
+
+
+def test_what_is_not_asked_for_is_not_counted(unet, small):
+    adaptor = build_adaptor("resnet", unet, "stage1", 12)
+    calls = loop(unet, adapt_by(adaptor))
+    alone, both = count_calls(calls, adaptor), count_calls(calls, unet, adaptor)
+    light = small["adaptors"]
+    own = light["resnet"]["step"]["flops"] - light["identity"]["step"]["flops"]
+    assert alone.flops == BATCH * 2 * own > 0
+    assert count_calls(calls, unet).flops == both.flops - alone.flops
+    with pytest.raises(ValueError, match="0 modules to count"):
+        count_calls(calls)
+
+
+def test_another_attention_processor_is_counted_alike(unet, small):
+    unet = copy.deepcopy(unet)
+    unet.set_attn_processor(Injected())
+    x, c = torch.zeros(BATCH, 4, 16, 16), torch.zeros(BATCH, 5, 24)
+    counted = count_calls(lambda: unet(x, 500, c), unet)
+    for key in ("flops", "flops_with_attention", "macs"):
+        assert getattr(counted, key) == BATCH * small["full"][key]
+    assert counted.flops < counted.flops_with_attention
+
+
+def test_a_hook_that_exchanges_an_output_costs_nothing(unet, small):
+    unet = copy.deepcopy(unet)
+    unet.up_blocks[1].resnets[1].conv2.register_forward_hook(
+        lambda _module, _inputs, output: output[:1].expand_as(output)
+    )
+    x, c = torch.zeros(BATCH, 4, 16, 16), torch.zeros(BATCH, 5, 24)
+    counted = count_calls(lambda: unet(x, 500, c), unet)
+    assert counted.flops == BATCH * small["full"]["flops"]
+
+
+def test_counting_what_fails_leaves_torch_as_it_was(unet):
+    before = (torch.mm, torch.addmm, torch.nn.functional.linear)
+
+    def fail() -> None:
+        unet(torch.zeros(1, 4, 16, 16), 500, torch.zeros(1, 5, 24))
+        raise RuntimeError("aborted")
+
+    with pytest.raises(RuntimeError, match="aborted"):
+        count_calls(fail, unet)
     assert before == (torch.mm, torch.addmm, torch.nn.functional.linear)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in unet.modules())

@@ -11,7 +11,7 @@ from diffusers import (
     StableDiffusionPipeline,
 )
 
-from clockwork_diffusion import tables
+from clockwork_diffusion import costs
 from clockwork_diffusion.adaptors import IdentityAdaptor, build_adaptor
 from clockwork_diffusion.latency import unet_loop
 from clockwork_diffusion.loading import load_pipeline
@@ -464,7 +464,7 @@ def test_flops_of_a_run_are_those_of_its_calls(
     )
     settings = {"scheduler": kind, "steps": 5, "guidance": 3.0, **sampler}
     counts = {"full": {"flops": 7}, "adaptors": {"x": {"step": {"flops": 3}}}}
-    total = tables.run_flops({"adaptor": "x", "sampler": settings}, counts, "flops")
+    total = costs.run_flops({"adaptor": "x", "sampler": settings}, counts, "flops")
     assert total == 2 * sum({"full": 7, "light": 3}[kind] for kind in counted.kinds)
 
 

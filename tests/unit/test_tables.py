@@ -34,15 +34,6 @@ def spec(columns: list[str]) -> tables.TableSpec:
     return tables.TableSpec("Table", "A 100 % caption.", tuple(columns), rows)
 
 
-def test_flops_of_a_run_by_hand():
-    assert tables.run_flops(RUNS["sd"], COUNTS, "flops") == 2 * 8 * 100
-    assert tables.run_flops(RUNS["clocked"], COUNTS, "flops") == 2 * (4 * 100 + 4 * 40)
-    unguided = {**RUNS["sd"], "sampler": {"steps": 8, "guidance": 1.0}}
-    assert tables.run_flops(unguided, COUNTS, "flops") == 8 * 100
-    seven = {**RUNS["clocked"], "sampler": {"steps": 7, "guidance": 1.0, "clock": 2}}
-    assert tables.run_flops(seven, COUNTS, "flops") == 4 * 100 + 3 * 40
-
-
 def test_cells():
     chosen = spec(["fid_published", "clip", "saving", "latency_saving", "n"])
     shown = tables.to_markdown(chosen, tables.fill(chosen, RESULTS)).splitlines()

@@ -81,7 +81,7 @@ def _grid(spec: grid.FigureSpec, args: Namespace) -> Figure:
 
 
 def _curves(spec: curves.CurvesSpec, args: Namespace) -> Figure:
-    from clockwork_diffusion.tables import run_flops
+    from clockwork_diffusion.costs import run_flops
 
     counts = {path.stem: storage.read_json(path) for path in args.flops}
     scale = {"TFLOPs": 1e-12, "GFLOPs": 1e-9}

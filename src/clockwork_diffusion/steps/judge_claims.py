@@ -36,6 +36,21 @@ def main(args: Namespace) -> None:
             known[name] = torch.cat([known[name], tensor]) if name in known else tensor
     if len(encoders) > 1:
         raise ValueError(f"features of {len(encoders)} sets of encoders do not compare")
+    edits: dict[str, dict[str, torch.Tensor]] = {}
+    edit_encoders = set()
+    for path in args.edits:
+        tensors, notes = storage.read_tensors(path)
+        if "encoders" in notes:
+            edit_encoders.add(notes["encoders"])
+        sources = tensors.pop("source")
+        for name, values in tensors.items():
+            edit, _, score = name.rpartition("/")
+            known = edits.setdefault(f"{path.parent.name}/{edit}/{path.stem}", {})
+            known |= {score: values, "source": sources}
+    if len(edit_encoders) > 1:
+        raise ValueError(
+            f"edits scored by {len(edit_encoders)} sets of encoders do not compare"
+        )
     settings = json.loads(args.settings)
     judged = claims.judge(
         spec,
@@ -47,11 +62,12 @@ def main(args: Namespace) -> None:
             latency=storage.read_json(args.latency) if args.latency else {},
             perturbations={p.stem: storage.read_json(p) for p in args.perturbations},
             captions=settings["perturbations"],
+            edits=edits,
         ),
     )
     data = {
         **claims.to_json(spec, judged),
-        "encoders": [json.loads(text) for text in encoders],
+        "encoders": [json.loads(text) for text in (*encoders, *edit_encoders)],
         "versions": provenance.versions("torch", "torchmetrics", "open_clip_torch"),
     }
     storage.write_json(args.output.with_suffix(".json"), data)
@@ -70,6 +86,7 @@ if __name__ == "__main__":
         ("--images", "image shards, <run>/<shard>"),
         ("--flops", "counts, <model>.json"),
         ("--perturbations", "measures, <perturbation>.json"),
+        ("--edits", "scores per pair, <edit set>/<setting>.safetensors"),
     ):
         parser.add_argument(name, nargs="*", default=[], type=Path, help=what)
     parser.add_argument("--latency", type=Path, help="timings")
