@@ -553,18 +553,18 @@ def test_a_logarithmic_axis_spaces_factors_equally():
 def test_labels_of_crowded_points_stay_apart():
     spec, cost, scores = in_rows()
     labelled = [
-        replace(s, points=tuple(replace(p, label="1000") for p in s.points))
-        for s in spec.series[:2]
+        replace(s, points=tuple(replace(p, label="10000") for p in s.points))
+        for s in spec.series
     ]
-    spec = replace(spec, series=tuple(labelled))
-    figure = curves.draw_curves(spec, cost, scores)
+    one = replace(spec, panels=spec.panels[:1], series=tuple(labelled), columns=1)
+    figure = curves.draw_curves(one, cost, scores)
     texts(figure)
     renderer = figure.canvas.get_renderer()
-    for axes in figure.axes:
-        boxes = [t.get_window_extent(renderer) for t in axes.texts]
-        assert len(boxes) == 16
-        for one, two in itertools.combinations(boxes, 2):
-            assert not one.overlaps(two)
+    (axes,) = figure.axes
+    boxes = [text.get_window_extent(renderer) for text in axes.texts]
+    assert len(boxes) == 32
+    for first, second in itertools.combinations(boxes, 2):
+        assert not first.overlaps(second)
 
 
 def test_curves_refuse_columns_that_no_panel_fills():
