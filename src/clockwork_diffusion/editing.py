@@ -151,7 +151,7 @@ class EditPrompts(NamedTuple):
     negative: torch.Tensor
     negative_pooled: torch.Tensor | None = None
 
-    def __getitem__(self, index: slice) -> EditPrompts:
+    def part(self, index: slice) -> EditPrompts:
         """Return some of the edits."""
         return EditPrompts(self.targets[index], self.negative, self.negative_pooled)
 

@@ -24,6 +24,7 @@ class Row:
     Attributes:
         label: What the reader sees.
         run: Id of the run that fills our cells; empty if only published values exist.
+            An edited run is ``<edit_set>/<edit>/<setting>``.
         baseline: Id of the run that savings refer to.
         published: Printed values by key.
         ours: Whether the row is an addition of ours, not in the paper.
@@ -68,12 +69,16 @@ class Results:
         scores: Scores by run, as `score_images` writes them.
         flops: Counts by model, as `count_flops` writes them.
         latency: Timings, as `time_sampling` writes them.
+        edit_latency: Timings of edits by ``<edit>/<setting>``, in the same form.
+        memory: Bytes that an edited run keeps of each image, by run.
     """
 
     runs: Mapping[str, Mapping[str, Any]]
     scores: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     flops: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     latency: Mapping[str, Any] = field(default_factory=dict)
+    edit_latency: Mapping[str, Any] = field(default_factory=dict)
+    memory: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -142,6 +147,21 @@ COLUMNS: dict[str, Column] = {
     "latency": Column("UNet ms ↓", "latency", "mean_ms", 0),
     "latency_saving": Column("ms saved", "latency_saving", "mean_ms", 0, 100.0),
     "n": Column("n", "n", "n", 0),
+    "structure": Column("DINO ↓", "score", "structure", 4),
+    "psnr_to_true": Column("PSNR to exact edit, dB ↑", "score", "psnr_to_true", 2),
+    "memory_mb": Column("kept per image, MB", "memory", "bytes", 1, 1e-6),
+    "edit_latency": Column("edit, s ↓", "edit_latency", "mean_ms", 2, 1e-3),
+    "edit_latency_saving": Column(
+        "time saved", "edit_latency_saving", "mean_ms", 0, 100.0
+    ),
+    "edit_latency_published": Column(
+        "edit, s (published) ↓", "published", "edit_latency", 1
+    ),
+    "inversion_steps": Column("inversion steps", "steps", "inversion.steps", 0),
+    "generation_steps": Column("generation steps", "steps", "generation.steps", 0),
+    "tflops_recounted": Column(
+        "TFLOPs (recounted from the paper) ↓", "published", "tflops_recounted", 1
+    ),
 }
 
 SOURCES = {
@@ -154,6 +174,10 @@ SOURCES = {
     "saving": "flops",
     "latency": "latency",
     "latency_saving": "latency",
+    "edit_latency": "edit_latency",
+    "edit_latency_saving": "edit_latency",
+    "memory": "memory",
+    "steps": "runs",
 }
 """Which field of `Results` fills columns of a kind; none if the paper does."""
 
@@ -175,14 +199,20 @@ def cell(column: Column, row: Row, results: Results) -> Value | None:
         return Value(score["value"], score["low"], score["high"])
     if column.kind.startswith("latency"):
         timed = results.latency.get("runs", {})
-        if row.run not in timed:
-            return None
-        if column.kind == "latency":
-            return Value(timed[row.run][column.key])
-        if row.baseline not in timed:
-            return None
-        return Value(timed[row.run][column.key] / timed[row.baseline][column.key] - 1)
-    counts = results.flops.get(results.runs[row.run]["model"])
+        return _latency(column, timed, row.run, row.baseline)
+    if column.kind.startswith("edit_latency"):
+        timed = results.edit_latency.get("runs", {})
+        return _latency(
+            column, timed, _without_set(row.run), _without_set(row.baseline)
+        )
+    if column.kind == "memory":
+        return Value(results.memory[row.run]) if row.run in results.memory else None
+    settings = results.runs[row.run]
+    if column.kind == "steps":
+        return Value(setting(settings, column.key)) if is_edited(settings) else None
+    if is_edited(settings) and column.kind in ("call", "flops_by_steps"):
+        return None
+    counts = results.flops.get(settings["model"])
     if counts is None:
         return None
     by_steps = column.kind == "flops_by_steps"
@@ -196,6 +226,47 @@ def cell(column: Column, row: Row, results: Results) -> Value | None:
     if not row.baseline:
         return None
     return Value(value / run_flops(results.runs[row.baseline], counts, column.key) - 1)
+
+
+def is_edited(run: Mapping[str, Any]) -> bool:
+    """Tell whether settings are those of an edited run."""
+    return "generation" in run
+
+
+def setting(run: Mapping[str, Any], path: str) -> Any:
+    """Return one of a run's settings.
+
+    Args:
+        run: The settings.
+        path: Keys joined by dots, such as ``generation.guidance``.
+
+    Raises:
+        ValueError: If there is no such setting.
+    """
+    value: Any = run
+    for key in path.split("."):
+        if not isinstance(value, Mapping) or key not in value:
+            known = ", ".join(value) if isinstance(value, Mapping) else "none"
+            raise ValueError(f"setting {path!r}: {key!r} is not one of {known}")
+        value = value[key]
+    return value
+
+
+def _without_set(run: str) -> str:
+    """Return an edited run's name without its set: its latency is of no image."""
+    return run.partition("/")[2]
+
+
+def _latency(
+    column: Column, timed: Mapping[str, Any], run: str, baseline: str
+) -> Value | None:
+    if run not in timed:
+        return None
+    if not column.kind.endswith("saving"):
+        return Value(timed[run][column.key])
+    if baseline not in timed:
+        return None
+    return Value(timed[run][column.key] / timed[baseline][column.key] - 1)
 
 
 def fill(spec: TableSpec, results: Results) -> list[list[Value | None]]:
@@ -292,9 +363,118 @@ def _escape(text: str) -> str:
         ("%", "\\%"),
         ("_", "\\_"),
         ("#", "\\#"),
+        ("<", "\\textless{}"),
+        (">", "\\textgreater{}"),
+        ("τ", "$\\tau$"),
         ("↓", "$\\downarrow$"),
         ("↑", "$\\uparrow$"),
         ("×", "$\\times$"),
     ):
         text = text.replace(symbol, replacement)
+    return text
+
+
+# --- settings ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SettingRow:
+    """A row of a table of settings.
+
+    Attributes:
+        label: What the reader sees.
+        published: What the paper prints; empty if it does not say.
+        ours: Key path of our value, such as ``generation.guidance``.
+        text: Our value where it is no setting but the same for every run.
+    """
+
+    label: str
+    published: str = ""
+    ours: str = ""
+    text: str = ""
+
+    def __post_init__(self) -> None:
+        """Reject rows that name our value twice."""
+        if self.ours and self.text:
+            raise ValueError(
+                f"row {self.label!r} has a key path {self.ours!r} and a text "
+                f"{self.text!r}; give one of them"
+            )
+
+
+@dataclass(frozen=True)
+class SettingsSpec:
+    """A table of settings: the paper's beside those of one of our runs.
+
+    Attributes:
+        title: Its heading.
+        caption: What the reader must know, in full sentences.
+        run: Id of our run; an edited run is ``<edit_set>/<edit>/<setting>``.
+        rows: The rows.
+    """
+
+    title: str
+    caption: str
+    run: str
+    rows: tuple[SettingRow, ...]
+
+
+def fill_settings(
+    spec: SettingsSpec, runs: Mapping[str, Mapping[str, Any]]
+) -> pd.DataFrame:
+    """Return a table of settings as text; what is not known is empty.
+
+    Raises:
+        ValueError: If the run or one of its settings does not exist.
+    """
+    if spec.run not in runs:
+        known = ", ".join(runs) or "none"
+        raise ValueError(f"run {spec.run!r} is not one of those given ({known})")
+    ours = [
+        plain(setting(runs[spec.run], row.ours)) if row.ours else row.text
+        for row in spec.rows
+    ]
+    return pd.DataFrame(
+        {
+            "setting": [row.label for row in spec.rows],
+            "published": [row.published for row in spec.rows],
+            "ours": ours,
+        }
+    )
+
+
+def plain(value: Any) -> str:
+    """Return a setting as text: numbers without idle digits, lists with commas."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:g}"
+    if isinstance(value, list | tuple):
+        return ", ".join(plain(item) for item in value)
+    return str(value)
+
+
+def settings_to_markdown(spec: SettingsSpec, frame: pd.DataFrame) -> str:
+    """Return a table of settings for people, in Markdown."""
+
+    def show(text: str) -> str:
+        # "a <style> of" must not become a tag, nor a bar a column.
+        for symbol, replacement in (("<", "&lt;"), (">", "&gt;"), ("|", "\\|")):
+            text = text.replace(symbol, replacement)
+        return text or UNKNOWN
+
+    text = frame.map(show).to_markdown(
+        index=False, disable_numparse=True, colalign=("left",) * 3
+    )
+    return f"**{spec.title}**\n\n{text}\n\n{spec.caption}\n"
+
+
+def settings_to_latex(spec: SettingsSpec, frame: pd.DataFrame, label: str) -> str:
+    """Return a table of settings in LaTeX (booktabs)."""
+    text: str = frame.map(lambda cell: _escape(cell) or "---").to_latex(
+        index=False,
+        caption=_escape(f"{spec.title}. {spec.caption}"),
+        label=f"tab:{label}",
+        position="tb",
+    )
     return text

@@ -11,13 +11,14 @@ from matplotlib.figure import Figure
 from matplotlib.text import Text
 
 from clockwork_diffusion.architectures import SD_V15_TEXT, build_unet
-from clockwork_diffusion.figures import curves, schematic, style
+from clockwork_diffusion.figures import caching, curves, schematic, style
 from clockwork_diffusion.flops import count_blocks, count_full
 from clockwork_diffusion.split import CUTS
 
 METHOD = schematic.MethodSpec("The method", "")
 BLOCKS = schematic.BlockMapSpec("The blocks", "")
 M = schematic.Module
+CACHING = caching.PnpCachingSpec("What is kept", "")
 ADAPTOR = schematic.AdaptorMapSpec(
     "The UNet adaptor",
     "",
@@ -85,6 +86,40 @@ def crowd() -> tuple[curves.CurvesSpec, dict, dict]:
     return spec, cost, scores
 
 
+def in_rows() -> tuple[curves.CurvesSpec, dict, dict]:
+    """Return four editing curves in four panels, with the costs of Section 6.2.1.
+
+    Only one of the curves has its steps written at its points.
+    """
+    steps = (10, 20, 25, 50, 100, 200, 500, 1000)
+    base = (27.1, 54.2, 67.8, 135.6, 169.4, 237.2, 440.6, 779.5)
+    series, cost, scores = [], {}, {}
+    for number, factor in enumerate((1.0, 0.669, 0.5, 0.685)):
+        points = []
+        for n, flops in zip(steps, base, strict=True):
+            run = f"edit{number}/steps{n}"
+            cost[run] = factor * flops
+            clip = 0.27 + 0.006 * n / (n + 100) - 0.0005 * number
+            structure = 0.045 + 1 / (n + 30) + 0.001 * number
+            scores[run] = {}
+            for name, shift in (("real", 0.0), ("fake", 0.01)):
+                scores[run][f"{name}/clip"] = {"value": clip + shift}
+                scores[run][f"{name}/structure"] = {"value": structure + shift}
+            points.append(curves.CurvePoint(run, "" if number else str(n)))
+        name = f"+ Clockwork {number}" if number else "Plug-and-Play"
+        style = "clockwork" if number else "baseline"
+        series.append(curves.Series(name, f"edit{number}", style, tuple(points)))
+    panels = tuple(
+        curves.Panel(f"{name}/{key}", key, direction, heading=f"{name} sources")
+        for name in ("real", "fake")
+        for key, direction in (("clip", "higher"), ("structure", "lower"))
+    )
+    spec = curves.CurvesSpec(
+        "Invented edits", "", "TFLOPs", panels, tuple(series), columns=2, log_x=True
+    )
+    return spec, cost, scores
+
+
 def drawings(counts: dict) -> dict[str, Figure]:
     spec, cost, scores = crowd()
     plain = replace(ADAPTOR, skips=(), residual=False)
@@ -99,6 +134,12 @@ def drawings(counts: dict) -> dict[str, Figure]:
         "curve": curves.draw_curves(
             replace(spec, panels=spec.panels[:1], note=""), cost, scores
         ),
+        "curves in rows": curves.draw_curves(*in_rows()),
+        "caching": caching.draw_pnp_caching(CACHING),
+        "caching, few steps": caching.draw_pnp_caching(
+            replace(CACHING, steps=4, tau_f=0.25, tau_a=1.0)
+        ),
+        "caching, many steps": caching.draw_pnp_caching(replace(CACHING, steps=12)),
     }
 
 
@@ -158,7 +199,7 @@ def test_figures_fit_a_page(drawn):
 
 def test_every_figure_has_the_same_bytes_twice(drawn, counts, tmp_path):
     again = drawings(counts)
-    for name in ("method", "blocks", "adaptor", "curve"):
+    for name in ("method", "blocks", "adaptor", "curve", "caching"):
         for turn, figures in (("one", drawn), ("two", again)):
             style.save(figures[name], tmp_path / turn / name)
         for kind in ("pdf", "png"):
@@ -294,6 +335,67 @@ def test_modules_refuse_unknown_kinds_and_empty_sizes():
         M("x", "up", 4, 0)
 
 
+# --- what Plug-and-Play keeps -----------------------------------------------------
+
+
+def features(figure: Figure, colour: str, *, above: float) -> int:
+    """Return how many arrows of a colour start above a height."""
+    arrows = [
+        p for p in figure.axes[0].patches if type(p).__name__ == "FancyArrowPatch"
+    ]
+    chosen = [a for a in arrows if to_hex(a.get_edgecolor()) == colour.lower()]
+    return sum(arrow.get_path().vertices[0, 1] > above for arrow in chosen)
+
+
+def test_caching_injects_for_the_share_of_the_steps_that_tau_says():
+    for steps, tau_f, tau_a, conv, attention in (
+        (10, 0.8, 0.5, 8, 5),
+        (6, 0.5, 0.99, 3, 5),
+    ):
+        spec = replace(CACHING, steps=steps, tau_f=tau_f, tau_a=tau_a)
+        figure = caching.draw_pnp_caching(spec)
+        # Into two rows at each step; and twice more in the panels below.
+        for colour, count in ((caching.CONV, conv), (caching.ATTENTION, attention)):
+            assert features(figure, colour, above=1.96) == 2 * count
+            assert features(figure, colour, above=0.0) == 6 * count
+        written = [text.get_text() for text in texts(figure)]
+        injected = max(conv, attention)
+        assert written.count("2") == steps + (steps - injected)
+        assert written.count("3") == injected
+        assert any(
+            f"{2 * steps} rows" in t and f"{injected} pass" in t for t in written
+        )
+        assert any(f"{2 * steps + injected} rows" in t for t in written)
+
+
+def test_caching_injects_first_into_the_noisiest_latents():
+    spec = replace(CACHING, steps=10, tau_f=0.3, tau_a=0.1)
+    axes = caching.draw_pnp_caching(spec).axes[0]
+    labels = {t.get_text(): t.get_position()[0] for t in axes.texts}
+    arrows = [p for p in axes.patches if type(p).__name__ == "FancyArrowPatch"]
+    starts = {
+        round(float(a.get_path().vertices[0, 0]), 3)
+        for a in arrows
+        if to_hex(a.get_edgecolor()) == caching.CONV.lower()
+        and a.get_path().vertices[0, 1] > 1.96
+    }
+    assert len(starts) == 3
+    assert min(starts) > labels["$x_{7}$"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"steps": 3}, "steps 3 is not 4 to 12"),
+        ({"tau_f": 1.2}, "tau_f 1.2 of 10 steps is not 1 to 10"),
+        ({"tau_a": 0.05}, "tau_a 0.05 of 10 steps is not 1 to 10"),
+    ],
+)
+def test_caching_refuses_what_it_cannot_show(change, message):
+    with pytest.raises(ValueError, match=message):
+        replace(CACHING, **change)
+
+
 # --- curves -----------------------------------------------------------------------
 
 
@@ -411,3 +513,67 @@ def test_paired_intervals_are_those_of_the_difference():
     assert paired["psnr_to_teacher"] == scores["psnr_to_teacher"]
     # No difference is known: the value alone, not the interval of something else.
     assert (paired["frechet"]["low"], paired["frechet"]["high"]) == (4.0, 4.0)
+
+
+def test_panels_run_along_the_rows_and_have_their_headings():
+    spec, cost, scores = in_rows()
+    figure = curves.draw_curves(spec, cost, scores)
+    places = [axes.get_position() for axes in figure.axes]
+    assert places[0].y0 == places[1].y0 > places[2].y1
+    assert places[0].x0 == places[2].x0 < places[1].x0 == places[3].x0
+    assert [axes.get_xlabel() for axes in figure.axes] == ["", "", "TFLOPs", "TFLOPs"]
+    for panel, place in zip(spec.panels, places, strict=True):
+        ys = lines(figure, spec.panels.index(panel))[0].get_ydata()
+        assert list(ys) == [
+            scores[point.run][panel.score]["value"] for point in spec.series[0].points
+        ]
+        headings = [
+            text.get_position()
+            for text in figure.texts
+            if text.get_text() == panel.heading
+        ]
+        above = [y - place.y1 for x, y in headings if x == pytest.approx(place.x0)]
+        assert any(0 < gap < 0.02 for gap in above)
+    # One row, unless asked; an odd panel alone in the last one has its label.
+    row = curves.draw_curves(replace(spec, columns=0), cost, scores)
+    assert len({axes.get_position().y0 for axes in row.axes}) == 1
+    odd = curves.draw_curves(replace(spec, panels=spec.panels[:3]), cost, scores)
+    assert [axes.get_xlabel() for axes in odd.axes] == ["", "TFLOPs", "TFLOPs"]
+
+
+def test_a_logarithmic_axis_spaces_factors_equally():
+    spec, cost, scores = in_rows()
+    (axes, *_) = curves.draw_curves(spec, cost, scores).axes
+    x = [axes.transData.transform((c, 0.27))[0] for c in (20, 40, 80)]
+    assert x[1] - x[0] == pytest.approx(x[2] - x[1])
+    written = [label.get_text() for label in axes.get_xticklabels()]
+    assert {"20", "50", "100", "200", "500"} <= set(written)
+
+
+def test_labels_of_crowded_points_stay_apart():
+    spec, cost, scores = in_rows()
+    labelled = [
+        replace(s, points=tuple(replace(p, label="10000") for p in s.points))
+        for s in spec.series
+    ]
+    one = replace(spec, panels=spec.panels[:1], series=tuple(labelled), columns=1)
+    figure = curves.draw_curves(one, cost, scores)
+    texts(figure)
+    renderer = figure.canvas.get_renderer()
+    (axes,) = figure.axes
+    boxes = [text.get_window_extent(renderer) for text in axes.texts]
+    assert len(boxes) == 32
+    for first, second in itertools.combinations(boxes, 2):
+        assert not first.overlaps(second)
+
+
+def test_curves_refuse_columns_that_no_panel_fills():
+    spec, _, _ = in_rows()
+    with pytest.raises(ValueError, match=r"columns 5 is not 0 .* 4 panels"):
+        replace(spec, columns=5)
+
+
+def test_a_legend_of_many_groups_is_broad_and_short():
+    spec, cost, scores = in_rows()
+    many = tuple(replace(spec.series[0], group=str(i), label=str(i)) for i in range(6))
+    assert curves._legend(replace(spec, series=many))[0] == 3

@@ -1,10 +1,12 @@
 """Every entry of the configuration becomes its dataclass, and nothing else fits."""
 
 import dataclasses
+import typing
 
 import pytest
 import yaml
 from checkout import ROOT
+from jsonschema import Draft202012Validator
 
 from clockwork_diffusion import tables
 from clockwork_diffusion.architectures import BACKBONES
@@ -21,7 +23,7 @@ from clockwork_diffusion.perturbation import PerturbationSpec
 from clockwork_diffusion.sampling import SCHEDULERS, SamplerSpec
 from clockwork_diffusion.specs import parse
 from clockwork_diffusion.split import CUTS
-from clockwork_diffusion.steps import draw_figure
+from clockwork_diffusion.steps import draw_figure, set_table
 from clockwork_diffusion.steps.sample_images import RunSpec
 from clockwork_diffusion.training import Optimisation
 from clockwork_diffusion.trajectories import TrajectorySpec
@@ -29,6 +31,9 @@ from clockwork_diffusion.trajectories import TrajectorySpec
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text("utf-8"))
 SCHEMA = yaml.safe_load(
     (ROOT / "workflow" / "schemas" / "config.schema.yaml").read_text("utf-8")
+)["$defs"]
+PAPER = yaml.safe_load(
+    (ROOT / "workflow" / "schemas" / "paper.schema.yaml").read_text("utf-8")
 )["$defs"]
 RECIPES = {
     "autoencoder": AutoencoderSpec,
@@ -108,12 +113,17 @@ def test_backbones(backbone):
 
 @pytest.mark.parametrize("table", items("tables"))
 def test_tables(table):
-    assert parse(tables.TableSpec, table).rows
+    spec = {key: value for key, value in table.items() if key != "kind"}
+    assert parse(set_table.SPECS[table.get("kind", "results")], spec).rows
 
 
 @pytest.mark.parametrize("table", items("tables", by_scale=False))
 def test_each_published_value_is_shown_at_one_scale_at_least(table):
-    specs = [parse(tables.TableSpec, settings) for settings in table.values()]
+    shown = [s for s in table.values() if s.get("kind", "results") == "results"]
+    specs = [
+        parse(tables.TableSpec, {k: v for k, v in settings.items() if k != "kind"})
+        for settings in shown
+    ]
     columns = [tables.COLUMNS[name] for spec in specs for name in spec.columns]
     shown = {column.key for column in columns if column.kind == "published"}
     for row in (row for spec in specs for row in spec.rows):
@@ -151,10 +161,77 @@ def test_schema_and_dataclasses_know_the_same_keys():
     assert recipe == fields(Optimisation)
 
 
+@pytest.mark.parametrize("kind", set_table.SPECS)
+def test_schema_and_tables_know_the_same_keys(kind):
+    check_keys(PAPER[kind], set_table.SPECS[kind])
+
+
+@pytest.mark.parametrize(
+    "kind", ["grid", "curves", "edit_grid", "edit_timings", "pnp_caching"]
+)
+def test_schema_and_figures_know_the_same_keys(kind):
+    check_keys(PAPER[kind], draw_figure.SPECS[kind])
+
+
+def check_keys(place: dict, spec: type) -> None:
+    """Compare the keys of a schema and of a dataclass, and of what these list."""
+    assert set(place["properties"]) - {"kind"} == fields(spec) - {"kind"}
+    required = {
+        field.name
+        for field in dataclasses.fields(spec)
+        if field.default is field.default_factory is dataclasses.MISSING
+    }
+    assert set(place["required"]) - {"kind"} == required
+    for name, hint in typing.get_type_hints(spec).items():
+        listed = next(iter(typing.get_args(hint)), None)
+        if dataclasses.is_dataclass(listed):
+            check_keys(place["properties"][name]["items"], listed)
+
+
+def test_edited_runs_have_names_of_two_parts():
+    curve = {
+        "kind": "edit_curves",
+        "title": "T",
+        "caption": "C",
+        "x_label": "TFLOPs",
+        "panels": [{"score": "real/clip", "label": "CLIP", "direction": "higher"}],
+        "series": [
+            {
+                "label": "PnP",
+                "group": "pnp",
+                "style": "baseline",
+                "points": [{"run": "pnp/steps50"}],
+            }
+        ],
+    }
+    validator = Draft202012Validator({"$defs": PAPER, "$ref": "#/$defs/figure"})
+    assert validator.is_valid(curve)
+    for wrong in ("clip", "real/clip/high"):
+        panel = {**curve["panels"][0], "score": wrong}
+        assert not validator.is_valid({**curve, "panels": [panel]})
+    series = {**curve["series"][0], "points": [{"run": "pnp"}]}
+    assert not validator.is_valid({**curve, "series": [series]})
+    # A plain curve's runs and scores have one.
+    assert validator.is_valid({**curve, "kind": "curves", "series": [series]})
+    assert not validator.is_valid({**curve, "edit_set": "real"})
+
+
+def test_tables_are_of_results_unless_they_say_otherwise():
+    row = {"label": "Guidance", "published": "15.0", "ours": "generation.guidance"}
+    table = {"title": "T", "caption": "C", "run": "real/pnp/steps50", "rows": [row]}
+    validator = Draft202012Validator({"$defs": PAPER, "$ref": "#/$defs/table"})
+    assert not validator.is_valid(table)
+    assert validator.is_valid({**table, "kind": "settings"})
+    both = {**row, "text": "15"}
+    assert not validator.is_valid({**table, "kind": "settings", "rows": [both]})
+    results = {"title": "T", "caption": "C", "columns": ["clip"], "rows": [row]}
+    assert not validator.is_valid(results)
+    assert validator.is_valid({**results, "rows": [{"label": "SD", "run": "sd"}]})
+
+
 def test_schema_and_code_know_the_same_choices():
-    paper = (ROOT / "workflow" / "schemas" / "paper.schema.yaml").read_text("utf-8")
-    figure = yaml.safe_load(paper)["$defs"]["figure"]
-    assert figure["properties"]["kind"]["enum"] == list(draw_figure.SPECS)
+    assert PAPER["figure"]["properties"]["kind"]["enum"] == list(draw_figure.SPECS)
+    assert PAPER["table"]["properties"]["kind"]["enum"] == list(set_table.SPECS)
     sampler = SCHEMA["sampler"]["properties"]
     assert sampler["scheduler"]["enum"] == list(SCHEDULERS)
     model = SCHEMA["model"]["properties"]
@@ -163,7 +240,7 @@ def test_schema_and_code_know_the_same_choices():
 
 
 def test_every_kind_of_column_has_a_source():
-    results = fields(tables.Results) - {"runs"}
+    results = fields(tables.Results)
     for name, column in tables.COLUMNS.items():
         source = tables.SOURCES[column.kind]
         assert source in results if source else column.kind == "published", name

@@ -1,4 +1,4 @@
-"""Draw scores against FLOPs (Figures 4 and 7)."""
+"""Draw scores against FLOPs (Figures 4, 6, 7 and S9)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
 from clockwork_diffusion.figures.style import COLOURS, MARKERS
@@ -37,11 +37,13 @@ class Panel:
         score: Key of the score.
         label: What the reader sees.
         direction: One of `DIRECTIONS`.
+        heading: What stands above it, such as the data that it is about.
     """
 
     score: str
     label: str
     direction: str
+    heading: str = ""
 
     def __post_init__(self) -> None:
         """Reject unknown directions."""
@@ -96,11 +98,13 @@ class CurvesSpec:
         title: Heading.
         caption: What the reader must know; for the report.
         x_label: What the horizontal axes show, with its unit.
-        panels: The panels, from left to right.
+        panels: The panels, from left to right, then from top to bottom.
         series: The curves, which all panels share.
         note: What the labels at the points mean; below the heading.
         paired: Show the interval of the paired difference to a run's teacher instead
             of the score's own, which holds what all runs share: their prompts.
+        columns: Panels in a row; 0 puts all of them in one.
+        log_x: Whether the horizontal axes are logarithmic.
     """
 
     title: str
@@ -110,11 +114,18 @@ class CurvesSpec:
     series: tuple[Series, ...]
     note: str = ""
     paired: bool = False
+    columns: int = 0
+    log_x: bool = False
 
     def __post_init__(self) -> None:
         """Reject figures that are empty or whose series look alike."""
         if not self.panels or not self.series:
             raise ValueError("curves need a panel and a series at least")
+        if not 0 <= self.columns <= len(self.panels):
+            raise ValueError(
+                f"columns {self.columns} is not 0 (all) or 1 to the "
+                f"{len(self.panels)} panels"
+            )
         groups = self.groups()
         if len(groups) > len(COLOURS):
             raise ValueError(
@@ -130,6 +141,11 @@ class CurvesSpec:
     def groups(self) -> list[str]:
         """Return the groups in order of appearance."""
         return list(dict.fromkeys(series.group for series in self.series))
+
+    @property
+    def width(self) -> int:
+        """Return how many panels stand side by side."""
+        return self.columns or len(self.panels)
 
 
 def draw_curves(
@@ -150,11 +166,14 @@ def draw_curves(
             interval.
     """
     panel_width, panel_height, left, right, bottom = 2.7, 2.1, 0.62, 0.12, 0.46
+    heading = 0.2 if any(panel.heading for panel in spec.panels) else 0.0
+    between = 0.34 + heading
+    rows = math.ceil(len(spec.panels) / spec.width)
     columns, in_legend = _legend(spec)
-    rows = math.ceil(len(in_legend) / columns)
-    head = 0.36 + 0.17 * rows + (0.16 if spec.note else 0.0)
-    width = len(spec.panels) * (left + panel_width + right)
-    height = bottom + panel_height + head
+    legend = 0.17 * math.ceil(len(in_legend) / columns)
+    head = 0.36 + heading + legend + (0.16 if spec.note else 0.0)
+    width = spec.width * (left + panel_width + right)
+    height = bottom + rows * panel_height + (rows - 1) * between + head
     figure = Figure(figsize=(width, height))
     canvas = FigureCanvasAgg(figure)
     top = 1 - 0.1 / height
@@ -164,20 +183,22 @@ def draw_curves(
         figure.text(0.1 / width, top, spec.note, va="top", size=7, color="#666666")
     drawn = []
     for index, panel in enumerate(spec.panels):
-        start = index * (left + panel_width + right) + left
+        row, column = divmod(index, spec.width)
+        start = column * (left + panel_width + right) + left
+        base = height - head - (row + 1) * panel_height - row * between
         axes = figure.add_axes(
-            (
-                start / width,
-                bottom / height,
-                panel_width / width,
-                panel_height / height,
-            )
+            (start / width, base / height, panel_width / width, panel_height / height)
         )
         drawn.append((axes, _draw_panel(axes, spec, panel, cost, scores)))
+        if index + spec.width < len(spec.panels):
+            axes.set_xlabel("")
+        if panel.heading:
+            above = (base + panel_height + 0.05) / height
+            figure.text(start / width, above, panel.heading, weight="bold", size=8)
     figure.legend(
         handles=[_handle(spec, series) for series in in_legend],
         loc="lower left",
-        bbox_to_anchor=(left / width, (bottom + panel_height + 0.03) / height),
+        bbox_to_anchor=(left / width, 1 - (head - heading - 0.03) / height),
         borderaxespad=0,
         borderpad=0.2,
         ncols=columns,
@@ -247,7 +268,13 @@ def _draw_panel(
     axes.set_axisbelow(True)
     axes.tick_params(labelsize=7)
     axes.margins(x=0.08, y=0.12)
-    axes.xaxis.set_major_locator(MaxNLocator(6))
+    if spec.log_x:
+        axes.set_xscale("log")
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(NullFormatter())
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(6))
     axes.yaxis.set_major_locator(MaxNLocator(5))
     return shown
 
@@ -294,13 +321,15 @@ def _legend(spec: CurvesSpec) -> tuple[int, list[Series]]:
     Groups of equal size are columns, or rows where the columns would be too many.
     """
     groups = [[s for s in spec.series if s.group == g] for g in spec.groups()]
-    most = 2 if len(spec.panels) == 1 else 4
+    most = 2 if spec.width == 1 else 4
     sizes = {len(group) for group in groups}
     if len(sizes) > 1:
         return min(most, len(spec.series)), list(spec.series)
     entries = [series for group in groups for series in group]
     if len(groups) <= most:
         return len(groups), entries
+    if sizes == {1}:
+        return math.ceil(len(entries) / math.ceil(len(entries) / most)), entries
     return sizes.pop(), [s for row in zip(*groups, strict=True) for s in row]
 
 
@@ -339,6 +368,14 @@ DISTANCES = (6.0, 9.0, 12.0, 16.0, 21.0, 27.0)
 ANGLES = tuple(math.radians(angle) for angle in (60, 120, 300, 240, 90, 270, 0, 180))
 """Where a label may lie around its marker, the best first."""
 
+FURTHER = tuple(
+    itertools.product((12.0, 16.0, 20.0, 24.0), map(math.radians, range(15, 375, 15)))
+)
+"""More such places, where none of the others is free."""
+
+OVERLAP = 100.0
+"""Cost of a label that covers another or a marker."""
+
 
 def _label_points(
     axes: Axes, points: Sequence[_Shown], canvas: FigureCanvasAgg
@@ -365,7 +402,11 @@ def _label_points(
         )
         extent = text.get_window_extent(renderer)
         best: tuple[float, tuple[float, float], Bbox] | None = None
-        for distance, angle in itertools.product(DISTANCES, ANGLES):
+        near = len(DISTANCES) * len(ANGLES)
+        places = (*itertools.product(DISTANCES, ANGLES), *FURTHER)
+        for tried, (distance, angle) in enumerate(places):
+            if tried == near and best is not None and best[0] < OVERLAP:
+                break
             shift = (
                 math.cos(angle) * (distance + extent.width / unit / 2 - 2),
                 math.sin(angle) * distance,
@@ -410,7 +451,7 @@ def _clashes(
     box: Bbox, taken: Sequence[Bbox], strokes: np.ndarray, frame: Bbox
 ) -> float:
     """Return how badly a label would lie: text and markers first, then lines."""
-    cost = 100.0 * sum(box.overlaps(other) for other in taken)
+    cost = OVERLAP * sum(box.overlaps(other) for other in taken)
     inside = frame.x0 <= box.x0 and box.x1 <= frame.x1
     inside = inside and frame.y0 <= box.y0 and box.y1 <= frame.y1
     cost += 0.0 if inside else 1000.0

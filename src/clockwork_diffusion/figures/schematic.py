@@ -13,10 +13,14 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
 from matplotlib.figure import Figure
-from matplotlib.patches import Circle, FancyArrowPatch, FancyBboxPatch, Rectangle
-from matplotlib.path import Path
+from matplotlib.patches import Circle
 
 from clockwork_diffusion.clock import Clock
+from clockwork_diffusion.figures.pieces import FAINT, INK, PANEL
+from clockwork_diffusion.figures.pieces import arrow as _arrow
+from clockwork_diffusion.figures.pieces import box as _box
+from clockwork_diffusion.figures.pieces import canvas as _canvas
+from clockwork_diffusion.figures.pieces import text as _text
 from clockwork_diffusion.figures.style import COLOURS
 from clockwork_diffusion.specs import parse
 
@@ -29,7 +33,6 @@ SKIP = 0.11
 BLOCK = "#F6CBAE"
 """A tint of the adaptor's colour, for its inner blocks."""
 
-INK, FAINT, PANEL = "#222222", "#666666", "#ECECEC"
 SHARES = LinearSegmentedColormap.from_list(
     "shares", ("#F1F6FA", "#8FBAD9", "#1F6AA5", "#0A2F51")
 )
@@ -632,86 +635,6 @@ def _circle(axes: Axes, x: float, y: float, radius: float, label: str) -> None:
 
 
 # --- pieces -----------------------------------------------------------------------
-
-
-def _canvas(width: float, height: float, title: str) -> tuple[Figure, Axes]:
-    """Return a figure and axes in inches that fill it."""
-    figure = Figure(figsize=(width, height))
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_xlim(0, width)
-    axes.set_ylim(0, height)
-    axes.set_axis_off()
-    _text(axes, 0.1, height - 0.1, title, weight="bold", size=9, ha="left", va="top")
-    return figure, axes
-
-
-def _box(
-    axes: Axes,
-    x: float,
-    y: float,
-    width: float,
-    height: float,
-    label: str,
-    *,
-    face: Any,
-    edge: Any = None,
-    ink: str = INK,
-    size: float = 7,
-    square: bool = False,
-) -> None:
-    """Draw a box with a label that must fit in it."""
-    edge = face if edge is None else edge
-    kind = {"facecolor": face, "edgecolor": edge, "linewidth": 1.0}
-    if square:
-        axes.add_patch(Rectangle((x, y), width, height, **kind))
-    else:
-        round_ = "round,pad=0,rounding_size=0.04"
-        axes.add_patch(FancyBboxPatch((x, y), width, height, boxstyle=round_, **kind))
-    if label:
-        _text(axes, x + width / 2, y + height / 2, label, colour=ink, size=size)
-
-
-def _text(
-    axes: Axes,
-    x: float,
-    y: float,
-    label: str,
-    *,
-    colour: str = INK,
-    size: float = 7.5,
-    ha: str = "center",
-    va: str = "center",
-    weight: str = "normal",
-    back: str | None = None,
-) -> None:
-    box = None if back is None else {"facecolor": back, "edgecolor": back, "pad": 1.5}
-    axes.text(
-        x, y, label, color=colour, size=size, ha=ha, va=va, weight=weight, bbox=box
-    )
-
-
-def _arrow(
-    axes: Axes,
-    *points: tuple[float, float],
-    colour: str = INK,
-    width: float = 1.0,
-    head: float = 6,
-    style: Any = "-",
-) -> None:
-    """Draw a line through points that ends in an arrowhead."""
-    axes.add_patch(
-        FancyArrowPatch(
-            path=Path(points),
-            arrowstyle="-|>",
-            mutation_scale=head,
-            color=colour,
-            linewidth=width,
-            linestyle=style,
-            shrinkA=0,
-            shrinkB=0,
-            joinstyle="miter",
-        )
-    )
 
 
 def _rows(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,9 @@ from matplotlib.figure import Figure
 
 from clockwork_diffusion import datasets, storage
 from clockwork_diffusion.figures import (
+    caching,
     curves,
+    editing,
     grid,
     perturbation,
     schematic,
@@ -32,6 +34,10 @@ SPECS: dict[str, type] = {
     "perturbation_grid": perturbation.PerturbationGridSpec,
     "perturbation_curves": perturbation.PerturbationCurvesSpec,
     "training_curves": training.TrainingCurvesSpec,
+    "edit_curves": curves.CurvesSpec,
+    "edit_grid": editing.EditGridSpec,
+    "edit_timings": editing.EditTimingsSpec,
+    "pnp_caching": caching.PnpCachingSpec,
 }
 """Kinds of figures."""
 
@@ -41,29 +47,35 @@ def main(args: Namespace) -> None:
     if args.kind not in SPECS:
         raise ValueError(f"kind {args.kind!r} is not one of {', '.join(SPECS)}")
     spec: Any = parse(SPECS[args.kind], args.spec)
-    draw: dict[type, Callable[[], Figure]] = {
-        grid.FigureSpec: lambda: _grid(spec, args),
-        curves.CurvesSpec: lambda: _curves(spec, args),
-        schematic.MethodSpec: lambda: schematic.draw_method(spec),
-        schematic.BlockMapSpec: lambda: schematic.draw_block_map(
+    draw: dict[str, Callable[[], Figure]] = {
+        "grid": lambda: _grid(spec, args),
+        "curves": lambda: _curves(spec, args, _run_scores(args.scores)),
+        "method": lambda: schematic.draw_method(spec),
+        "block_map": lambda: schematic.draw_block_map(
             spec, storage.read_json(args.flops[0])
         ),
-        schematic.AdaptorFigure: lambda: schematic.draw_adaptor_map(
+        "adaptor_map": lambda: schematic.draw_adaptor_map(
             spec.with_layout(storage.read_json(args.flops[0]))
         ),
-        perturbation.PerturbationGridSpec: lambda: perturbation.draw_grid(
+        "perturbation_grid": lambda: perturbation.draw_grid(
             spec, perturbation.read_results(args.images[0], args.distances)
         ),
-        perturbation.PerturbationCurvesSpec: lambda: perturbation.draw_curves(
+        "perturbation_curves": lambda: perturbation.draw_curves(
             spec, perturbation.read_results(args.images[0], args.distances)
         ),
-        training.TrainingCurvesSpec: lambda: training.draw_curves(
+        "training_curves": lambda: training.draw_curves(
             spec,
             {path.stem: training.read_curve(path) for path in args.curves},
             {path.stem: storage.read_json(path) for path in args.errors},
         ),
+        "edit_curves": lambda: _curves(spec, args, _edit_scores(args.scores)),
+        "edit_grid": lambda: editing.draw_grid(spec, _edits(spec, args)),
+        "edit_timings": lambda: editing.draw_timings(
+            spec, _edits(spec, args), _latencies(args)
+        ),
+        "pnp_caching": lambda: caching.draw_pnp_caching(spec),
     }
-    style.save(draw[type(spec)](), args.output)
+    style.save(draw[args.kind](), args.output)
 
 
 def _grid(spec: grid.FigureSpec, args: Namespace) -> Figure:
@@ -71,16 +83,54 @@ def _grid(spec: grid.FigureSpec, args: Namespace) -> Figure:
     for path in args.images:
         images = storage.read_arrays(path)["images"]
         shards.setdefault(path.parent.name, []).append(images)
-    timings = storage.read_json(args.latency)["runs"] if args.latency else {}
     return grid.draw_grid(
         spec,
         {name: np.concatenate(parts) for name, parts in shards.items()},
         datasets.read_prompts(args.prompts),
-        {name: timing["mean_ms"] for name, timing in timings.items()},
+        _latencies(args),
     )
 
 
-def _curves(spec: curves.CurvesSpec, args: Namespace) -> Figure:
+def _latencies(args: Namespace) -> dict[str, float]:
+    """Return the milliseconds of each timed run."""
+    timings = storage.read_json(args.latency)["runs"] if args.latency else {}
+    return {name: timing["mean_ms"] for name, timing in timings.items()}
+
+
+def _edits(
+    spec: editing.EditGridSpec | editing.EditTimingsSpec, args: Namespace
+) -> editing.Edits:
+    """Read the set that a figure shows, and its edited images."""
+    listed = [path for path in args.sets if path.suffix == ".json"]
+    if [path.stem for path in listed] != [spec.edit_set]:
+        given = ", ".join(map(str, listed)) or "none"
+        raise ValueError(f"the figure shows the set {spec.edit_set!r}, not {given}")
+    return editing.read_edits(listed[0], args.images)
+
+
+def _run_scores(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """Return the scores of sampled runs by run and key."""
+    return {path.stem: storage.read_json(path)["scores"] for path in paths}
+
+
+def _edit_scores(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """Return the scores of edited runs by ``<edit>/<setting>`` and ``<set>/<key>``.
+
+    Args:
+        paths: Files ``<edit_set>/<setting>.json``.
+    """
+    scores: dict[str, dict[str, Any]] = {}
+    for path in paths:
+        for edit, scored in storage.read_json(path)["edits"].items():
+            of_run = scores.setdefault(f"{edit}/{path.stem}", {})
+            for key, score in scored.items():
+                of_run[f"{path.parent.name}/{key}"] = score
+    return scores
+
+
+def _curves(
+    spec: curves.CurvesSpec, args: Namespace, scores: dict[str, dict[str, Any]]
+) -> Figure:
     from clockwork_diffusion.costs import run_flops
 
     counts = {path.stem: storage.read_json(path) for path in args.flops}
@@ -90,7 +140,6 @@ def _curves(spec: curves.CurvesSpec, args: Namespace) -> Figure:
         name: scale[unit] * run_flops(settings, counts[settings["model"]], "flops")
         for name, settings in args.runs.items()
     }
-    scores = {path.stem: storage.read_json(path)["scores"] for path in args.scores}
     if spec.paired:
         scores = {run: curves.paired_intervals(of) for run, of in scores.items()}
     return curves.draw_curves(spec, cost, scores)
@@ -101,6 +150,7 @@ if __name__ == "__main__":
     parser.add_argument("--kind", required=True, help=f"one of {', '.join(SPECS)}")
     parser.add_argument("--spec", required=True, help="the kind's spec as JSON")
     parser.add_argument("--images", nargs="+", type=Path, help="<run>/<shard> files")
+    parser.add_argument("--sets", nargs="+", type=Path, help="a prepared edit set")
     parser.add_argument("--prompts", type=Path, help="prompts as JSON")
     parser.add_argument("--latency", type=Path, help="timings")
     parser.add_argument("--flops", nargs="+", type=Path, help="counts, <model>.json")

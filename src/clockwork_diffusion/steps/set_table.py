@@ -4,35 +4,75 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from clockwork_diffusion import storage, tables
 from clockwork_diffusion.specs import parse
 from clockwork_diffusion.steps._run import new_parser, run
 
+SPECS: dict[str, type] = {
+    "results": tables.TableSpec,
+    "settings": tables.SettingsSpec,
+}
+"""Kinds of tables."""
+
 
 def main(args: Namespace) -> None:
     """Gather results and write the three files."""
-    spec = parse(tables.TableSpec, args.spec)
-    scores = [storage.read_json(path) for path in args.scores]
-    results = tables.Results(
-        runs=json.loads(args.runs),
-        scores={score["run"]: score for score in scores},
-        flops={path.stem: storage.read_json(path) for path in args.flops},
-        latency=storage.read_json(args.latency) if args.latency else {},
-    )
-    cells = tables.fill(spec, results)
-    csv = tables.to_frame(spec, cells).to_csv(index=False)
+    if args.kind not in SPECS:
+        raise ValueError(f"kind {args.kind!r} is not one of {', '.join(SPECS)}")
+    spec: Any = parse(SPECS[args.kind], args.spec)
+    runs = json.loads(args.runs)
+    label = args.output.stem
+    if args.kind == "settings":
+        frame = tables.fill_settings(spec, runs)
+        csv = frame.to_csv(index=False)
+        markdown = tables.settings_to_markdown(spec, frame)
+        latex = tables.settings_to_latex(spec, frame, label)
+    else:
+        results = tables.Results(
+            runs=runs,
+            scores=_scores(args.scores),
+            flops={path.stem: storage.read_json(path) for path in args.flops},
+            latency=storage.read_json(args.latency) if args.latency else {},
+            edit_latency=(
+                storage.read_json(args.edit_latency) if args.edit_latency else {}
+            ),
+            memory=storage.read_json(args.memory) if args.memory else {},
+        )
+        cells = tables.fill(spec, results)
+        csv = tables.to_frame(spec, cells).to_csv(index=False)
+        markdown = tables.to_markdown(spec, cells)
+        latex = tables.to_latex(spec, cells, label)
     storage.write_text(args.output.with_suffix(".csv"), csv)
-    markdown = tables.to_markdown(spec, cells)
     storage.write_text(args.output.with_suffix(".md"), markdown)
-    latex = tables.to_latex(spec, cells, args.output.stem)
     storage.write_text(args.output.with_suffix(".tex"), latex)
+
+
+def _scores(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """Return the scores of sampled and of edited runs by run.
+
+    Args:
+        paths: Files of sampled runs, and ``<edit_set>/<setting>.json`` of edited ones.
+    """
+    scores = {}
+    for path in paths:
+        scored = storage.read_json(path)
+        if "edits" not in scored:
+            scores[scored["run"]] = scored
+            continue
+        for edit, values in scored["edits"].items():
+            name = f"{path.parent.name}/{edit}/{path.stem}"
+            scores[name] = {"scores": values}
+    return scores
 
 
 if __name__ == "__main__":
     parser = new_parser(__doc__)
-    parser.add_argument("--spec", required=True, help="TableSpec as JSON")
+    parser.add_argument("--kind", default="results", help=f"one of {', '.join(SPECS)}")
+    parser.add_argument("--spec", required=True, help="the kind's spec as JSON")
     parser.add_argument("--runs", required=True, help="settings of the runs as JSON")
     parser.add_argument(
         "--scores", nargs="*", default=[], type=Path, help="scores of the runs"
@@ -41,6 +81,12 @@ if __name__ == "__main__":
         "--flops", nargs="*", default=[], type=Path, help="counts, <model>.json"
     )
     parser.add_argument("--latency", type=Path, help="timings")
+    parser.add_argument(
+        "--edit_latency", type=Path, help="timings of edits, by <edit>/<setting>"
+    )
+    parser.add_argument(
+        "--memory", type=Path, help="bytes kept of each image, by edited run"
+    )
     parser.add_argument(
         "--output", required=True, type=Path, help="path; the suffix is replaced"
     )
