@@ -35,7 +35,7 @@ def noise(count: int, side: int, seed: int = 0) -> torch.Tensor:
 
 
 def make_folder(folder: Path, size: object = 64, **changes: object) -> ViTModel:
-    """Write a small random ViT with the files and names in which DINO's is published."""
+    """Write a small random ViT as DINO is published: old names, a pickle."""
     torch.manual_seed(0)
     settings = {
         "image_size": 64,
