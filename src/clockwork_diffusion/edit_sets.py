@@ -24,6 +24,7 @@ from clockwork_diffusion import storage
 
 if TYPE_CHECKING:
     import torch
+    from PIL.Image import Image
 
 KEYS = (
     "init_img",
@@ -519,27 +520,23 @@ def _read_all(
     """Return images by their name in the YAML, uint8 ``(3, size, size)``."""
     import numpy as np
     import torch
-    from PIL import Image, ImageOps
+    from PIL import Image as pillow
 
     images, wrong = {}, []
     for name, place in found.items():
         # Pillow raises many kinds for damaged files.
         try:
-            with Image.open(place) as opened:
+            with pillow.open(place) as opened:
                 opened.load()
                 image = opened.copy()
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as bad:
+        except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as bad:
             why = " ".join(str(bad).split())
             raise ValueError(f"{place} is not a readable image: {why}") from bad
         if image.mode != "RGB" or image.size != (size, size):
             if not convert:
                 wrong.append(f"{name} ({image.width}×{image.height} {image.mode})")
                 continue
-            image = ImageOps.fit(
-                ImageOps.exif_transpose(image).convert("RGB"),
-                (size, size),
-                Image.Resampling.LANCZOS,
-            )
+            image = _squared(image, size)
         images[name] = torch.from_numpy(np.array(image)).permute(2, 0, 1)
     if wrong:
         raise ValueError(
@@ -547,3 +544,16 @@ def _read_all(
             f"{_joined(wrong)}; `convert: true` converts them"
         )
     return images
+
+
+def _squared(image: Image, size: int) -> Image:
+    """Return an image upright, in RGB, cut to its middle square, and resized."""
+    from PIL import ImageOps
+    from PIL.Image import Resampling
+
+    image = ImageOps.exif_transpose(image).convert("RGB")
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    # Cut before, since a resampling filter would look over the edge.
+    cut = image.crop((left, top, left + side, top + side))
+    return cut.resize((size, size), Resampling.LANCZOS)
