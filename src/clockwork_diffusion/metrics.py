@@ -355,6 +355,30 @@ def ssim(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return torch.cat(parts).cpu().double()
 
 
+def group_means(values: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
+    """Return the mean of each group's values, ``(G,)`` float64.
+
+    Args:
+        values: ``(N,)``.
+        groups: Index of each value's group, ``(N,)``; every index below G occurs.
+
+    Raises:
+        ValueError: If the shapes differ, a value is not finite, or a group has none.
+    """
+    if values.ndim != 1 or values.shape != groups.shape or not len(values):
+        raise ValueError(
+            f"values {tuple(values.shape)} and groups {tuple(groups.shape)} "
+            "do not belong together"
+        )
+    wide = values.detach().cpu().double()
+    if not bool(wide.isfinite().all()):
+        raise ValueError("a value is not finite")
+    counts = torch.bincount(groups.cpu())
+    if not bool(counts.all()):
+        raise ValueError(f"group {int((counts == 0).nonzero()[0])} has no value")
+    return torch.bincount(groups.cpu(), weights=wide) / counts
+
+
 # --- scores of values ----------------------------------------------------------------
 
 

@@ -176,3 +176,25 @@ def test_wilson_interval():
     assert score.high == pytest.approx(0.3662, abs=1e-4)
     assert metrics.share_score(torch.ones(10, dtype=torch.bool)).high == 1.0
     assert metrics.share_score(torch.zeros(10, dtype=torch.bool)).low == 0.0
+
+
+def test_group_means_weigh_the_values_of_each_group_alike():
+    values = torch.tensor([1.0, 2.0, 6.0, 4.0])
+    found = metrics.group_means(values, torch.tensor([1, 0, 0, 1]))
+    assert found.dtype == torch.float64 and found.tolist() == [4.0, 2.5]
+
+
+@pytest.mark.parametrize(
+    ("values", "groups", "message"),
+    [
+        ([1.0], [0, 1], "do not belong together"),
+        ([], [], "do not belong together"),
+        ([1.0, float("nan")], [0, 1], "a value is not finite"),
+        ([1.0, 2.0], [0, 2], "group 1 has no value"),
+    ],
+)
+def test_values_without_their_groups_have_no_means(values, groups, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.group_means(
+            torch.tensor(values), torch.tensor(groups, dtype=torch.int64)
+        )

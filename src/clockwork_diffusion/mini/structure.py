@@ -22,6 +22,7 @@ from transformers import ViTConfig, ViTModel
 
 from clockwork_diffusion.mini import augment, scenes
 from clockwork_diffusion.mini.data import scene_images, to_unit
+from clockwork_diffusion.structure import keys, self_similarity
 from clockwork_diffusion.training import Optimisation, Trained, fit, generator_for
 
 
@@ -147,29 +148,6 @@ def _shuffle_colours(images: torch.Tensor, generator: torch.Generator) -> torch.
     share = 0.5 * torch.rand(count, 1, 1, generator=generator)
     mixing = (1 - share) * torch.eye(3)[order] + share / 3
     return torch.einsum("nij,njhw->nihw", mixing, images)
-
-
-@torch.inference_mode()
-def keys(vit: ViTModel, pixels: torch.Tensor) -> torch.Tensor:
-    """Return the last layer's keys of all tokens, heads concatenated, ``(N, T, D)``.
-
-    Args:
-        vit: Any `ViTModel`.
-        pixels: Normalised as the model's processor does, ``(N, 3, H, W)``.
-    """
-    hidden = vit(pixels, output_hidden_states=True).hidden_states[-2]
-    layer = vit.layers[-1]
-    found: torch.Tensor = layer.attention.k_proj(layer.layernorm_before(hidden))
-    return found
-
-
-def self_similarity(tokens: torch.Tensor) -> torch.Tensor:
-    """Return the cosines between all tokens of an image, ``(N, T, D)`` → ``(N, T, T)``.
-
-    Equal for two images of the same layout, whatever their appearance (Splice).
-    """
-    unit = functional.normalize(tokens, dim=-1)
-    return unit @ unit.transpose(-1, -2)
 
 
 def measure(vit: ViTModel, count: int = 500) -> dict[str, float]:
