@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from clockwork_diffusion import storage, tables
+from clockwork_diffusion import costs, storage
 from clockwork_diffusion.figures import style
 from clockwork_diffusion.figures.editing import (
     EditGridSpec,
@@ -333,7 +333,7 @@ def test_the_step_draws_curves_of_edits(files, saved, monkeypatch):
         steps = settings["inversion"]["steps"] + 3 * settings["generation"]["steps"]
         return steps * counts["full"][key]
 
-    monkeypatch.setattr(tables, "run_flops", flops)
+    monkeypatch.setattr(costs, "run_flops", flops)
     storage.write_json(files / "sd.json", {"full": {"flops": 1e12}})
     spec = {
         "title": "Curves",
