@@ -497,7 +497,7 @@ def check_made_for(
     *,
     model: str | None,
     scheduler: str,
-    steps: int,
+    steps: int | None,
     cut: str,
 ) -> None:
     """Make sure that an adaptor is for the run that is to use it.
@@ -511,13 +511,14 @@ def check_made_for(
         model: SHA-256 of the model's weights (`storage.sha256_folder`); None if the
             model has none that count, as when random ones are timed.
         scheduler: Key of the run's scheduler.
-        steps: Its number of sampling steps.
+        steps: Its number of sampling steps; None for any.
         cut: Where its UNet is split.
 
     Raises:
         ValueError: If the adaptor is for something else, or does not say for what.
     """
     asked: dict[str, Any] = {"scheduler": scheduler, "steps": steps, "cut": cut}
+    asked = {name: value for name, value in asked.items() if value is not None}
     if model is not None:
         asked = {"model": model, **asked}
     made_for: dict[str, Any] = {"cut": adaptor.config.cut}

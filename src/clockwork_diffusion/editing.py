@@ -23,6 +23,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from clockwork_diffusion.clock import Clock
+from clockwork_diffusion.costs import FEATURES
 from clockwork_diffusion.injection import CONV_LAYER, FeatureStore, Injection
 from clockwork_diffusion.sampling import (
     Memory,
@@ -31,9 +32,6 @@ from clockwork_diffusion.sampling import (
     encode_prompts,
     new_scheduler,
 )
-
-FEATURES = ("latents", "activations")
-"""What is kept of a source for its generations."""
 
 
 @dataclass(frozen=True)

@@ -237,6 +237,11 @@ def sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def sha256_bytes(data: bytes) -> str:
+    """Return the SHA-256 of bytes in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
 def sha256_folder(folder: Path) -> str:
     """Return one SHA-256 for the weights (``*.safetensors``) under a folder."""
     total = hashlib.sha256()

@@ -1,14 +1,17 @@
 """Write scenes, and exact edits of them, as an editing set.
 
 The folder is laid out as ImageNet-R-TI2I's are, so that both scales read the same way.
-A source prompt is its scene's caption; a target prompt is the edited scene's caption in
-the same phrasing. A *real* set holds renderings, and the rendering of each edited scene
+A source prompt is its scene's caption without the size; a target prompt is the edited
+scene's, in the same phrasing. Like the "a <style> of an <instance>" of Table S4, they
+leave some of the layout to the source: a prompt that tells all of it needs no editing
+method to keep it. A *real* set holds renderings, and the rendering of each edited scene
 as well: there the right answer is known, which photographs do not offer. A *fake* set
 holds no images: its sources are sampled from their prompts and seeds.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -97,8 +100,8 @@ def _entry(
     edited: dict[str, scenes.Scene],
     root: str,
 ) -> dict[str, Any]:
-    source = scenes.caption(scene, seed)
-    targets = {kind: scenes.caption(shown, seed) for kind, shown in edited.items()}
+    source = describe(scene, seed)
+    targets = {kind: describe(shown, seed) for kind, shown in edited.items()}
     for kind, target in targets.items():
         if target == source:
             raise ValueError(
@@ -113,6 +116,13 @@ def _entry(
         **prompts,
         "target_imgs": [f"/{root}/{_image_name(seed, scene, kind)}" for kind in edited],
     }
+
+
+def describe(scene: scenes.Scene, seed: int) -> str:
+    """Return a scene's caption without sizes, in the phrasing that the seed chooses."""
+    sizes = "|".join(scenes.SIZES)
+    text = re.sub(rf"\ba ({sizes}) ", "a ", scenes.caption(scene, seed))
+    return re.sub(r"\ba (?=[aeiou])", "an ", text)
 
 
 def _image_name(seed: int, scene: scenes.Scene, kind: str = "") -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,47 +46,29 @@ def main(args: Namespace) -> None:
 
     import torch
 
-    from clockwork_diffusion import (
-        adaptors,
-        chunks,
-        encoders,
-        loading,
-        reuse,
-        sampling,
-    )
-    from clockwork_diffusion.split import SplitUNet
+    from clockwork_diffusion import chunks, loading, reuse, sampling
 
     sampler = parse(sampling.SamplerSpec, spec.sampler, "spec.sampler")
     device = loading.default_device()
     pipe = loading.load_pipeline(args.model, device)
+    loaded = loading.load_passes(
+        pipe,
+        args.model,
+        spec.cut,
+        scheduler=sampler.scheduler,
+        steps=sampler.steps,
+        kind=spec.kind,
+        adaptor=args.adaptor,
+        clip=args.clip,
+    )
     marks = [args.spec, str(rows), storage.sha256_folder(args.model)]
-    marks.append(provenance.code_sha256("steps.sample_images"))
-    split = SplitUNet(pipe.unet, spec.cut)
-    adaptor, pool = None, None
-    if spec.kind:
-        adaptor = adaptors.build_adaptor(spec.kind, pipe.unet, spec.cut, 1)
-        if adaptors.is_learned(spec.kind):
-            raise ValueError(f"adaptor kind {spec.kind!r} has weights; give its folder")
-    elif args.adaptor is not None:
-        adaptor = adaptors.load_adaptor(args.adaptor).to(device, pipe.unet.dtype)
-        adaptors.check_made_for(
-            adaptor,
-            args.adaptor,
-            model=storage.sha256_folder(args.model),
-            scheduler=sampler.scheduler,
-            steps=sampler.steps,
-            cut=spec.cut,
-        )
-        clip = encoders.load_clip(args.clip, device)
-        marks += [storage.sha256_folder(args.adaptor), clip.sha256]
-
-        def pool(texts: Sequence[str]) -> torch.Tensor:
-            return encoders.clip_text_features(clip, list(texts))
-
-    passes: sampling.UNetPasses = sampling.Passes(split, adaptor)
+    marks += [provenance.code_sha256("steps.sample_images"), *loaded.checksums]
+    passes: sampling.UNetPasses = loaded.passes
     if spec.branch is not None:
         passes = reuse.BranchPasses(reuse.BranchUNet(pipe.unet, spec.branch))
-    encoded = sampling.encode_prompts(pipe, prompts[rows.start : rows.stop], pool)
+    encoded = sampling.encode_prompts(
+        pipe, prompts[rows.start : rows.stop], loaded.pool
+    )
     size, channels = pipe.unet.config.sample_size, pipe.unet.config.in_channels
 
     def sample(part: slice) -> dict[str, torch.Tensor]:
