@@ -34,7 +34,7 @@ def test_a_real_set_is_read_back_with_its_prompts_and_exact_edits(tmp_path):
     layout = edit_sets.read_layout(tmp_path / "set", scenes.SIZE)
     seeds = scenes.split_seeds("test", 5, 40)
     drawn = [scenes.sample_scene(seed) for seed in seeds]
-    assert layout.edits.source_prompts == tuple(scenes.captions("test", 5, 40))
+    assert layout.edits.source_prompts == tuple(map(edits.describe, drawn, seeds))
     for image, scene in zip(layout.sources, drawn, strict=True):
         assert torch.equal(image, rendered(scene))
     # All recolourings, then all retexturings, then all new grounds.
@@ -46,7 +46,7 @@ def test_a_real_set_is_read_back_with_its_prompts_and_exact_edits(tmp_path):
         kind = ("recolour", "retexture", "background")[row // 5]
         edited = scenes.sample_edit(drawn[source], seeds[source], kind).scene
         assert torch.equal(layout.targets[row], rendered(edited))
-        assert prompt == scenes.caption(edited, seeds[source])
+        assert prompt == edits.describe(edited, seeds[source])
         assert prompt != layout.edits.source_prompts[source]
     assert layout.edits.ids[0] == f"{drawn[0].objects[0].shape}-scene_{seeds[0]}"
 
@@ -64,15 +64,29 @@ def test_the_yaml_is_as_the_benchmarks(tmp_path):
 
 
 def test_a_target_prompt_differs_from_its_source_prompt_whatever_the_edit(tmp_path):
-    spec = SceneEditsSpec(count=150, kinds=tuple(scenes.EDITS), split="validation")
+    kinds = tuple(kind for kind in scenes.EDITS if kind != "resize")
+    spec = SceneEditsSpec(count=150, kinds=kinds, split="validation")
     sampled = SceneEditsSpec(
         **{**vars(spec), "sampled": True, "guidance": 3, "steps": 5}
     )
     edits.write_layout(sampled, tmp_path / "set")
     found = edit_sets.read_layout(tmp_path / "set", 64).edits
-    assert len(found.target_prompts) == 150 * len(scenes.EDITS)
+    assert len(found.target_prompts) == 150 * len(kinds)
     for source, target in zip(found.pair_sources, found.target_prompts, strict=True):
         assert target != found.source_prompts[source]
+
+
+def test_prompts_leave_the_size_to_the_source():
+    thing = scenes.SceneObject("ring", "orange", "plain", "small", "top")
+    large = scenes.SceneObject("star", "red", "dotted", "large", "left")
+    for seed in range(20):
+        text = edits.describe(scenes.Scene((thing,), "brick"), seed)
+        assert "an orange ring" in text and "small" not in text
+        text = edits.describe(scenes.Scene((large,), "sea"), seed)
+        assert "a dotted red star" in text and "large" not in text
+    with pytest.raises(ValueError, match="resize does not change the prompt"):
+        edits.write_layout(SceneEditsSpec(count=1, kinds=("resize",)), Path("never"))
+    assert not Path("never").exists()
 
 
 def test_an_edit_that_words_do_not_tell_is_rejected(tmp_path, monkeypatch):
@@ -90,7 +104,10 @@ def test_a_fake_set_has_seeds_and_no_images(tmp_path):
     assert layout.sources == tuple(
         edit_sets.Sampling(seed, 7.5, 50) for seed in scenes.split_seeds("test", 3)
     )
-    assert layout.edits.source_prompts == tuple(scenes.captions("test", 3))
+    assert layout.edits.source_prompts == tuple(
+        edits.describe(scenes.sample_scene(seed), seed)
+        for seed in scenes.split_seeds("test", 3)
+    )
 
 
 @pytest.mark.parametrize(

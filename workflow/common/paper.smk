@@ -11,16 +11,31 @@ def table_of(wildcards):
     return PAPERS[wildcards.paper]["tables"][wildcards.table][wildcards.scale]
 
 
+def table_kind(wildcards):
+    """Return what kind of table it is."""
+    return table_of(wildcards).get("kind", "results")
+
+
 def table_spec(wildcards):
     """Return a table as its dataclass takes it."""
-    return json.dumps(table_of(wildcards))
+    table = table_of(wildcards)
+    return json.dumps({key: value for key, value in table.items() if key != "kind"})
 
 
 def table_runs(wildcards):
     """Return the runs of a table, id to settings."""
-    rows = table_of(wildcards)["rows"]
+    table = table_of(wildcards)
+    rows = table["rows"]
     names = [row[key] for row in rows for key in ("run", "baseline") if key in row]
-    return {name: entry(wildcards.scale, "runs", name) for name in dict.fromkeys(names)}
+    names += [table["run"]] if "run" in table else []
+    return {name: any_run(wildcards.scale, name) for name in dict.fromkeys(names)}
+
+
+def any_run(scale, name):
+    """Return a run as it is configured, or an edited run's settings."""
+    if not is_edited(name):
+        return entry(scale, "runs", name)
+    return {} if name.split("/")[-2] == UNEDITED else edit_run(scale, name)
 
 
 def table_run_settings(wildcards):
@@ -31,6 +46,8 @@ def table_run_settings(wildcards):
 
 def run_settings(run):
     """Return what decides a run's FLOPs."""
+    if "sampler" not in run:
+        return run
     return {
         "model": run["model"],
         "adaptor": run.get("adaptor", ""),
@@ -40,17 +57,22 @@ def run_settings(run):
 
 def table_inputs(wildcards):
     """Return the scores, counts and timings that a table's columns show."""
-    columns, runs = table_of(wildcards)["columns"], table_runs(wildcards)
+    columns, runs = table_of(wildcards).get("columns", ()), table_runs(wildcards)
     sources = {SOURCES[COLUMNS[name].kind] for name in columns}
     base = f"results/{wildcards.scale}"
     files = {}
     if "scores" in sources:
-        files["scores"] = [f"{base}/scores/{name}.json" for name in runs]
+        sampled = [name for name in runs if not is_edited(name)]
+        edited = [name for name in runs if is_edited(name)]
+        files["scores"] = [f"{base}/scores/{name}.json" for name in sampled]
+        files["scores"] += edit_scores(wildcards.scale, edited)
     if "flops" in sources:
-        models = dict.fromkeys(run["model"] for run in runs.values())
+        models = dict.fromkeys(run["model"] for run in runs.values() if run)
         files["flops"] = [f"{base}/flops/{model}.json" for model in models]
     if "latency" in sources:
         files["latency"] = f"{base}/latency/sampling.json"
+    if {"edit_latency", "memory"} & sources:
+        files["edit_latency"] = f"{base}/latency/editing.json"
     return files
 
 
@@ -59,7 +81,7 @@ def figure_of(wildcards):
     return PAPERS[wildcards.paper]["figures"][wildcards.figure][wildcards.scale]
 
 
-REFERENCES = ("kind", "model", "perturbation")
+REFERENCES = ("kind", "model", "perturbation", "on_request")
 """Keys of a figure that tell the workflow what it shows, not how."""
 
 
@@ -93,12 +115,19 @@ def figure_inputs(wildcards):
     if "model" in figure:
         return {"flops": f"{base}/flops/{figure['model']}.json"}
     if "series" in figure:
-        runs = {name: entry(scale, "runs", name) for name in curve_runs(figure)}
+        runs = {name: any_run(scale, name) for name in curve_runs(figure)}
         models = dict.fromkeys(run["model"] for run in runs.values())
+        scores = [f"{base}/scores/{name}.json" for name in runs if not is_edited(name)]
+        edited = [name for name in runs if is_edited(name)]
+        if edited:
+            shown = [f"{of}/{name}" for of in panel_sets(figure) for name in edited]
+            scores += edit_scores(scale, shown)
         return {
             "flops": [f"{base}/flops/{model}.json" for model in models],
-            "scores": [f"{base}/scores/{name}.json" for name in runs],
+            "scores": scores,
         }
+    if "edit_set" in figure:
+        return edit_figure_inputs(scale, figure)
     if "runs" not in figure:
         return {}
     runs = [shown["run"] for shown in figure["runs"]]
@@ -117,16 +146,31 @@ def figure_inputs(wildcards):
     return files
 
 
+def edit_figure_inputs(scale, figure):
+    """Return what a figure of edited images shows."""
+    base, edit_set = f"results/{scale}", figure["edit_set"]
+    files = {
+        "sets": [f"{base}/edit_sets/{edit_set}.{kind}" for kind in ("json", "safetensors")],
+        "images": [
+            f"{base}/edited/{edit_set}/{name}.safetensors"
+            for name in figure_edits(figure)
+        ],
+    }
+    if figure["kind"] == "edit_timings":
+        files["latency"] = f"{base}/latency/editing.json"
+    return files
+
+
 def figure_options(wildcards, input):
     """Return the command-line options for a figure's inputs."""
     names = ("images", "prompts", "latency", "flops", "scores", "distances")
-    names += ("curves", "errors")
+    names += ("curves", "errors", "sets")
     options = input_options(*names)(wildcards, input)
     figure = figure_of(wildcards)
     if "series" not in figure:
         return options
     runs = {
-        name: run_settings(entry(wildcards.scale, "runs", name))
+        name: run_settings(any_run(wildcards.scale, name))
         for name in curve_runs(figure)
     }
     return f"{options} --runs {shlex.quote(json.dumps(runs))}"
@@ -152,12 +196,26 @@ def claim_parts(wildcards, *metrics):
     return [part for part in parts if not metrics or {*part["metrics"]} & {*metrics}]
 
 
-def claim_runs(wildcards, *metrics):
-    """Return the runs that these are about, id to settings."""
+def claimed(wildcards, *metrics):
+    """Return the names of the runs that these are about, edited runs included."""
     margins = claims_of(wildcards)["margins"]
     parts = claim_parts(wildcards, *metrics)
-    names = dict.fromkeys(run for part in parts for run in part_runs(part, margins))
-    return {name: entry(wildcards.scale, "runs", name) for name in names}
+    return dict.fromkeys(run for part in parts for run in part_runs(part, margins))
+
+
+def claim_runs(wildcards, *metrics):
+    """Return the runs that these are about, id to settings."""
+    return {
+        name: entry(wildcards.scale, "runs", name)
+        for name in claimed(wildcards, *metrics)
+        if not is_edited(name)
+    }
+
+
+def claim_edits(wildcards):
+    """Return the edited runs that claims are about, name to settings."""
+    scale = wildcards.scale
+    return {n: any_run(scale, n) for n in claimed(wildcards) if is_edited(n)}
 
 
 def claims_settings(wildcards):
@@ -172,6 +230,7 @@ def claims_settings(wildcards):
         }
         for name, run in claim_runs(wildcards).items()
     }
+    runs |= {name: run for name, run in claim_edits(wildcards).items() if run}
     perturbed = [p["perturbation"] for p in claim_parts(wildcards) if "cells" in p]
     captions = {}
     for name in perturbed:
@@ -195,7 +254,8 @@ def claims_inputs(wildcards):
     scored = claim_runs(wildcards, "frechet", "clip", "clip_above_chance")
     shown = claim_runs(wildcards, "psnr")
     # Interpolation at equal FLOPs needs the counts of whatever it interpolates.
-    models = dict.fromkeys(run["model"] for run in claim_runs(wildcards).values())
+    runs = [*claim_runs(wildcards).values(), *claim_edits(wildcards).values()]
+    models = dict.fromkeys(run["model"] for run in runs if run)
     features = {name: run["dataset"] for name, run in scored.items()}
     for run in scored.values():
         for dataset in (run["dataset"], reference_of(scale, run["dataset"])):
@@ -211,6 +271,8 @@ def claims_inputs(wildcards):
             for name in json.loads(claims_settings(wildcards))["perturbations"]
         ],
     }
+    edited = edit_scores(scale, claim_edits(wildcards))
+    files["edits"] = [path.replace(".json", ".safetensors") for path in edited]
     if claim_parts(wildcards, "latency"):
         files["latency"] = f"{base}/latency/sampling.json"
     return {key: value for key, value in files.items() if value}

@@ -92,6 +92,11 @@ def check_claims(scale, paper, registry):
                     f"{what}: {part['margin']!r} is not one of the margins ({listed})"
                 )
             runs = part_runs(part, margins)
+            edited = [run for run in runs if is_edited(run)]
+            for run in edited:
+                check_edited_run(scale, what, run)
+            if edited:
+                continue
             missing = [run for run in dict.fromkeys(runs) if run not in known]
             if missing:
                 listed = ", ".join(known)
@@ -132,6 +137,60 @@ def curve_runs(figure):
     """Return the runs of a figure with curves."""
     points = [point for series in figure["series"] for point in series["points"]]
     return list(dict.fromkeys(point["run"] for point in points))
+
+
+def panel_sets(figure):
+    """Return the editing sets whose scores a figure with curves shows."""
+    return list(dict.fromkeys(panel["score"].split("/")[0] for panel in figure["panels"]))
+
+
+def figure_edits(figure):
+    """Return the edited runs of a figure of one set, ``<edit>/<setting>``."""
+    if figure["kind"] == "edit_timings":
+        return [
+            f"{shown['edit']}/{column['setting']}"
+            for shown in figure["edits"]
+            for column in figure["settings"]
+        ]
+    return [shown["run"] for shown in figure["edits"]]
+
+
+def check_editing(scale):
+    """Refuse inversions and edits of models, adaptors and settings that there are not."""
+    for name, chosen in entries(scale, "edit_sets").items():
+        if "model" in chosen:
+            entry(scale, "models", chosen["model"])
+        if chosen["source"] == "scenes" and ("model" in chosen) != chosen.get(
+            "sampled", False
+        ):
+            raise WorkflowError(
+                f"{scale}: edit set {name!r}: sampled scenes and a model need each other"
+            )
+    if UNEDITED in editing(scale, "edits"):
+        raise WorkflowError(f"{scale}: the edit {UNEDITED!r} is always scored; rename it")
+    loops = [("inversion", *item) for item in editing(scale, "inversions").items()]
+    for name, chosen in editing(scale, "edits").items():
+        inversion = editing_entry(scale, "inversions", chosen["inversion"])
+        loops.append(("edit", name, {"model": inversion["model"], **chosen}))
+        for setting in chosen.get("settings", ()):
+            editing_entry(scale, "settings", setting)
+        if "teacher" in chosen:
+            editing_entry(scale, "edits", chosen["teacher"])
+    for kind, name, chosen in loops:
+        what = f"{scale}: {kind} {name!r}"
+        entry(scale, "models", chosen["model"])
+        if (chosen.get("clock", 1) > 1) != ("adaptor" in chosen):
+            raise WorkflowError(
+                f"{what} needs both a clock above 1 and an adaptor, or neither"
+            )
+        if "adaptor" in chosen:
+            adaptor = entry(scale, "adaptors", chosen["adaptor"])
+            if adaptor.get("kind") == "branch":
+                raise WorkflowError(f"{what}: a branch is no adaptor for editing")
+            if "model" in adaptor:
+                check_equal(f"{what} and its adaptor", chosen, adaptor, "model")
+    for name in editing(scale, "latency").get("runs", ()):
+        check_edited_run(scale, f"{scale}: timed edits", name)
 
 
 def check_registries():
@@ -176,7 +235,11 @@ def check_registries():
                 what = f"{scale}: adaptor {name!r} and trajectory {adaptor[key]!r}"
                 check_equal(what, adaptor, trajectory, "model")
                 check_equal(what, adaptor["spec"], trajectory["spec"], "cut")
+        check_editing(scale)
         for paper, name, table in items(scale, "tables"):
+            if table.get("kind") == "settings":
+                check_edited_run(scale, f"{paper}, {name} at {scale} scale", table["run"])
+                continue
             for column in table["columns"]:
                 if column not in COLUMNS:
                     raise WorkflowError(
@@ -185,7 +248,10 @@ def check_registries():
                     )
             for row in table["rows"]:
                 for key in ("run", "baseline"):
-                    if key in row and row[key] not in entries(scale, "runs"):
+                    if is_edited(row.get(key, "")):
+                        what = f"{paper}, {name} at {scale} scale"
+                        check_edited_run(scale, what, row[key])
+                    elif key in row and row[key] not in entries(scale, "runs"):
                         listed = ", ".join(entries(scale, "runs"))
                         raise WorkflowError(
                             f"{paper}, {name} at {scale} scale: {key} {row[key]!r} is "
@@ -202,7 +268,14 @@ def check_registries():
                         f"{what}: adaptor {shown['adaptor']!r} is not trained"
                     )
             for run in curve_runs(figure) if "series" in figure else ():
-                entry(scale, "runs", run)
+                if is_edited(run):
+                    for edit_set in panel_sets(figure):
+                        check_edited_run(scale, what, f"{edit_set}/{run}")
+                else:
+                    entry(scale, "runs", run)
+            if "edit_set" in figure:
+                for run in figure_edits(figure):
+                    check_edited_run(scale, what, f"{figure['edit_set']}/{run}")
             if "runs" in figure:
                 check_grid(scale, what, figure)
         for perturbation in entries(scale, "perturbations").values():
@@ -229,6 +302,12 @@ def ids(section):
     return "|".join(sorted(names)) or "none"
 
 
+def editing_ids(section):
+    """Return a wildcard constraint: the ids of a section of editing at any scale."""
+    names = {name for scale in SCALES for name in editing(scale, section)}
+    return "|".join(sorted(names)) or "none"
+
+
 def paper_ids(kind):
     """Return a wildcard constraint: the ids of tables or figures."""
     return "|".join(
@@ -246,6 +325,10 @@ wildcard_constraints:
     judged=ids("quality"),
     backbone=ids("backbones"),
     perturbation=ids("perturbations"),
+    edit_set=ids("edit_sets"),
+    inversion=editing_ids("inversions"),
+    edit=editing_ids("edits"),
+    setting=editing_ids("settings"),
     images="|".join((ids("runs"), ids("datasets"))),
     paper="|".join(PAPERS),
     table=paper_ids("tables"),
@@ -263,11 +346,22 @@ def tables(scale):
 
 
 def figures(scale):
-    """Return the files of every figure at a scale."""
+    """Return the files of every figure at a scale that is not made on request alone."""
+    return figure_files(scale, lambda figure: not figure.get("on_request"))
+
+
+def on_request(scale):
+    """Return the files of the figures at a scale that are made on request alone."""
+    return figure_files(scale, lambda figure: figure.get("on_request"))
+
+
+def figure_files(scale, wanted):
+    """Return the files of the figures at a scale that are wanted."""
     return [
         f"results/{scale}/figures/{paper}/{name}.{kind}"
-        for paper, name, _ in items(scale, "figures")
+        for paper, name, figure in items(scale, "figures")
         for kind in ("pdf", "png")
+        if wanted(figure)
     ]
 
 
@@ -282,10 +376,5 @@ def claims(scale):
 
 def drawn_figures(scale):
     """Return the files of every figure at a scale that needs no weights."""
-    free = {"method", "block_map", "adaptor_map"}
-    return [
-        f"results/{scale}/figures/{paper}/{name}.{kind}"
-        for paper, name, figure in items(scale, "figures")
-        for kind in ("pdf", "png")
-        if figure.get("kind") in free
-    ]
+    free = {"method", "block_map", "adaptor_map", "pnp_caching"}
+    return figure_files(scale, lambda figure: figure.get("kind") in free)

@@ -30,12 +30,13 @@ rule set_table:
     conda:
         "../../environment.yml"
     params:
+        kind=table_kind,
         spec=table_spec,
         runs=table_run_settings,
-        inputs=input_options("scores", "flops", "latency"),
+        inputs=input_options("scores", "flops", "latency", "edit_latency"),
     shell:
         "python -m clockwork_diffusion.steps.set_table"
-        " --spec {params.spec:q} --runs {params.runs:q} {params.inputs}"
+        " --kind {params.kind} --spec {params.spec:q} --runs {params.runs:q} {params.inputs}"
         " --output {output.csv} --log {log}"
 
 
@@ -102,7 +103,9 @@ rule judge_claims:
     params:
         spec=claims_spec,
         settings=claims_settings,
-        inputs=input_options("features", "images", "flops", "perturbations", "latency"),
+        inputs=input_options(
+            "features", "images", "flops", "perturbations", "latency", "edits"
+        ),
     shell:
         "python -m clockwork_diffusion.steps.judge_claims"
         " --spec {params.spec:q} --settings {params.settings:q} {params.inputs}"

@@ -24,22 +24,31 @@ class EditSpec:
         batch_size: Pairs per batch; has no influence on the images.
         cut: Where the UNet is split.
         kind: Kind of an adaptor without weights, which has no file.
+        target: ``target`` generates towards the target prompts; ``source`` towards the
+            source's own, once for each source: a reconstruction.
     """
 
     generation: dict[str, object]
     batch_size: int
     cut: str = "stage1"
     kind: str = ""
+    target: str = "target"
+
+    def __post_init__(self) -> None:
+        """Reject unknown targets."""
+        if self.target not in ("target", "source"):
+            raise ValueError(f"target {self.target!r} is not target or source")
 
 
 def main(args: Namespace) -> None:
     """Edit batch by batch; batches of a killed run are kept."""
     spec = parse(EditSpec, args.spec)
     edits = edit_sets.read_set(args.set)
+    owners, targets = edits.pair_sources, edits.target_prompts
+    if spec.target == "source":
+        owners, targets = tuple(range(len(edits.ids))), edits.source_prompts
     # By source, so that a batch shares the features that are kept of one.
-    order = sorted(
-        range(len(edits.pair_sources)), key=lambda pair: edits.pair_sources[pair]
-    )
+    order = sorted(range(len(owners)), key=lambda row: owners[row])
 
     import torch
 
@@ -69,19 +78,19 @@ def main(args: Namespace) -> None:
     marks.append(provenance.code_sha256("steps.edit_images"))
     prompts = editing.encode_edits(
         pipe,
-        [edits.target_prompts[pair] for pair in order],
+        [targets[row] for row in order],
         generation.negative_prompt,
         pool,
     )
     files = storage.read_json(storage.existing(args.inversion))["files"]
 
     def edit(part: slice) -> dict[str, torch.Tensor]:
-        owners = [edits.pair_sources[pair] for pair in order[part]]
-        unique = list(dict.fromkeys(owners))
-        rows = [unique.index(owner) for owner in owners]
+        sought = [owners[row] for row in order[part]]
+        unique = list(dict.fromkeys(sought))
+        rows = [unique.index(owner) for owner in sought]
         read = [
-            _read(args.inversion.parent / f"{edits.ids[row]}.safetensors", files)
-            for row in unique
+            _read(args.inversion.parent / f"{edits.ids[owner]}.safetensors", files)
+            for owner in unique
         ]
         timesteps = read[0].timesteps
         editing.check_timesteps(timesteps, needed)
@@ -109,8 +118,9 @@ def main(args: Namespace) -> None:
         tensors = chunks.in_chunks(
             len(order), spec.batch_size, edit, args.state, "\n".join(marks), "edits"
         )
-    places = torch.tensor(order).argsort()
-    images = tensors["images"][places]
+    images = tensors["images"][torch.tensor(order).argsort()]
+    if spec.target == "source":
+        images = images[list(edits.pair_sources)]
     storage.write_tensors(args.output, {"images": images}, {"spec": args.spec})
     chunks.discard(args.state)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,11 +42,16 @@ def main(args: Namespace) -> None:
         values = {
             "clip": metrics.cosines(encoders.clip_image_features(clip, images), text),
             "structure": structure.structure_distances(vit, images, originals),
+            "psnr_to_source": metrics.psnr(images, originals),
         }
         if targets is not None:
             values["psnr_to_true"] = metrics.psnr(images, targets)
         scores[name] = {kind: _score(each, owners) for kind, each in values.items()}
         per_pair |= {f"{name}/{kind}": each for kind, each in values.items()}
+    for name, teacher in json.loads(args.teachers).items():
+        for kind in list(scores[teacher]):
+            gap = per_pair[f"{name}/{kind}"] - per_pair[f"{teacher}/{kind}"]
+            scores[name][f"{kind}_minus_teacher"] = _score(gap, owners)
     storage.write_tensors(args.output.with_suffix(".safetensors"), per_pair)
     storage.write_json(
         args.output,
@@ -129,6 +135,11 @@ if __name__ == "__main__":
         nargs="*",
         type=Path,
         help="edited images, <edit>/<setting>.safetensors, of one setting",
+    )
+    parser.add_argument(
+        "--teachers",
+        default="{}",
+        help="the edit that each is compared with, source by source, as JSON",
     )
     parser.add_argument("--clip", required=True, type=Path, help="open_clip folder")
     parser.add_argument("--structure", required=True, type=Path, help="ViT folder")

@@ -1,0 +1,305 @@
+"""What the rules of edit.smk ask of the configuration."""
+
+import json
+
+
+def editing(scale, section):
+    """Return a section of a scale's editing, ids to settings."""
+    return entries(scale, "editing").get(section, {})
+
+
+def editing_entry(scale, section, name):
+    """Return one of its entries, or say which there are."""
+    known = editing(scale, section)
+    if name not in known:
+        listed = ", ".join(known) or "none"
+        raise WorkflowError(
+            f"{scale}: {name!r} is not one of the {section} of editing ({listed})"
+        )
+    return known[name]
+
+
+def edits_at(scale, setting):
+    """Return the edits that are made at a setting."""
+    return [
+        name
+        for name, edit in editing(scale, "edits").items()
+        if setting in edit.get("settings", (setting,))
+    ]
+
+
+def edit_set_spec(wildcards):
+    """Return a set as the step that reads its folder takes it."""
+    chosen = entry(wildcards.scale, "edit_sets", wildcards.edit_set)
+    keys = ("source", "path", "prompts", "size", "convert")
+    return json.dumps({key: chosen[key] for key in keys if key in chosen})
+
+
+def scene_edits_spec(wildcards):
+    """Return a set of scenes as the step that writes its folder takes it."""
+    chosen = entry(wildcards.scale, "edit_sets", wildcards.edit_set)
+    return json.dumps(
+        {k: v for k, v in chosen.items() if k not in ("source", "size", "model")}
+    )
+
+
+def edit_set_inputs(wildcards):
+    """Return a set's own folder, and the model that samples its sources."""
+    chosen = entry(wildcards.scale, "edit_sets", wildcards.edit_set)
+    files = {}
+    if chosen["source"] == "scenes":
+        folder = f"results/{wildcards.scale}/scene_edits/{wildcards.edit_set}"
+        files["prompts"] = f"{folder}/prompts.yaml"
+    if "model" in chosen:
+        path = entry(wildcards.scale, "models", chosen["model"])["path"]
+        files["model"] = files_of(lambda _: path)(wildcards)
+    return files
+
+
+def edit_set_options(wildcards, input):
+    """Return the command-line options for the same."""
+    chosen = entry(wildcards.scale, "edit_sets", wildcards.edit_set)
+    options = []
+    if chosen["source"] == "scenes":
+        options.append(f"--folder {Path(input.prompts).parent}")
+    if "model" in chosen:
+        path = entry(wildcards.scale, "models", chosen["model"])["path"]
+        options.append(f"--model {path}")
+    return " ".join(options)
+
+
+def inversion_of(wildcards):
+    """Return the inversion that a job makes, or that its edit starts from."""
+    name = wildcards.get("inversion")
+    if name is None:
+        name = editing_entry(wildcards.scale, "edits", wildcards.edit)["inversion"]
+    return name, editing_entry(wildcards.scale, "inversions", name)
+
+
+def edited_model(wildcards):
+    """Return the folder of the model that inverts and edits."""
+    _, inversion = inversion_of(wildcards)
+    return entry(wildcards.scale, "models", inversion["model"])["path"]
+
+
+def edited_model_files(wildcards):
+    """Return the files of that model."""
+    return files_of(edited_model)(wildcards)
+
+
+def steps_of_setting(wildcards, loop):
+    """Return the number of steps of a loop at a setting."""
+    return editing_entry(wildcards.scale, "settings", wildcards.setting)[loop]
+
+
+def loop_of(wildcards):
+    """Return the settings of the loop that a job runs: an inversion, or an edit."""
+    if "inversion" in wildcards.keys():
+        return editing_entry(wildcards.scale, "inversions", wildcards.inversion)
+    return editing_entry(wildcards.scale, "edits", wildcards.edit)
+
+
+def adaptor_of_loop(wildcards):
+    """Return the learned adaptor that a loop needs, and the CLIP that it asks."""
+    name = loop_of(wildcards).get("adaptor")
+    if name is None or not is_learned(wildcards.scale, name):
+        return {}
+    return {
+        "adaptor": adaptor_files(wildcards.scale, name),
+        "clip": files_of(clip_path)(wildcards),
+    }
+
+
+def adaptor_loop_options(wildcards, input):
+    """Return the command-line options for the same."""
+    if not hasattr(input, "adaptor"):
+        return ""
+    folder = adaptor_path(wildcards.scale, loop_of(wildcards)["adaptor"])
+    return f"--adaptor {folder} --clip {clip_path(wildcards)}"
+
+
+def light_pass(wildcards):
+    """Return cut and kind of a loop's adaptor as the steps take them."""
+    name = loop_of(wildcards).get("adaptor")
+    if name is None:
+        return {}
+    adaptor = entry(wildcards.scale, "adaptors", name)
+    chosen = {"cut": adaptor.get("spec", adaptor)["cut"]}
+    if not is_learned(wildcards.scale, name):
+        chosen["kind"] = adaptor["kind"]
+    return chosen
+
+
+def inversion_spec(wildcards):
+    """Return an inversion as its dataclass takes it."""
+    loop = loop_of(wildcards)
+    steps = steps_of_setting(wildcards, "inversion")
+    inversion = {"steps": steps, "clock": loop.get("clock", 1)}
+    return json.dumps(
+        {
+            "inversion": inversion,
+            "batch_size": loop["batch_size"],
+            **light_pass(wildcards),
+        }
+    )
+
+
+GENERATION = (
+    "guidance",
+    "tau_f",
+    "tau_a",
+    "negative_prompt",
+    "conv_layer",
+    "clock",
+    "drop_source",
+    "features",
+)
+"""Keys of an edit that describe its generation."""
+
+
+def generation_settings(scale, edit, setting):
+    """Return the generation of an edit at a setting, as its dataclass takes it."""
+    chosen = editing_entry(scale, "edits", edit)
+    steps = editing_entry(scale, "settings", setting)["generation"]
+    return {
+        "steps": steps,
+        **{key: chosen[key] for key in GENERATION if key in chosen},
+    }
+
+
+def edit_spec(wildcards):
+    """Return an edit as its dataclass takes it."""
+    chosen = loop_of(wildcards)
+    return json.dumps(
+        {
+            "generation": generation_settings(
+                wildcards.scale, wildcards.edit, wildcards.setting
+            ),
+            "batch_size": chosen["batch_size"],
+            "target": chosen.get("target", "target"),
+            **light_pass(wildcards),
+        }
+    )
+
+
+def inversion_index(wildcards):
+    """Return the index of the inversion that an edit starts from."""
+    name, _ = inversion_of(wildcards)
+    folder = f"results/{wildcards.scale}/inversions/{wildcards.edit_set}"
+    return f"{folder}/{name}/{wildcards.setting}/index.json"
+
+
+def edited_images(wildcards):
+    """Return the images of all edits of a set at a setting."""
+    folder = f"results/{wildcards.scale}/edited/{wildcards.edit_set}"
+    return [
+        f"{folder}/{name}/{wildcards.setting}.safetensors"
+        for name in edits_at(wildcards.scale, wildcards.setting)
+    ]
+
+
+def edit_teachers(wildcards):
+    """Return the edits that others are compared with, by edit, as JSON text."""
+    made = edits_at(wildcards.scale, wildcards.setting)
+    edits = editing(wildcards.scale, "edits")
+    teachers = {name: edits[name].get("teacher") for name in made}
+    return json.dumps({k: v for k, v in teachers.items() if v in made})
+
+
+def structure_path(wildcards):
+    """Return the folder of the ViT whose keys tell structure."""
+    return entry(wildcards.scale, "encoders", "structure")["path"]
+
+
+def edit_run(scale, name):
+    """Return the settings of an edited run, ``<edit>/<setting>`` behind any set."""
+    edit, setting = name.split("/")[-2:]
+    chosen = editing_entry(scale, "edits", edit)
+    inversion = editing_entry(scale, "inversions", chosen["inversion"])
+    steps = editing_entry(scale, "settings", setting)
+    loops = {"inversion": inversion, "generation": chosen}
+    described = {
+        name: {
+            "steps": steps[name],
+            "clock": loop.get("clock", 1),
+            "adaptor": loop.get("adaptor", ""),
+        }
+        for name, loop in loops.items()
+    }
+    described["generation"] |= generation_settings(scale, edit, setting)
+    return {"model": inversion["model"], **described}
+
+
+def is_edited(name):
+    """Tell whether a run's name is that of an edited run."""
+    return "/" in name
+
+
+UNEDITED = "unedited"
+"""The edit that leaves its source as it is; scored with the others."""
+
+
+def check_edited_run(scale, what, name):
+    """Refuse the name of an edited run that there is not, or that none makes."""
+    *edit_set, edit, setting = name.split("/")
+    for each in edit_set:
+        entry(scale, "edit_sets", each)
+    editing_entry(scale, "settings", setting)
+    if edit != UNEDITED:
+        editing_entry(scale, "edits", edit)
+        if edit not in edits_at(scale, setting):
+            raise WorkflowError(f"{what}: edit {edit!r} is not made at {setting!r}")
+
+
+def edit_scores(scale, names):
+    """Return the score files of edited runs, ``<edit_set>/<edit>/<setting>``."""
+    pairs = dict.fromkeys((n.split("/")[0], n.split("/")[-1]) for n in names)
+    return [
+        f"results/{scale}/scores/edits/{edit_set}/{setting}.json"
+        for edit_set, setting in pairs
+    ]
+
+
+def timed_edits(wildcards):
+    """Return the edited runs that are timed, ``<edit>/<setting>`` to settings."""
+    scale = wildcards.scale
+    return {n: edit_run(scale, n) for n in editing(scale, "latency")["runs"]}
+
+
+def timed_edit_models(wildcards):
+    """Return the files of the models and learned adaptors that are timed."""
+    runs, scale = timed_edits(wildcards).values(), wildcards.scale
+    models = dict.fromkeys(run["model"] for run in runs)
+    paths = [entry(scale, "models", name)["path"] for name in models]
+    files = [
+        file for path in paths for file in files_of(lambda _, p=path: p)(wildcards)
+    ]
+    names = {run[loop]["adaptor"] for run in runs for loop in ("inversion", "generation")}
+    return files + [
+        file
+        for name in sorted(names - {""})
+        if is_learned(scale, name)
+        for file in adaptor_files(scale, name)
+    ]
+
+
+def edit_timing_spec(wildcards):
+    """Return which edited runs to time, and how often."""
+    scale, runs = wildcards.scale, {}
+    for name, run in timed_edits(wildcards).items():
+        model = entry(scale, "models", run["model"])
+        runs[name] = {"model": model["path"], "tokens": model["tokens"]}
+        for loop in ("inversion", "generation"):
+            chosen = dict(run[loop])
+            adaptor = chosen.pop("adaptor")
+            if adaptor:
+                settings = entry(scale, "adaptors", adaptor)
+                learned = is_learned(scale, adaptor)
+                chosen["cut"] = settings.get("spec", settings)["cut"]
+                chosen["adaptor"] = (
+                    adaptor_path(scale, adaptor) if learned else settings["kind"]
+                )
+            runs[name][loop] = chosen
+    timing = {k: v for k, v in editing(scale, "latency").items() if k != "runs"}
+    width = entry(scale, "encoders", "clip")["width"]
+    return json.dumps({**timing, "runs": runs, "text_channels": width})
