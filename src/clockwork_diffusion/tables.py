@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from clockwork_diffusion.costs import call_flops, run_flops
+from clockwork_diffusion.costs import call_flops, edit_flops, run_flops
 
 UNKNOWN = "—"
 
@@ -149,6 +149,7 @@ COLUMNS: dict[str, Column] = {
     "n": Column("n", "n", "n", 0),
     "structure": Column("DINO ↓", "score", "structure", 4),
     "psnr_to_true": Column("PSNR to exact edit, dB ↑", "score", "psnr_to_true", 2),
+    "psnr_to_source": Column("PSNR to source, dB", "score", "psnr_to_source", 2),
     "memory_mb": Column("kept per image, MB", "memory", "bytes", 1, 1e-6),
     "edit_latency": Column("edit, s ↓", "edit_latency", "mean_ms", 2, 1e-3),
     "edit_latency_saving": Column(
@@ -162,6 +163,9 @@ COLUMNS: dict[str, Column] = {
     "tflops_recounted": Column(
         "TFLOPs (recounted from the paper) ↓", "published", "tflops_recounted", 1
     ),
+    "tflops_printed": Column(
+        "TFLOPs by Eqs. 2–4 ↓", "flops_printed", "flops", 1, 1e-12
+    ),
 }
 
 SOURCES = {
@@ -170,6 +174,7 @@ SOURCES = {
     "n": "scores",
     "flops": "flops",
     "flops_by_steps": "flops",
+    "flops_printed": "flops",
     "call": "flops",
     "saving": "flops",
     "latency": "latency",
@@ -208,6 +213,8 @@ def cell(column: Column, row: Row, results: Results) -> Value | None:
     if column.kind == "memory":
         return Value(results.memory[row.run]) if row.run in results.memory else None
     settings = results.runs[row.run]
+    if not settings:  # a source as it is costs nothing
+        return None
     if column.kind == "steps":
         return Value(setting(settings, column.key)) if is_edited(settings) else None
     if is_edited(settings) and column.kind in ("call", "flops_by_steps"):
@@ -215,6 +222,10 @@ def cell(column: Column, row: Row, results: Results) -> Value | None:
     counts = results.flops.get(settings["model"])
     if counts is None:
         return None
+    if column.kind == "flops_printed":
+        if not is_edited(settings):
+            return None
+        return Value(edit_flops(settings, counts, column.key, printed=True))
     by_steps = column.kind == "flops_by_steps"
     value = run_flops(results.runs[row.run], counts, column.key, by_steps=by_steps)
     if by_steps:

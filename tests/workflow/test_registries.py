@@ -132,7 +132,7 @@ def test_each_published_value_is_shown_at_one_scale_at_least(table):
 
 @pytest.mark.parametrize("figure", items("figures"))
 def test_figures(figure):
-    references = ("kind", "model", "perturbation")
+    references = ("kind", "model", "perturbation", "on_request")
     spec = {key: value for key, value in figure.items() if key not in references}
     parse(draw_figure.SPECS[figure.get("kind", "grid")], spec)
 
