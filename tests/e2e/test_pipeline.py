@@ -33,9 +33,11 @@ IMAGES = Path("results/mini/images/sd_clockwork/000.safetensors")
 
 ROWS = ("sd", "sd_clockwork", "distilled", "distilled_clockwork", "sd_branch2")
 SHOWN = {
-    "tables": ("table_1",),
-    "figures": ("figure_1", "figure_5", "figure_s1"),
+    "tables": ("table_1", "table_s4", "table_editing"),
+    "figures": ("figure_1", "figure_5", "figure_s1", "figure_s10"),
 }
+EDITED = Path("results/mini/edited/real/pnp_clock2/steps10.safetensors")
+INVERTED = Path("results/mini/inversions/real/clock2/steps10")
 
 
 def slice_registry(checkout: Path) -> None:
@@ -51,6 +53,16 @@ def slice_registry(checkout: Path) -> None:
     figure = registry["figures"]["figure_1"]["mini"]
     figure["runs"] = [shown for shown in figure["runs"] if shown["run"] in ROWS]
     figure["prompts"] = [2, 7, 11, 23]
+    table = registry["tables"]["table_editing"]["mini"]
+    edited = [f"real/{edit}/steps10" for edit in ("unedited", "pnp", "pnp_clock2")]
+    table["rows"] = [{"label": run, "run": run} for run in edited]
+    for row in table["rows"][2:]:
+        row["baseline"] = edited[1]
+    figure = registry["figures"]["figure_s10"]["mini"]
+    figure["pairs"] = []
+    for shown in figure["edits"]:
+        shown["run"] = shown["run"].replace("steps50", "steps10")
+    registry["tables"]["table_s4"]["mini"]["run"] = edited[1]
     text = yaml.safe_dump(registry, sort_keys=False, allow_unicode=True)
     path.write_text(text, encoding="utf-8")
 
@@ -118,6 +130,16 @@ def test_each_of_our_cells_has_a_number(finished):
                 assert float(text) == float(text), (row["row"], name)
     # Captions × seeds.
     assert {row["n"] for row in table} <= {"48", "48.0"}
+
+
+def test_edits_are_scored_and_shown(finished):
+    table = {row["run"]: row for row in rows(finished / TABLE / "table_editing.csv")}
+    unedited, plain, clocked = table.values()
+    assert float(unedited["structure"]) == 0 < float(plain["structure"])
+    assert float(unedited["clip"]) < float(plain["clip"])
+    assert unedited["gflops"] == "" and float(clocked["saving"]) < -0.3
+    assert {row["n"] for row in table.values()} <= {"3", "3.0"}
+    assert (finished / FIGURE / "figure_s10.png").stat().st_size > 10_000
 
 
 def test_nothing_is_left_half_done(finished):
@@ -251,3 +273,32 @@ def test_killed_run_continues_to_the_same_bits(finished, copy):
     assert ours["images"].equal(whole["images"])
     assert not chunks.exists()
     assert not state.exists()
+
+
+def test_killed_edits_continue_and_a_corrupt_latent_is_named(finished, copy):
+    (copy / EDITED).unlink()
+    shutil.rmtree(copy / INVERTED)
+    chunks = copy / "results/mini/.state/edited/real/pnp_clock2/steps10"
+    kill_when(copy, EDITED, lambda: len(list(chunks.glob("0*.safetensors"))) >= 1)
+    assert not (copy / EDITED).exists()
+    assert release_lock(copy).returncode == 0
+    run(copy, str(EDITED))
+    log = copy / "logs/mini/edit_images/real/pnp_clock2/steps10.log"
+    assert "rows from 0 on were done before" in log.read_text("utf-8")
+    ours, _ = storage.read_tensors(copy / EDITED)
+    whole, _ = storage.read_tensors(finished / EDITED)
+    assert ours["images"].equal(whole["images"])
+
+    latents = sorted((copy / INVERTED).glob("*.safetensors"))
+    assert len(latents) == 3
+    latents[1].write_bytes(latents[1].read_bytes()[:-100])
+    (copy / EDITED).unlink()
+    failed = snakemake(copy, *TINY, str(EDITED))
+    assert failed.returncode != 0
+    assert latents[1].name in failed.stdout and "--forcerun" in failed.stdout
+    dates = [path.stat().st_mtime_ns for path in latents]
+    run(copy, str(EDITED), "--forcerun", "invert_images")
+    kept = [path.stat().st_mtime_ns == date for path, date in zip(latents, dates)]
+    assert kept == [True, False, True]
+    ours, _ = storage.read_tensors(copy / EDITED)
+    assert ours["images"].equal(whole["images"])

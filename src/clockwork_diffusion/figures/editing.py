@@ -258,7 +258,7 @@ def draw_grid(spec: EditGridSpec, edits: Edits) -> Figure:
     head = 0.7
     width = 2 * EDGE + columns * (block + between) - between
     height = head + sum(texts) + len(bands) * (CELL + under) - under + EDGE
-    note = "Grey: what the source shows. Black: what the edit shall show."
+    note = "Grey: what the source shows. Black: what the edit should show."
     page = _Page(width, height, spec.title, note)
     top = height - head
     for column in range(columns):

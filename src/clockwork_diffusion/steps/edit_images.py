@@ -52,13 +52,13 @@ def main(args: Namespace) -> None:
 
     import torch
 
-    from clockwork_diffusion import chunks, editing, injection, loading, sampling
+    from clockwork_diffusion import chunks, editing, injection, loading, runs, sampling
 
     generation = parse(editing.GenerationSpec, spec.generation, "spec.generation")
     pipe = loading.load_pipeline(args.model, loading.default_device())
     config = pipe.scheduler.config
     needed = editing.ddim_timesteps(config, generation.steps)
-    passes, pool, checksums = loading.load_passes(
+    passes, pool, checksums = runs.load_passes(
         pipe,
         args.model,
         spec.cut,

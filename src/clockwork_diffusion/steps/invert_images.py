@@ -40,7 +40,7 @@ def main(args: Namespace) -> None:
     import torch
     from tqdm import tqdm
 
-    from clockwork_diffusion import editing, latents, loading, sampling
+    from clockwork_diffusion import editing, latents, loading, runs, sampling
 
     inversion = parse(editing.InversionSpec, spec.inversion, "spec.inversion")
     pipe = loading.load_pipeline(args.model, loading.default_device())
@@ -50,7 +50,7 @@ def main(args: Namespace) -> None:
             f"{args.sources}: images have {sources.shape[-1]} pixels a side, and "
             f"{args.model} wants {size}"
         )
-    passes, pool, checksums = loading.load_passes(
+    passes, pool, checksums = runs.load_passes(
         pipe,
         args.model,
         spec.cut,

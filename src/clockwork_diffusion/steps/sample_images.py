@@ -46,12 +46,12 @@ def main(args: Namespace) -> None:
 
     import torch
 
-    from clockwork_diffusion import chunks, loading, reuse, sampling
+    from clockwork_diffusion import chunks, loading, reuse, runs, sampling
 
     sampler = parse(sampling.SamplerSpec, spec.sampler, "spec.sampler")
     device = loading.default_device()
     pipe = loading.load_pipeline(args.model, device)
-    loaded = loading.load_passes(
+    loaded = runs.load_passes(
         pipe,
         args.model,
         spec.cut,
