@@ -1,4 +1,4 @@
-"""Load what a run's clock needs: the split UNet, its adaptor, and what the adaptor asks.
+"""Load what a run's clock needs: the split UNet, its adaptor, what the adaptor asks.
 
 Apart from `loading`, so that steps without an adaptor do not depend on adaptors' code.
 """
