@@ -5,7 +5,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from clockwork_diffusion.architectures import build_unet
-from clockwork_diffusion.injection import FeatureStore, Injection, Layers, layers_of
+from clockwork_diffusion.injection import FeatureStore, Injection, layers_of
 
 CONV = "up_blocks.1.resnets.1.conv2"
 TOP = "up_blocks.3.attentions.0.transformer_blocks.0.attn1.to_q"
