@@ -57,6 +57,9 @@ UNET_SIZES: dict[str, tuple[int, int]] = {"unet": (640, 4), "unet_light": (96, 2
 INPUTS = ("r_in", "r_out", "text")
 """What a learned adaptor can look at; the time embedding is always there (Table S2)."""
 
+LOOPS = ("sampling", "inversion")
+"""What an adaptor can be trained for: from noise to an image, or back."""
+
 
 def check_inputs(inputs: Sequence[str]) -> tuple[str, ...]:
     """Return a choice among `INPUTS` in their order.
@@ -499,6 +502,7 @@ def check_made_for(
     scheduler: str,
     steps: int | None,
     cut: str,
+    loop: str | None = LOOPS[0],
 ) -> None:
     """Make sure that an adaptor is for the run that is to use it.
 
@@ -511,19 +515,21 @@ def check_made_for(
         model: SHA-256 of the model's weights (`storage.sha256_folder`); None if the
             model has none that count, as when random ones are timed.
         scheduler: Key of the run's scheduler.
-        steps: Its number of sampling steps; None for any.
+        steps: Its number of sampling steps; None for an adaptor of any number.
         cut: Where its UNet is split.
+        loop: Which of `LOOPS` it runs in; None for an adaptor of either.
 
     Raises:
         ValueError: If the adaptor is for something else, or does not say for what.
     """
-    asked: dict[str, Any] = {"scheduler": scheduler, "steps": steps, "cut": cut}
+    asked: dict[str, Any] = {"model": model, "scheduler": scheduler, "steps": steps}
+    asked |= {"cut": cut, "loop": loop}
     asked = {name: value for name, value in asked.items() if value is not None}
-    if model is not None:
-        asked = {"model": model, **asked}
     made_for: dict[str, Any] = {"cut": adaptor.config.cut}
     if isinstance(adaptor, _LearnedAdaptor):
-        made_for = {**(adaptor.config.made_for or {}), **made_for}
+        # What was trained for sampling does not say so.
+        noted = {"loop": LOOPS[0], **(adaptor.config.made_for or {})}
+        made_for = {**noted, **made_for}
         missing = [name for name in asked if name not in made_for]
         if missing:
             raise ValueError(

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from clockwork_diffusion.adaptors import INPUTS, check_inputs
+from clockwork_diffusion.adaptors import INPUTS, LOOPS, check_inputs
 from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.training import (
     Crew,
@@ -89,16 +89,22 @@ class AdaptorSpec:
             return Clock(adaptor_steps=self.adaptor_steps)
         return Clock(self.clock)
 
-    def made_for(self, model: str, scheduler: str, steps: int) -> dict[str, Any]:
+    def made_for(
+        self, model: str, scheduler: str, steps: int, loop: str = LOOPS[0]
+    ) -> dict[str, Any]:
         """Return what the adaptor is for, as it is saved with it.
 
         Args:
             model: SHA-256 of the teacher's weights.
             scheduler: Key of the teacher's scheduler.
             steps: Number of sampling steps.
+            loop: Which of `clockwork_diffusion.adaptors.LOOPS` the steps are of; noted
+                if it is not sampling.
         """
         facts: dict[str, Any] = {"model": model, "scheduler": scheduler, "steps": steps}
         facts["cut"] = self.cut
+        if loop != LOOPS[0]:
+            facts["loop"] = loop
         if self.every_step:
             return {**facts, "every_step": True}
         if self.adaptor_steps:

@@ -327,7 +327,12 @@ def extract_features(
         spec: The generation.
         injection: Hooks on the UNet, within their context.
         store: Where to keep the features; in memory if left out.
+
+    Raises:
+        ValueError: If the clock needs an adaptor, inversion kept no latent for a
+            timestep, or the hooks are at another conv layer.
     """
+    _check_layer(injection, spec)
     store = FeatureStore() if store is None else store
     clock, memory = Clock(spec.clock), Memory()
     passes.check(clock)
@@ -376,10 +381,16 @@ def generate(
         Latents, ``(N, C, h, w)``.
 
     Raises:
-        ValueError: If the clock needs an adaptor, or inversion kept no latent for a
-            timestep.
+        ValueError: If the clock needs an adaptor, inversion kept no latent for a
+            timestep, the hooks are at another conv layer, or the features do not go
+            with the spec.
     """
-    assert (features is None) == (spec.features == "latents"), "features go with kinds"
+    if (features is None) != (spec.features == "latents"):
+        given = "none" if features is None else "some"
+        raise ValueError(
+            f"features {spec.features!r} of the generation, and {given} were given"
+        )
+    _check_layer(injection, spec)
     clock, memory = Clock(spec.clock), Memory()
     passes.check(clock)
     timesteps = ddim_timesteps(scheduler_config, spec.steps)
@@ -405,7 +416,8 @@ def generate(
             injection.share(count, conv=conv, attention=attention)
         elif features is not None and (conv or attention):
             kept = features.get(index)
-            injection.replay({name: value[picked] for name, value in kept.items()})
+            kept = {name: value[picked] for name, value in kept.items()}
+            injection.replay(kept, conv=conv, attention=attention)
         else:
             injection.off()
         t = torch.tensor(timestep, device=unet.device)
@@ -417,6 +429,15 @@ def generate(
         x = scheduler.step(output, timestep, x, return_dict=False)[0]
     injection.off()
     return x
+
+
+def _check_layer(injection: Injection, spec: GenerationSpec) -> None:
+    """Make sure that the hooks are where the generation wants them."""
+    if injection.conv_layer != spec.conv_layer:
+        raise ValueError(
+            f"the injection is at conv layer {injection.conv_layer!r}, "
+            f"and the generation's is {spec.conv_layer!r}"
+        )
 
 
 def _conditions(

@@ -17,6 +17,7 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
+from diffusers.models.attention_processor import FusedAttnProcessor2_0
 from torch import nn
 from torch.utils.hooks import RemovableHandle
 
@@ -78,7 +79,8 @@ def layers_of(unet: UNet2DConditionModel, conv_layer: str = CONV_LAYER) -> Layer
             for number, part in enumerate(transformer.transformer_blocks):
                 name = f"up_blocks.{index}.attentions.{place}"
                 name += f".transformer_blocks.{number}.attn1"
-                if getattr(part.attn1, "fused_projections", False):
+                # `fused_projections` stays true after diffusers has taken it back.
+                if isinstance(part.attn1.processor, FusedAttnProcessor2_0):
                     raise ValueError(
                         f"{name} has fused projections; call unet.unfuse_qkv_"
                         "projections() before editing"
@@ -93,6 +95,9 @@ class Injection:
     """Hooks on a UNet's injected layers; a context manager.
 
     Outside of `share`, `record` and `replay` the hooks change nothing.
+
+    Attributes:
+        conv_layer: The ResBlock whose conv features are injected.
     """
 
     def __init__(
@@ -104,6 +109,7 @@ class Injection:
             ValueError: As `layers_of`.
         """
         layers = layers_of(unet, conv_layer)
+        self.conv_layer = conv_layer
         self._modules = {
             name: unet.get_submodule(name) for name in layers.conv + layers.attention
         }
@@ -156,17 +162,26 @@ class Injection:
         self._active, self._kept = self._chosen(conv, attention), {}
         return self._kept
 
-    def replay(self, features: Mapping[str, torch.Tensor]) -> None:
+    def replay(
+        self, features: Mapping[str, torch.Tensor], *, conv: bool, attention: bool
+    ) -> None:
         """Inject recorded features, row by row of the batch.
+
+        The next passes raise ValueError at a layer that they run and whose features
+        were not recorded.
 
         Args:
             features: By layer, with as many rows as a group of the batch; every group
                 gets the same.
+            conv: Whether convolutions' outputs are injected.
+            attention: Whether queries and keys are.
         """
         self.off()
-        self._active, self._given = frozenset(features), features
+        self._active, self._given = self._chosen(conv, attention), features
 
     def _chosen(self, conv: bool, attention: bool) -> frozenset[str]:
+        if (conv or attention) and not self._handles:
+            raise ValueError("the injection has no hooks outside of its context")
         layers = self._layers
         return frozenset(
             (layers.conv if conv else ()) + (layers.attention if attention else ())
@@ -183,7 +198,15 @@ class Injection:
             if self._kept is not None:
                 self._kept[name] = output
                 return None
-            source = output[: self._rows] if self._given is None else self._given[name]
+            if self._given is None:
+                source = output[: self._rows]
+            elif name in self._given:
+                source = self._given[name]
+            else:
+                raise ValueError(
+                    f"no features of {name} were kept at this step; keep them with the "
+                    "clock and the fractions that the generation has"
+                )
             groups = len(output) // len(source)
             assert groups * len(source) == len(output), "rows are no whole groups"
             return torch.cat([source.to(output)] * groups)

@@ -2,8 +2,9 @@
 
 A trajectory is *unrolled* by sampling from noise, as the paper does, or *noised*: the
 noise of every step is added to an image, which is the paper's comparator, regular
-distillation. Either is kept as features, or as latents from which the teacher makes the
-features again when they are asked for.
+distillation; or *inverted*: the way of an image to noise, on which an adaptor for the
+inversion of an edit learns (`editing.invert`). Each is kept as features, or as latents
+from which the teacher makes the features again when they are asked for.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from diffusers import UNet2DConditionModel
 from clockwork_diffusion import storage
 from clockwork_diffusion.backbones import Noise
 from clockwork_diffusion.clock import Clock, steps_of_calls
+from clockwork_diffusion.editing import InversionSpec, ddim_timesteps, invert
 from clockwork_diffusion.sampling import (
     Passes,
     Past,
@@ -35,14 +37,22 @@ from clockwork_diffusion.training import generator_for
 
 log = logging.getLogger(__name__)
 
-SOURCES = ("unroll", "noised")
+SOURCES = ("unroll", "noised", "inverted")
 """Where the latents of a trajectory come from."""
+
+OF_IMAGES = ("noised", "inverted")
+"""Those of them that start from images."""
 
 STORED = ("features", "latents")
 """What is kept of a trajectory."""
 
 RECOMPUTED = 32
 """Samples that the teacher's UNet sees at once when it makes features again."""
+
+
+def loop_of(source: str) -> str:
+    """Return the loop whose steps a source shows, a value of `adaptors.LOOPS`."""
+    return "inversion" if source == "inverted" else "sampling"
 
 
 @dataclass(frozen=True)
@@ -57,7 +67,8 @@ class TrajectorySpec:
         dtype: Precision on disk, ``float16`` or ``float32``.
         source: ``unroll`` samples from noise. ``noised`` takes x_t = √ᾱ_t·x₀ +
             √(1 − ᾱ_t)·ε of an image at each step, with the same ε at all steps: regular
-            distillation.
+            distillation. ``inverted`` runs DDIM backwards from an image, with its
+            prompt and without guidance: the previous step is a less noisy one.
         stored: ``features`` keeps r_in and r_out. ``latents`` keeps x_t, of which the
             teacher's UNet makes them again: far fewer bytes, and a UNet to run.
     """
@@ -81,7 +92,20 @@ class TrajectorySpec:
         if self.dtype not in ("float16", "float32"):
             raise ValueError(f"dtype {self.dtype!r} is not float16 or float32")
         if self.source not in SOURCES:
-            raise ValueError(f"source {self.source!r} is not {' or '.join(SOURCES)}")
+            raise ValueError(
+                f"source {self.source!r} is not one of {', '.join(SOURCES)}"
+            )
+        if self.source == "inverted":
+            if self.sampler.scheduler != "ddim":
+                raise ValueError(
+                    f"source 'inverted' needs scheduler 'ddim', not "
+                    f"{self.sampler.scheduler!r}"
+                )
+            if self.sampler.guidance != 1:
+                raise ValueError(
+                    "source 'inverted' needs guidance 1, not "
+                    f"{self.sampler.guidance:g}: inversion has none"
+                )
         if self.stored not in STORED:
             raise ValueError(f"stored {self.stored!r} is not {' or '.join(STORED)}")
 
@@ -143,7 +167,8 @@ def unroll(
         prompts: N encoded prompts with their pooled embeddings.
         spec: What to record.
         first: Index of the first prompt within its set; decides the noise.
-        clean: Latents of the prompts' images, ``(N, C, h, w)``, if they are noised.
+        clean: Latents of the prompts' images, ``(N, C, h, w)``, if they start from
+            images.
 
     Returns:
         See `record`.
@@ -177,8 +202,10 @@ def record(
         scheduler_config: Configuration of the model's own scheduler.
         prompts: N encoded prompts with their pooled embeddings.
         spec: What to record.
-        noise: Starting noise, or what is added to images, ``(N, C, h, w)``.
-        clean: Latents of the prompts' images, ``(N, C, h, w)``, if they are noised.
+        noise: Starting noise, or what is added to images, ``(N, C, h, w)``; inversion
+            has none.
+        clean: Latents of the prompts' images, ``(N, C, h, w)``, if they start from
+            images.
 
     Returns:
         ``r_in`` and ``r_out``, ``(N, branches, steps, c, h, w)``, the empty prompt's
@@ -187,7 +214,7 @@ def record(
         CPU.
 
     Raises:
-        ValueError: If what is recorded is not finite, or images to be noised are
+        ValueError: If what is recorded is not finite, or the images to start from are
             missing or of another size.
     """
     dtype = getattr(torch, spec.dtype)
@@ -195,16 +222,21 @@ def record(
     names = ("r_in", "r_out") if spec.stored == "features" else ("x",)
     kept: dict[str, list[torch.Tensor]] = {name: [] for name in names}
 
-    def keep(index: int, timestep: torch.Tensor, step: _Pass) -> None:
+    def keep(index: int, timestep: torch.Tensor | int, step: _Pass) -> None:
         for name in names:
             value = getattr(step, name)
             rows = value.view(branches, count, *value.shape[1:]).transpose(0, 1)
             kept[name][index:] = [rows.to("cpu", dtype)]
 
-    if spec.source == "noised":
-        _add_noise(passes, scheduler_config, prompts, spec, noise, clean, keep)
+    watched = _Watched(passes)
+    if spec.source in OF_IMAGES:
+        clean = _checked(clean, noise.shape, spec.source)
+        if spec.source == "noised":
+            _add_noise(passes, scheduler_config, prompts, spec, noise, clean, keep)
+        else:
+            inversion = InversionSpec(spec.sampler.steps)
+            invert(watched, scheduler_config, clean, prompts, inversion, keep)
     else:
-        watched = _Watched(passes)
         sample_latents(watched, scheduler_config, prompts, noise, spec.sampler, keep)
     tensors = {name: torch.stack(steps, dim=2) for name, steps in kept.items()}
     if "x" in tensors:
@@ -221,6 +253,18 @@ def record(
     return {**tensors, "pooled": pooled.cpu().float()}
 
 
+def _checked(
+    clean: torch.Tensor | None, shape: torch.Size, source: str
+) -> torch.Tensor:
+    """Return the latents of images, or say what is wrong with them."""
+    if clean is None or clean.shape != shape:
+        given = "none" if clean is None else f"latents of shape {tuple(clean.shape)}"
+        raise ValueError(
+            f"source {source!r} needs latents of shape {tuple(shape)}, not {given}"
+        )
+    return clean
+
+
 @torch.inference_mode()
 def _add_noise(
     passes: Passes,
@@ -228,15 +272,10 @@ def _add_noise(
     prompts: Prompts,
     spec: TrajectorySpec,
     noise: torch.Tensor,
-    clean: torch.Tensor | None,
+    clean: torch.Tensor,
     keep: Callable[[int, torch.Tensor, _Pass], None],
 ) -> None:
     """Show the teacher noised images in place of its own samples."""
-    if clean is None or clean.shape != noise.shape:
-        given = "none" if clean is None else f"latents of shape {tuple(clean.shape)}"
-        raise ValueError(
-            f"source 'noised' needs latents of shape {tuple(noise.shape)}, not {given}"
-        )
     unet, guided = passes.unet, spec.sampler.branches == 2
     text = prompts.text
     if guided:
@@ -266,7 +305,7 @@ def constants(
         ``t_emb``, ``(steps, E)``. With latents also what the teacher is asked with:
         ``timesteps``, ``(steps,)``; ``text``, ``(N, L, D)``; ``empty``, ``(1, L, D)``.
     """
-    timesteps = recorded_timesteps(spec.sampler, scheduler_config)
+    timesteps = timesteps_of(spec, scheduler_config)
     tensors = {"t_emb": time_embeddings(passes, timesteps, prompts.text)}
     if spec.stored == "latents":
         like = {"device": "cpu", "dtype": getattr(torch, spec.dtype)}
@@ -274,6 +313,18 @@ def constants(
         tensors["text"] = prompts.text.to(**like)
         tensors["empty"] = prompts.empty.to(**like)
     return tensors
+
+
+def timesteps_of(spec: TrajectorySpec, scheduler_config: object) -> torch.Tensor:
+    """Return the timestep of each recorded step, in the loop's own order.
+
+    Raises:
+        ValueError: If an inversion's last timestep lies beyond the model's.
+    """
+    if spec.source == "inverted":
+        timesteps = ddim_timesteps(scheduler_config, spec.sampler.steps)
+        return torch.tensor(timesteps[::-1])
+    return recorded_timesteps(spec.sampler, scheduler_config)
 
 
 def recorded_timesteps(sampler: SamplerSpec, scheduler_config: object) -> torch.Tensor:
@@ -570,7 +621,7 @@ class FreshTrajectories:
         subset: Prompts per epoch, drawn anew for each; 0 takes all.
         teacher: SHA-256 of the teacher's weights.
         clean: Maps prompts' places among all to the latents of their images,
-            ``(N, C, h, w)``, if they are noised.
+            ``(N, C, h, w)``, if their trajectories start from images.
     """
 
     passes: Passes

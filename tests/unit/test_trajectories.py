@@ -7,7 +7,14 @@ import torch
 from diffusers import DDIMScheduler
 
 from clockwork_diffusion import storage
+from clockwork_diffusion.adaptors import (
+    IdentityAdaptor,
+    build_adaptor,
+    check_made_for,
+    load_adaptor,
+)
 from clockwork_diffusion.architectures import build_unet
+from clockwork_diffusion.distillation import AdaptorSpec, held_out_error, train_adaptor
 from clockwork_diffusion.sampling import (
     Passes,
     Prompts,
@@ -16,7 +23,9 @@ from clockwork_diffusion.sampling import (
     initial_noise,
 )
 from clockwork_diffusion.split import SplitUNet
-from clockwork_diffusion.steps import compare_storage
+from clockwork_diffusion.steps import compare_storage, sample_trajectories
+from clockwork_diffusion.steps import train_adaptor as train_adaptor_step
+from clockwork_diffusion.training import Optimisation
 from clockwork_diffusion.trajectories import (
     FreshTrajectories,
     LatentTrajectories,
@@ -27,6 +36,7 @@ from clockwork_diffusion.trajectories import (
     join,
     read_trajectories,
     recorded_timesteps,
+    timesteps_of,
     unroll,
 )
 
@@ -59,7 +69,7 @@ def recorded(unet, scheduler_config, prompts, clean):
     """Return a function that records what a spec asks for."""
 
     def run(chosen: TrajectorySpec, config=scheduler_config) -> dict[str, torch.Tensor]:
-        images = clean if chosen.source == "noised" else None
+        images = None if chosen.source == "unroll" else clean
         passes = Passes(SplitUNet(unet))
         tensors = unroll(passes, config, prompts, chosen, 7, images)
         return {**tensors, **constants(passes, config, prompts, chosen)}
@@ -139,6 +149,233 @@ def test_noised_trajectories_need_images(
     passes = Passes(SplitUNet(unet))
     with pytest.raises(ValueError, match=message):
         unroll(passes, scheduler_config, prompts, spec(source="noised"), 0, clean)
+
+
+# --- inverted images -----------------------------------------------------------------
+
+
+INVERTED = dataclasses.replace(
+    SPEC, sampler=SamplerSpec("ddim", 5, 1.0), source="inverted"
+)
+
+
+@torch.inference_mode()
+def test_inverted_latents_are_those_that_inversion_asks_about(
+    recorded, unet, scheduler_config, prompts, clean
+):
+    shard = recorded(dataclasses.replace(INVERTED, stored="latents"))
+    assert shard["timesteps"].tolist() == [0, 200, 400, 600, 800]
+    latents = shard["latents"]
+    assert latents.shape == (3, 5, 4, 16, 16)
+    assert torch.equal(latents[:, 0], clean)
+    # Each latent after the first is what the step before has made of its own.
+    alphas = DDIMScheduler.from_config(scheduler_config).alphas_cumprod
+    before = [alphas[0], *alphas[shard["timesteps"]]]
+    for index, timestep in enumerate(shard["timesteps"][:-1]):
+        x = latents[:, index]
+        noise = unet(x, timestep, prompts.text).sample
+        image = (x - (1 - before[index]).sqrt() * noise) / before[index].sqrt()
+        alpha = alphas[timestep]
+        expected = alpha.sqrt() * image + (1 - alpha).sqrt() * noise
+        torch.testing.assert_close(latents[:, index + 1], expected, rtol=0, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_inverted_features_are_the_teachers_at_those_latents(
+    recorded, unet, scheduler_config, prompts
+):
+    features = recorded(INVERTED)
+    shard = recorded(dataclasses.replace(INVERTED, stored="latents"))
+    split = SplitUNet(unet)
+    assert features["r_out"].shape == (3, 1, 5, 32, 8, 8)
+    for index, timestep in enumerate(shard["timesteps"]):
+        step = split.full(shard["latents"][:, index], timestep, prompts.text)
+        for name, value in (("r_in", step.r_in), ("r_out", step.r_out)):
+            found = features[name][:, 0, index]
+            torch.testing.assert_close(found, value, rtol=0, atol=1e-4)
+        # Embedded in the order of inversion, from little noise to much.
+        t_emb = split.condition(shard["latents"][:1, 0], timestep, prompts.text).t_emb
+        torch.testing.assert_close(features["t_emb"][index], t_emb[0])
+    assert torch.equal(features["t_emb"], shard["t_emb"])
+    assert torch.equal(features["pooled"][:, 0], prompts.pooled)
+    assert torch.equal(timesteps_of(INVERTED, scheduler_config), shard["timesteps"])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_inverted_latents_give_the_features_again(recorded, unet, dtype):
+    chosen = dataclasses.replace(INVERTED, dtype=dtype)
+    features = join([recorded(chosen)], "teacher")
+    shard = recorded(dataclasses.replace(chosen, stored="latents"))
+    latents = join([shard], "teacher", lambda: SplitUNet(unet))
+    assert isinstance(latents, LatentTrajectories)
+    assert (len(latents), latents.steps) == (len(features), features.steps) == (3, 5)
+    rows, steps = torch.tensor([0, 2, 1, 2]), torch.tensor([1, 4, 2, 3])
+    expected = features.pick(rows, steps, [steps - 1], CPU)
+    found = latents.pick(rows, steps, [steps - 1], CPU)
+    tolerance = 1e-4 if dtype == "float32" else 0.03
+    for one, other in zip(
+        (*found[:2], *found.earlier), (*expected[:2], *expected.earlier), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=0, atol=tolerance)
+
+
+def test_an_inversion_depends_on_no_noise_and_no_other_image(
+    unet, scheduler_config, prompts, clean
+):
+    passes = Passes(SplitUNet(unet))
+    whole = unroll(passes, scheduler_config, prompts, INVERTED, 0, clean)
+    other = dataclasses.replace(INVERTED, seed=9)
+    part = slice(1, 2)
+    alone = unroll(passes, scheduler_config, prompts[part], other, 7, clean[part])
+    for name, value in alone.items():
+        torch.testing.assert_close(value, whole[name][part], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("sampler", "message"),
+    [
+        (SamplerSpec("dpmpp", 4, 1.0), "'inverted' needs scheduler 'ddim', not 'dpmpp"),
+        (SamplerSpec("ddim", 4, 7.5), "'inverted' needs guidance 1, not 7.5: inversio"),
+    ],
+)
+def test_inversions_that_there_are_not_are_refused(sampler, message):
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(INVERTED, sampler=sampler)
+
+
+@pytest.mark.parametrize(
+    ("clean", "message"),
+    [
+        (None, r"'inverted' needs latents of shape \(3, 4, 16, 16\), not none"),
+        (torch.zeros(3, 4, 8, 8), r"not latents of shape \(3, 4, 8, 8\)"),
+    ],
+)
+def test_inverted_trajectories_need_images(
+    unet, scheduler_config, prompts, clean, message
+):
+    passes = Passes(SplitUNet(unet))
+    with pytest.raises(ValueError, match=message):
+        unroll(passes, scheduler_config, prompts, INVERTED, 0, clean)
+
+
+def test_an_inversion_beyond_the_schedule_is_refused(scheduler_config):
+    config = {**scheduler_config, "steps_offset": 1}
+    chosen = dataclasses.replace(INVERTED, sampler=SamplerSpec("ddim", 1000, 1.0))
+    with pytest.raises(ValueError, match="take 999 steps"):
+        timesteps_of(chosen, config)
+
+
+@pytest.mark.parametrize("stored", ["features", "latents"])
+def test_an_adaptor_learns_the_steps_of_an_inversion(recorded, unet, tmp_path, stored):
+    shard = recorded(dataclasses.replace(INVERTED, stored=stored))
+    data = join([shard], "teacher", lambda: SplitUNet(unet))
+    torch.manual_seed(3)
+    adaptor = build_adaptor("resnet", unet, "stage1", 8)
+    recipe = Optimisation(steps=30, batch_size=6, lr=3e-3)
+    chosen = AdaptorSpec("resnet", "stage1", 2, recipe)
+    before = held_out_error(adaptor, data, 2, CPU)
+    # Two adaptor steps of three images; untrained it is the identity.
+    assert before.n == 6 and before.l2 == pytest.approx(before.identity_l2)
+    trained = train_adaptor(adaptor, data, chosen, tmp_path / "state.pt", CPU)
+    after = held_out_error(trained.module, data, 2, CPU)
+    assert after.l2 < 0.8 * before.l2
+
+
+def test_the_steps_make_an_adaptor_that_says_it_is_for_inversion(root, tmp_path):
+    mini = root / "resources" / "mini"
+    model, clip = mini / "stable-diffusion", mini / "clip"
+    generator = torch.Generator().manual_seed(8)
+    pixels = torch.randint(256, (2, 3, 64, 64), generator=generator).byte()
+    images, shard = tmp_path / "images.safetensors", tmp_path / "shard.safetensors"
+    storage.write_tensors(images, {"images": pixels})
+    storage.write_json(tmp_path / "prompts.json", ["a red ring", "a blue star"])
+    trajectory = {
+        "sampler": {"scheduler": "ddim", "steps": 3, "guidance": 1.0},
+        "cut": "stage1",
+        "seed": 1,
+        "batch_size": 2,
+        "source": "inverted",
+    }
+    shared = {"model": model, "clip": clip, "prompts": tmp_path / "prompts.json"}
+    recording = {
+        **shared,
+        "spec": json.dumps(trajectory),
+        "images": images,
+        "shard": 0,
+        "shards": 1,
+        "state": tmp_path / "chunks",
+        "output": shard,
+    }
+    sample_trajectories.main(Namespace(**recording))
+    with pytest.raises(ValueError, match="'inverted' needs the images of the prompts"):
+        sample_trajectories.main(Namespace(**{**recording, "images": None}))
+    recipe = {"steps": 2, "batch_size": 2, "lr": 0.001}
+    spec = {"kind": "unet_light", "cut": "stage1", "clock": 2, "optimisation": recipe}
+    training = {
+        **shared,
+        "spec": json.dumps(spec),
+        "train": [shard],
+        "unroll": None,
+        "images": None,
+        "heldout": [shard],
+        "state": tmp_path / "state.pt",
+        "output": tmp_path / "adaptor",
+        "error": tmp_path / "error.json",
+        "curve": tmp_path / "curve.csv",
+    }
+    fresh = {
+        "spec": json.dumps({**spec, "epochs": 1}),
+        "train": None,
+        "unroll": json.dumps(trajectory),
+        "images": [images],
+    }
+    facts = {"model": storage.sha256_folder(model), "scheduler": "ddim"}
+    for options in (training, {**training, **fresh}):
+        train_adaptor_step.main(Namespace(**options))
+        adaptor = load_adaptor(training["output"])
+        assert dict(adaptor.config.made_for) == {
+            **facts,
+            "steps": 3,
+            "cut": "stage1",
+            "loop": "inversion",
+            "clock": 2,
+        }
+    with pytest.raises(ValueError, match="'inverted' needs the images of the prompts"):
+        options = {**training, **fresh, "images": None}
+        train_adaptor_step.main(Namespace(**options))
+    # What is kept of one loop does not measure the other.
+    trajectory["source"] = "noised"
+    noised = {"spec": json.dumps(trajectory), "output": tmp_path / "noised.safetensors"}
+    sample_trajectories.main(Namespace(**{**recording, **noised}))
+    with pytest.raises(ValueError, match="noised.safetensors was recorded in sampling"):
+        options = {**training, "heldout": [noised["output"]]}
+        train_adaptor_step.main(Namespace(**options))
+
+
+def test_adaptors_of_inversion_and_of_sampling_are_kept_apart(unet, tmp_path):
+    facts = {"model": "0" * 64, "scheduler": "ddim", "cut": "stage1"}
+    notes = {"sampling": {}, "inversion": {"loop": "inversion"}}
+    for loop, other in (("sampling", "inversion"), ("inversion", "sampling")):
+        made_for = {**facts, "steps": 50, **notes[loop]}
+        adaptor = build_adaptor("resnet", unet, "stage1", 8, made_for=made_for)
+        check_made_for(adaptor, tmp_path, **facts, steps=50, loop=loop)
+        check_made_for(adaptor, tmp_path, **facts, steps=50, loop=None)
+        # Any number of steps, or just one.
+        check_made_for(adaptor, tmp_path, **facts, steps=None, loop=loop)
+        with pytest.raises(ValueError, match="for steps 50, and asked for steps 20"):
+            check_made_for(adaptor, tmp_path, **facts, steps=20, loop=loop)
+        message = f"trained for loop '{loop}', and asked for loop '{other}'"
+        with pytest.raises(ValueError, match=message):
+            check_made_for(adaptor, tmp_path, **facts, steps=50, loop=other)
+        with pytest.raises(ValueError, match="for scheduler 'ddim', and asked for sch"):
+            wrong = {**facts, "scheduler": "dpmpp"}
+            check_made_for(adaptor, tmp_path, **wrong, steps=None, loop=None)
+    # A run that says nothing samples, as all runs did before.
+    with pytest.raises(ValueError, match="asked for loop 'sampling'"):
+        check_made_for(adaptor, tmp_path, **facts, steps=50)
+    for loop in ("sampling", "inversion"):
+        identity = IdentityAdaptor()
+        check_made_for(identity, tmp_path, **facts, steps=None, loop=loop)
 
 
 # --- stored latents ------------------------------------------------------------------
@@ -222,7 +459,7 @@ def test_stored_features_need_no_teacher(recorded):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"source": "images"}, "source 'images' is not unroll or noised"),
+        ({"source": "images"}, "source 'images' is not one of unroll, noised, inv"),
         ({"stored": "both"}, "stored 'both' is not features or latents"),
         ({"dtype": "bfloat16"}, "dtype 'bfloat16' is not float16 or float32"),
     ],
@@ -253,7 +490,7 @@ def fresh(unet, scheduler_config):
         chosen = spec(batch_size=2, **changes)
         passes = Passes(SplitUNet(unet))
         clean = None
-        if chosen.source == "noised":
+        if chosen.source != "unroll":
             images = torch.randn(7, 4, 16, 16, generator=generator)
 
             def clean(rows: torch.Tensor) -> torch.Tensor:
@@ -266,15 +503,18 @@ def fresh(unet, scheduler_config):
     return make
 
 
-@pytest.mark.parametrize("source", ["unroll", "noised"])
+@pytest.mark.parametrize("source", ["unroll", "noised", "inverted"])
 def test_an_epoch_can_be_recorded_again_and_in_parts(fresh, source):
-    trajectories = fresh(source=source)
+    more = {"sampler": INVERTED.sampler} if source == "inverted" else {}
+    trajectories = fresh(source=source, **more)
     whole = trajectories.of_epoch(4)
-    assert len(whole) == 6
+    branches = 1 if source == "inverted" else 2
+    assert len(whole) == 3 * branches
     assert torch.equal(whole.r_out, trajectories.of_epoch(4).r_out)
     part = trajectories.of_epoch(4, range(1, 3))
-    torch.testing.assert_close(part.r_out, whole.r_out[2:], rtol=0, atol=1e-4)
-    assert torch.equal(part.pooled, whole.pooled[2:])
+    rest = whole.r_out[branches:]
+    torch.testing.assert_close(part.r_out, rest, rtol=0, atol=1e-4)
+    assert torch.equal(part.pooled, whole.pooled[branches:])
 
 
 def test_each_epoch_has_its_own_prompts_and_noise(fresh):

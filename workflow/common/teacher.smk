@@ -4,9 +4,9 @@ import json
 
 
 def noised_images(wildcards):
-    """Return a shard's images, if its trajectories are noised images."""
+    """Return a shard's images, if its trajectories start from images."""
     trajectory = entry(wildcards.scale, "trajectories", wildcards.trajectory)
-    if trajectory["spec"].get("source") != "noised":
+    if trajectory["spec"].get("source") not in ("noised", "inverted"):
         return {}
     folder = f"results/{wildcards.scale}/images/{trajectory['dataset']}"
     return {"images": f"{folder}/{wildcards.shard}.safetensors"}

@@ -35,9 +35,9 @@ def main(args: Namespace) -> None:
         lambda texts: encoders.clip_text_features(clip, list(texts)),
     )
     clean, images = None, ""
-    if spec.source == "noised":
+    if spec.source in trajectories.OF_IMAGES:
         if args.images is None:
-            raise ValueError("source 'noised' needs the images of the prompts")
+            raise ValueError(f"source {spec.source!r} needs the images of the prompts")
         pixels = storage.read_tensors(args.images)[0]["images"]
         if len(pixels) != len(rows):
             raise ValueError(
@@ -74,7 +74,7 @@ if __name__ == "__main__":
     parser.add_argument("--model", required=True, type=Path, help="pipeline folder")
     parser.add_argument("--clip", required=True, type=Path, help="open_clip folder")
     parser.add_argument("--prompts", required=True, type=Path, help="prompts as JSON")
-    parser.add_argument("--images", type=Path, help="the shard's images, if noised")
+    parser.add_argument("--images", type=Path, help="the shard's images, if needed")
     parser.add_argument("--shard", required=True, type=int, help="index from 0")
     parser.add_argument("--shards", required=True, type=int, help="number of shards")
     parser.add_argument("--state", required=True, type=Path, help="resumable state")

@@ -53,12 +53,12 @@ def main(args: Namespace) -> None:
     data: trajectories.Recorded | FreshTrajectories
     if args.unroll is None:
         data = trajectories.read_trajectories(args.train, teacher, split)
-        scheduler = _scheduler([*args.train, *args.heldout], spec.cut)
+        scheduler, loop = _loop([*args.train, *args.heldout], spec.cut)
         work += [storage.sha256(path) for path in args.train]
     else:
         recorded = parse(trajectories.TrajectorySpec, args.unroll, "unroll")
         data, made_of = _fresh(args, recorded, spec.subset, teacher, load, device)
-        scheduler = _scheduler(args.heldout, spec.cut, recorded)
+        scheduler, loop = _loop(args.heldout, spec.cut, recorded)
         work += made_of
     heldout = trajectories.read_trajectories(args.heldout, teacher, split)
     # Only its sizes are needed, not its weights.
@@ -72,7 +72,7 @@ def main(args: Namespace) -> None:
         unet,
         spec.cut,
         heldout.pooled.shape[-1],
-        made_for=spec.made_for(teacher, scheduler, data.steps),
+        made_for=spec.made_for(teacher, scheduler, data.steps, loop),
         inputs=spec.inputs,
     )
     trained = distillation.train_adaptor(
@@ -123,9 +123,11 @@ def _fresh(
     prompts = datasets.read_prompts(args.prompts)
     made_of = [args.unroll, clip.sha256, teacher, storage.sha256(args.prompts)]
     clean: Callable[[torch.Tensor], torch.Tensor] | None = None
-    if recorded.source == "noised":
+    if recorded.source in trajectories.OF_IMAGES:
         if args.images is None:
-            raise ValueError("source 'noised' needs the images of the prompts")
+            raise ValueError(
+                f"source {recorded.source!r} needs the images of the prompts"
+            )
         made_of += [storage.sha256(path) for path in args.images]
         images, vae = args.images, pipe.vae
 
@@ -164,10 +166,10 @@ def _images(shards: Sequence[Path], rows: torch.Tensor, count: int) -> torch.Ten
     return torch.cat(images)
 
 
-def _scheduler(
+def _loop(
     shards: Sequence[Path], cut: str, recorded: TrajectorySpec | None = None
-) -> str:
-    """Return the scheduler that trajectories were sampled with.
+) -> tuple[str, str]:
+    """Return the scheduler of trajectories, and the loop whose steps they are.
 
     Args:
         shards: Their shards.
@@ -175,18 +177,23 @@ def _scheduler(
         recorded: The trajectories that have no shards, if there are such.
 
     Raises:
-        ValueError: If a shard does not say, or was recorded at another cut or with
-            another scheduler than the first; the message names it.
+        ValueError: If a shard does not say, or was recorded at another cut, or with
+            another scheduler or in another loop than the first; the message names it.
     """
     from safetensors import safe_open
 
-    schedulers: dict[Path | str, str] = {}
+    from clockwork_diffusion.trajectories import loop_of
+
+    loops: dict[Path | str, tuple[str, str]] = {}
     if recorded is not None:
         if recorded.cut != cut:
             raise ValueError(
                 f"the trajectories are of cut {recorded.cut!r}, not of {cut!r}"
             )
-        schedulers["the epochs' trajectories"] = recorded.sampler.scheduler
+        loops["the epochs' trajectories"] = (
+            recorded.sampler.scheduler,
+            loop_of(recorded.source),
+        )
     for path in shards:
         with safe_open(str(path), framework="pt") as file:
             known = json.loads((file.metadata() or {}).get("spec", "{}"))
@@ -196,14 +203,21 @@ def _scheduler(
             raise ValueError(
                 f"{path} was recorded at cut {known['cut']!r}, not at {cut!r}"
             )
-        schedulers[path] = known["sampler"]["scheduler"]
-        first, scheduler = next(iter(schedulers.items()))
-        if schedulers[path] != scheduler:
+        loops[path] = (
+            known["sampler"]["scheduler"],
+            loop_of(known.get("source", "unroll")),
+        )
+        first, (scheduler, loop) = next(iter(loops.items()))
+        if loops[path][0] != scheduler:
             raise ValueError(
-                f"{path} was sampled with {schedulers[path]!r}, "
+                f"{path} was sampled with {loops[path][0]!r}, "
                 f"and {first} with {scheduler!r}"
             )
-    return next(iter(schedulers.values()))
+        if loops[path][1] != loop:
+            raise ValueError(
+                f"{path} was recorded in {loops[path][1]}, and {first} in {loop}"
+            )
+    return next(iter(loops.values()))
 
 
 if __name__ == "__main__":
@@ -216,7 +230,7 @@ if __name__ == "__main__":
         "--unroll", help="TrajectorySpec as JSON: record trajectories for each epoch"
     )
     parser.add_argument("--clip", type=Path, help="open_clip folder, to unroll")
-    parser.add_argument("--images", nargs="+", type=Path, help="shards, if noised")
+    parser.add_argument("--images", nargs="+", type=Path, help="shards, if needed")
     parser.add_argument("--heldout", required=True, nargs="+", type=Path, help="shards")
     parser.add_argument(
         "--prompts", type=Path, help="training prompts: for messages, or to unroll"
