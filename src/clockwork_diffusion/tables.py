@@ -69,8 +69,8 @@ class Results:
         scores: Scores by run, as `score_images` writes them.
         flops: Counts by model, as `count_flops` writes them.
         latency: Timings, as `time_sampling` writes them.
-        edit_latency: Timings of edits by ``<edit>/<setting>``, in the same form.
-        memory: Bytes that an edited run keeps of each image, by run.
+        edit_latency: Timings of edits by ``<edit>/<setting>``, and the bytes that each
+            keeps of an image, as `time_editing` writes them.
     """
 
     runs: Mapping[str, Mapping[str, Any]]
@@ -78,7 +78,6 @@ class Results:
     flops: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     latency: Mapping[str, Any] = field(default_factory=dict)
     edit_latency: Mapping[str, Any] = field(default_factory=dict)
-    memory: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -181,7 +180,7 @@ SOURCES = {
     "latency_saving": "latency",
     "edit_latency": "edit_latency",
     "edit_latency_saving": "edit_latency",
-    "memory": "memory",
+    "memory": "edit_latency",
     "steps": "runs",
 }
 """Which field of `Results` fills columns of a kind; none if the paper does."""
@@ -211,7 +210,8 @@ def cell(column: Column, row: Row, results: Results) -> Value | None:
             column, timed, _without_set(row.run), _without_set(row.baseline)
         )
     if column.kind == "memory":
-        return Value(results.memory[row.run]) if row.run in results.memory else None
+        kept = results.edit_latency.get("memory", {}).get(_without_set(row.run))
+        return None if kept is None else Value(kept)
     settings = results.runs[row.run]
     if not settings:  # a source as it is costs nothing
         return None
@@ -264,7 +264,7 @@ def setting(run: Mapping[str, Any], path: str) -> Any:
 
 
 def _without_set(run: str) -> str:
-    """Return an edited run's name without its set: its latency is of no image."""
+    """Return an edited run's name without its set: what it takes is of no set."""
     return run.partition("/")[2]
 
 

@@ -132,8 +132,7 @@ def test_memory_and_latency_of_edited_runs():
     }
     cells = edited(
         ["memory_mb", "edit_latency", "edit_latency_saving", "latency"],
-        edit_latency={"runs": timed},
-        memory={"real/clocked/steps100": 3.28e6},
+        edit_latency={"runs": timed, "memory": {"clocked/steps100": 3280000}},
     )
     assert cells == [
         ["—", "22.00", "—", "1"],
@@ -223,7 +222,6 @@ def run_step(tmp_path, **given) -> str:
         "flops": [],
         "latency": None,
         "edit_latency": None,
-        "memory": None,
         "output": tmp_path / "table.csv",
     }
     set_table.main(Namespace(**{**default, **given}))
@@ -238,8 +236,10 @@ def test_the_step_sets_a_table_of_edited_runs(tmp_path):
     )
     sampled = tmp_path / "sd.json"
     storage.write_json(sampled, {"run": "sd", **SCORES["sd"]})
-    storage.write_json(tmp_path / "memory.json", {"real/pnp/steps100": 2e6})
-    timed = {"runs": {"pnp/steps100": {"mean_ms": 2500.0}}}
+    timed = {
+        "runs": {"pnp/steps100": {"mean_ms": 2500.0}},
+        "memory": {"pnp/steps100": 2000000},
+    }
     storage.write_json(tmp_path / "editing.json", timed)
     spec = {
         "title": "T",
@@ -255,7 +255,6 @@ def test_the_step_sets_a_table_of_edited_runs(tmp_path):
         spec=json.dumps(spec),
         runs=json.dumps({**RUNS, **EDITED}),
         scores=[scores, sampled],
-        memory=tmp_path / "memory.json",
         edit_latency=tmp_path / "editing.json",
     )
     rows = csv.splitlines()

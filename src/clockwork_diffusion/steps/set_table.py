@@ -40,7 +40,6 @@ def main(args: Namespace) -> None:
             edit_latency=(
                 storage.read_json(args.edit_latency) if args.edit_latency else {}
             ),
-            memory=storage.read_json(args.memory) if args.memory else {},
         )
         cells = tables.fill(spec, results)
         csv = tables.to_frame(spec, cells).to_csv(index=False)
@@ -82,10 +81,7 @@ if __name__ == "__main__":
     )
     parser.add_argument("--latency", type=Path, help="timings")
     parser.add_argument(
-        "--edit_latency", type=Path, help="timings of edits, by <edit>/<setting>"
-    )
-    parser.add_argument(
-        "--memory", type=Path, help="bytes kept of each image, by edited run"
+        "--edit_latency", type=Path, help="timings of edits, and bytes that they keep"
     )
     parser.add_argument(
         "--output", required=True, type=Path, help="path; the suffix is replaced"

@@ -1,0 +1,149 @@
+"""The two loops of an edit on random inputs, to be timed and to be profiled.
+
+One source image and one target prompt: inversion, and generation from what it keeps.
+Text encoder and autoencoder stay out, as in the paper's latencies of editing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from clockwork_diffusion import editing
+from clockwork_diffusion.clock import Clock
+from clockwork_diffusion.injection import FeatureStore, Injection
+from clockwork_diffusion.latency import random_inputs
+from clockwork_diffusion.sampling import Prompts, UNetPasses
+
+
+@dataclass(frozen=True)
+class InversionLoop(editing.InversionSpec):
+    """An inversion, and what its light steps run.
+
+    Attributes:
+        adaptor: The adaptor; empty if there is none.
+        cut: Where the UNet is split; empty: where the adaptor says.
+    """
+
+    adaptor: str = ""
+    cut: str = ""
+
+
+@dataclass(frozen=True)
+class GenerationLoop(editing.GenerationSpec):
+    """A generation, and what its light steps run.
+
+    Attributes:
+        adaptor: The adaptor; empty if there is none.
+        cut: Where the UNet is split; empty: where the adaptor says.
+        prompts: Target prompts that share kept activations; a time is always of one.
+    """
+
+    adaptor: str = ""
+    cut: str = ""
+    prompts: int = 1
+
+    def __post_init__(self) -> None:
+        """Reject values that make no generation."""
+        super().__post_init__()
+        if self.prompts < 1:
+            raise ValueError(f"prompts {self.prompts} is less than 1")
+
+
+class EditLoops:
+    """Both loops of one edit of a random image towards a random prompt."""
+
+    def __init__(
+        self,
+        inverting: UNetPasses,
+        generating: UNetPasses,
+        scheduler_config: object,
+        inversion: editing.InversionSpec,
+        generation: editing.GenerationSpec,
+        tokens: int,
+        text_channels: int,
+    ) -> None:
+        """Draw the inputs, and make sure that the loops can run.
+
+        Args:
+            inverting: The UNet's passes in the inversion.
+            generating: Its passes in the generation.
+            scheduler_config: Configuration of the model's own scheduler.
+            inversion: How to invert.
+            generation: How to generate.
+            tokens: Length of a prompt.
+            text_channels: Width of the pooled text embedding.
+
+        Raises:
+            ValueError: If a clock needs an adaptor, or inversion skips a timestep of
+                generation.
+        """
+        inverting.check(Clock(inversion.clock))
+        generating.check(Clock(generation.clock))
+        editing.check_timesteps(
+            editing.ddim_timesteps(scheduler_config, inversion.steps),
+            editing.ddim_timesteps(scheduler_config, generation.steps),
+        )
+        self._inverting, self._generating = inverting, generating
+        self._config = scheduler_config
+        self._inversion, self._generation = inversion, generation
+        given = random_inputs(generating.unet, 3, tokens, text_channels)
+        self._x = given.x[:1]
+        self._targets = Prompts(
+            given.c[:1], given.c[1:2], given.pooled[:1], given.pooled[1:2]
+        )
+        self._prompts = editing.EditPrompts(
+            self._targets, given.c[2:], given.pooled[2:]
+        )
+        # Of a UNet without the layers, it says so.
+        Injection(generating.unet, generation.conv_layer)
+
+    def invert(self) -> editing.Inverted:
+        """Run the inversion."""
+        return editing.invert(
+            self._inverting, self._config, self._x, self._targets, self._inversion
+        )
+
+    def extract(self, inverted: editing.Inverted) -> FeatureStore | None:
+        """Compute the features that are kept for all target prompts, if any are."""
+        if self._generation.features == "latents":
+            return None
+        with self._injection() as injection:
+            return editing.extract_features(
+                self._generating,
+                self._config,
+                inverted,
+                self._prompts,
+                self._generation,
+                injection,
+            )
+
+    def generate(
+        self, inverted: editing.Inverted, features: FeatureStore | None
+    ) -> torch.Tensor:
+        """Run the generation, from what `invert` and `extract` returned."""
+        with self._injection() as injection:
+            return editing.generate(
+                self._generating,
+                self._config,
+                inverted,
+                self._prompts,
+                self._generation,
+                injection,
+                features,
+            )
+
+    def _injection(self) -> Injection:
+        return Injection(self._generating.unet, self._generation.conv_layer)
+
+
+def kept_bytes(inverted: editing.Inverted, features: FeatureStore | None) -> int:
+    """Return the memory that an image's generations are given.
+
+    Every latent of the inversion; or with kept features these, and the latent that
+    generation starts from.
+    """
+    if features is None:
+        return inverted.latents.nbytes
+    return inverted.latents[:, -1].nbytes + features.nbytes
