@@ -38,6 +38,7 @@ def load_passes(
     *,
     scheduler: str,
     steps: int | None,
+    loop: str = "sampling",
     kind: str = "",
     adaptor: Path | None = None,
     clip: Path | None = None,
@@ -51,6 +52,7 @@ def load_passes(
         scheduler: Key of the run's scheduler.
         steps: Its number of steps, which a learned adaptor must be made for; None for
             any, as in editing, where the paper does not say which.
+        loop: The kind of loop, a member of `adaptors.LOOPS`.
         kind: Kind of an adaptor without weights, or empty.
         adaptor: Folder of a learned adaptor, or None.
         clip: Folder of the CLIP that a learned adaptor asks.
@@ -76,6 +78,7 @@ def load_passes(
         scheduler=scheduler,
         steps=steps,
         cut=cut,
+        loop=loop,
     )
     from clockwork_diffusion import encoders  # for seconds, and learned adaptors alone
 

@@ -305,4 +305,5 @@ def test_killed_edits_continue_and_a_corrupt_latent_is_named(finished, copy):
         True,
     ]
     ours, _ = storage.read_tensors(copy / EDITED)
-    assert ours["images"].equal(whole["images"])
+    # It was inverted in a batch of its own, which rounds differently.
+    assert (ours["images"].int() - whole["images"].int()).abs().max() <= 2

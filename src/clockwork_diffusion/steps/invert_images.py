@@ -56,6 +56,7 @@ def main(args: Namespace) -> None:
         spec.cut,
         scheduler="ddim",
         steps=None,
+        loop="inversion",
         kind=spec.kind,
         adaptor=args.adaptor,
         clip=args.clip,
