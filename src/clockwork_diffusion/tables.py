@@ -69,6 +69,7 @@ class Results:
         scores: Scores by run, as `score_images` writes them.
         flops: Counts by model, as `count_flops` writes them.
         latency: Timings, as `time_sampling` writes them.
+        profiles: Profiles of edits by model, as `profile_editing` writes them.
         edit_latency: Timings of edits by ``<edit>/<setting>``, and the bytes that each
             keeps of an image, as `time_editing` writes them.
     """
@@ -78,6 +79,7 @@ class Results:
     flops: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     latency: Mapping[str, Any] = field(default_factory=dict)
     edit_latency: Mapping[str, Any] = field(default_factory=dict)
+    profiles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -162,6 +164,9 @@ COLUMNS: dict[str, Column] = {
     "tflops_recounted": Column(
         "TFLOPs (recounted from the paper) ↓", "published", "tflops_recounted", 1
     ),
+    "gflops_profiled": Column(
+        "GFLOPs, profiled ↓", "flops_profiled", "profiled", 3, 1e-9
+    ),
     "tflops_printed": Column(
         "TFLOPs by Eqs. 2–4 ↓", "flops_printed", "flops", 1, 1e-12
     ),
@@ -174,6 +179,7 @@ SOURCES = {
     "flops": "flops",
     "flops_by_steps": "flops",
     "flops_printed": "flops",
+    "flops_profiled": "profiles",
     "call": "flops",
     "saving": "flops",
     "latency": "latency",
@@ -222,6 +228,10 @@ def cell(column: Column, row: Row, results: Results) -> Value | None:
     counts = results.flops.get(settings["model"])
     if counts is None:
         return None
+    if column.kind == "flops_profiled":
+        profile = results.profiles.get(settings["model"], {}).get("runs", {})
+        name = _without_set(row.run)
+        return Value(profile[name][column.key]) if name in profile else None
     if column.kind == "flops_printed":
         if not is_edited(settings):
             return None

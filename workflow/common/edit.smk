@@ -274,7 +274,9 @@ def timed_edit_models(wildcards):
     files = [
         file for path in paths for file in files_of(lambda _, p=path: p)(wildcards)
     ]
-    names = {run[loop]["adaptor"] for run in runs for loop in ("inversion", "generation")}
+    names = {
+        run[loop]["adaptor"] for run in runs for loop in ("inversion", "generation")
+    }
     return files + [
         file
         for name in sorted(names - {""})

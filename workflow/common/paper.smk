@@ -71,7 +71,10 @@ def table_inputs(wildcards):
         files["flops"] = [f"{base}/flops/{model}.json" for model in models]
     if "latency" in sources:
         files["latency"] = f"{base}/latency/sampling.json"
-    if {"edit_latency", "memory"} & sources:
+    if "profiles" in sources:
+        models = dict.fromkeys(run["model"] for run in runs.values() if run)
+        files["profiles"] = [f"{base}/profiles/{model}.json" for model in models]
+    if "edit_latency" in sources:
         files["edit_latency"] = f"{base}/latency/editing.json"
     return files
 
@@ -150,7 +153,9 @@ def edit_figure_inputs(scale, figure):
     """Return what a figure of edited images shows."""
     base, edit_set = f"results/{scale}", figure["edit_set"]
     files = {
-        "sets": [f"{base}/edit_sets/{edit_set}.{kind}" for kind in ("json", "safetensors")],
+        "sets": [
+            f"{base}/edit_sets/{edit_set}.{kind}" for kind in ("json", "safetensors")
+        ],
         "images": [
             f"{base}/edited/{edit_set}/{name}.safetensors"
             for name in figure_edits(figure)

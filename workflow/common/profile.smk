@@ -27,6 +27,19 @@ def flops_spec(wildcards):
     )
 
 
+def edit_profile_spec(wildcards):
+    """Return which edited runs of a model to profile: those that are timed."""
+    runs = {
+        name: run
+        for name, run in timed_edits(wildcards).items()
+        if run["model"] == wildcards.model
+    }
+    # Nothing is computed on torch's meta device, which is slower for a small UNet.
+    device = {"mini": "cpu", "paper": "meta"}[wildcards.scale]
+    spec = json.loads(flops_spec(wildcards))
+    return json.dumps({**spec, "runs": runs, "device": device})
+
+
 def unet_of_model(wildcards):
     """Return the UNet's configuration where the model is ours, not SD v1.5's."""
     model = entry(wildcards.scale, "models", wildcards.model)

@@ -141,7 +141,9 @@ def curve_runs(figure):
 
 def panel_sets(figure):
     """Return the editing sets whose scores a figure with curves shows."""
-    return list(dict.fromkeys(panel["score"].split("/")[0] for panel in figure["panels"]))
+    return list(
+        dict.fromkeys(panel["score"].split("/")[0] for panel in figure["panels"])
+    )
 
 
 def figure_edits(figure):
@@ -167,7 +169,9 @@ def check_editing(scale):
                 f"{scale}: edit set {name!r}: sampled scenes and a model need each other"
             )
     if UNEDITED in editing(scale, "edits"):
-        raise WorkflowError(f"{scale}: the edit {UNEDITED!r} is always scored; rename it")
+        raise WorkflowError(
+            f"{scale}: the edit {UNEDITED!r} is always scored; rename it"
+        )
     loops = [("inversion", *item) for item in editing(scale, "inversions").items()]
     for name, chosen in editing(scale, "edits").items():
         inversion = editing_entry(scale, "inversions", chosen["inversion"])
@@ -238,7 +242,9 @@ def check_registries():
         check_editing(scale)
         for paper, name, table in items(scale, "tables"):
             if table.get("kind") == "settings":
-                check_edited_run(scale, f"{paper}, {name} at {scale} scale", table["run"])
+                check_edited_run(
+                    scale, f"{paper}, {name} at {scale} scale", table["run"]
+                )
                 continue
             for column in table["columns"]:
                 if column not in COLUMNS:

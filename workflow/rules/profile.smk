@@ -36,6 +36,67 @@ rule count_flops:
         " --threads {threads} --log {log}"
 
 
+rule time_editing:
+    """Time inversion and generation of several edited runs in turns; alone.
+
+    Reads: the pipelines and the learned adaptors.
+    Writes: mean, deviation and single runs in milliseconds; bytes kept of an image.
+    """
+    input:
+        code=code("time_editing"),
+        models=timed_edit_models,
+    output:
+        "results/{scale}/latency/editing.json",
+    log:
+        "logs/{scale}/time_editing/editing.log",
+    benchmark:
+        "benchmarks/{scale}/time_editing/editing.tsv"
+    conda:
+        "../../environment.yml"
+    # All cores, so that no other job disturbs the clock.
+    threads: workflow.cores or 1
+    resources:
+        gpu=1,
+        mem_mb=8000,
+        runtime=120,
+    params:
+        spec=edit_timing_spec,
+    shell:
+        "python -m clockwork_diffusion.steps.time_editing"
+        " --spec {params.spec:q} --output {output} --threads {threads} --log {log}"
+
+
+rule profile_editing:
+    """Profile whole edits with DeepSpeed; fails where our sums differ by over 1 %.
+
+    Reads: the model's counts; the UNet's configuration, if it is not SD v1.5's.
+    Writes: FLOPs as profiled, as counted, and by Eqs. 2 to 4.
+    """
+    input:
+        unpack(unet_of_model),
+        code=code("profile_editing"),
+        flops="results/{scale}/flops/{model}.json",
+    output:
+        "results/{scale}/profiles/{model}.json",
+    log:
+        "logs/{scale}/profile_editing/{model}.log",
+    benchmark:
+        "benchmarks/{scale}/profile_editing/{model}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=4000,
+        runtime=120,
+    params:
+        spec=edit_profile_spec,
+        unet=unet_options,
+    shell:
+        "python -m clockwork_diffusion.steps.profile_editing"
+        " --spec {params.spec:q} --flops {input.flops} {params.unet}"
+        " --output {output} --threads {threads} --log {log}"
+
+
 rule time_sampling:
     """Time the UNet passes of several runs in turns; alone on the machine.
 

@@ -37,6 +37,7 @@ def main(args: Namespace) -> None:
             scores=_scores(args.scores),
             flops={path.stem: storage.read_json(path) for path in args.flops},
             latency=storage.read_json(args.latency) if args.latency else {},
+            profiles={path.stem: storage.read_json(path) for path in args.profiles},
             edit_latency=(
                 storage.read_json(args.edit_latency) if args.edit_latency else {}
             ),
@@ -78,6 +79,9 @@ if __name__ == "__main__":
     )
     parser.add_argument(
         "--flops", nargs="*", default=[], type=Path, help="counts, <model>.json"
+    )
+    parser.add_argument(
+        "--profiles", nargs="*", default=[], type=Path, help="profiles, <model>.json"
     )
     parser.add_argument("--latency", type=Path, help="timings")
     parser.add_argument(

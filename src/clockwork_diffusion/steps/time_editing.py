@@ -153,6 +153,7 @@ def _passes(
             scheduler="ddim",
             steps=None,
             cut=cut,
+            loop=None,
         )
     if adaptor is not None:
         adaptor = adaptor.to(unet.device, unet.dtype).eval()
