@@ -6,6 +6,7 @@ from checkout import copy_checkout, edit_yaml, snakemake
 LINKED = ("profiles", "resources/mini", "src")
 CONFIG, PAPER = "config.yaml", "workflow/papers/clockwork.yaml"
 RUN = "mini.runs.sd_clockwork"
+EDIT = "mini.editing.edits.pnp_clock2"
 TABLE = "tables.table_1.mini"
 CASES = {
     "unknown key": (CONFIG, "mini.runs.sd.stepz", 6, "'stepz'", "known keys are model"),
@@ -140,6 +141,77 @@ CASES = {
         "'sd_clockwork'",
         "'sd'",
         "'efficient'",
+    ),
+    "unknown inversion": (
+        CONFIG,
+        f"{EDIT}.inversion",
+        "clock3",
+        "'clock3'",
+        "inversions of editing (full, clock2",
+    ),
+    "an edit's clock without an adaptor": (
+        CONFIG,
+        f"{EDIT}.adaptor",
+        None,
+        "edit 'pnp_clock2'",
+        "both a clock above 1 and an adaptor",
+    ),
+    "an edit's adaptor of another model": (
+        CONFIG,
+        f"{EDIT}.adaptor",
+        "efficient_resnet",
+        "edit 'pnp_clock2'",
+        "'sd'",
+        "'efficient'",
+    ),
+    "an edit at an unknown setting": (
+        CONFIG,
+        f"{EDIT}.settings",
+        ["steps30"],
+        "'steps30'",
+        "settings of editing (steps10, ",
+    ),
+    "sampled scenes without a model": (
+        CONFIG,
+        "mini.edit_sets.fake.model",
+        None,
+        "'fake'",
+        "need each other",
+    ),
+    "an injection beyond the steps": (
+        CONFIG,
+        f"{EDIT}.tau_f",
+        1.5,
+        "mini.editing.edits.pnp_clock2.tau_f",
+        "1.5",
+    ),
+    "unknown edit in a table": (
+        PAPER,
+        "tables.table_editing.mini.rows.1.run",
+        "real/pnp3/steps50",
+        "'pnp3'",
+        "edits of editing (pnp, pnp_clock2",
+    ),
+    "an edit that is not made at a setting": (
+        PAPER,
+        "tables.table_editing.mini.rows.1.run",
+        "real/guided/steps10",
+        "table_editing at mini",
+        "'guided' is not made at 'steps10'",
+    ),
+    "unknown set in a figure": (
+        PAPER,
+        "figures.figure_s10.mini.edit_set",
+        "unreal",
+        "'unreal'",
+        "edit_sets (real, fake)",
+    ),
+    "unknown edit in a claim": (
+        PAPER,
+        "claims.mini.claims.C11.parts.1.over",
+        ["real/pnp/steps30"],
+        "'steps30'",
+        "settings of editing (steps10, ",
     ),
     "unknown run in the latencies": (
         CONFIG,

@@ -5,14 +5,16 @@ import yaml
 from checkout import ROOT, copy_checkout, jobs, snakemake
 
 LINKED = ("profiles", "resources/mini", "src", "workflow")
-ITEMS = [
-    (scale, kind, paper.stem, name)
+EVERY = [
+    (scale, kind, paper.stem, name, item[scale].get("on_request", False))
     for paper in sorted((ROOT / "workflow" / "papers").glob("*.yaml"))
     for kind in ("tables", "figures")
     for name, item in yaml.safe_load(paper.read_text("utf-8"))[kind].items()
     for scale in item
 ]
-FREE = ("figure_3", "figure_s1", "figure_s2")
+ITEMS = [(*names,) for *names, on_request in EVERY if not on_request]
+ON_REQUEST = [name for *_, name, on_request in EVERY if on_request]
+FREE = ("figure_3", "figure_s1", "figure_s2", "figure_s8")
 """Figures that the paper scale draws without weights."""
 NEED_WEIGHTS = [
     item for item in ITEMS if item[:2] == ("paper", "figures") and item[3] not in FREE
@@ -20,7 +22,8 @@ NEED_WEIGHTS = [
 SINGLE = [
     item
     for item in ITEMS
-    if item[1] == "tables" or item[3] in (*FREE, "figure_1", "figure_4", "figure_s6")
+    if item[1] == "tables"
+    or item[3] in (*FREE, "figure_1", "figure_4", "figure_6a", "figure_s6", "figure_s9")
 ]
 """Every table, and a figure of each kind."""
 
@@ -69,6 +72,8 @@ def test_each_item_is_a_target_of_its_own(checkout, scale, kind, paper, name):
         ("adaptors/efficient_resnet/config.json", "stable-diffusion-v1-5"),
         ("features/coco2017/000.safetensors", "resources/paper/clip-vit-g-14"),
         ("figures/clockwork/figure_s6.png", "resources/paper/stable-diffusion-v1-5"),
+        ("scores/edits/real/steps50.json", "stable-diffusion-v1-5"),
+        ("figures/clockwork/figure_s9.png", "resources/paper/"),
         # Whose runs need other things as well, whatever is found missing first.
         ("figures/clockwork/figure_7.png", "resources/paper/"),
     ],
@@ -78,6 +83,15 @@ def test_missing_weights_of_the_paper_scale_are_named(checkout, target, folder):
     assert done.returncode == 1
     assert "MissingInputException" in done.stdout
     assert folder in done.stdout
+
+
+def test_what_takes_long_is_made_on_request_alone(checkout):
+    assert ON_REQUEST == ["figure_s9_long"]
+    done = snakemake(checkout, "--dry-run", "long_edits")
+    assert done.returncode == 0, done.stdout
+    for steps in (200, 500, 1000):
+        for edit_set in ("real", "fake"):
+            assert f"edits/{edit_set}/steps{steps}.json" in done.stdout
 
 
 def test_unknown_id_in_a_path_is_no_target(checkout):

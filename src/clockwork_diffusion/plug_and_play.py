@@ -1,0 +1,120 @@
+"""Edit an image with any Stable Diffusion pipeline, with or without a clock.
+
+The whole of Plug-and-Play in one call; its parts are `editing` and `injection`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+from torchvision.transforms.functional import pil_to_tensor, to_pil_image
+
+from clockwork_diffusion.adaptors import build_adaptor
+from clockwork_diffusion.editing import (
+    GenerationSpec,
+    InversionSpec,
+    check_timesteps,
+    ddim_timesteps,
+    encode_edits,
+    extract_features,
+    generate,
+    invert,
+)
+from clockwork_diffusion.injection import Injection
+from clockwork_diffusion.latents import encode_images
+from clockwork_diffusion.sampling import Passes, decode_latents, encode_prompts
+from clockwork_diffusion.split import SplitUNet
+
+
+def edit_image(
+    pipe: StableDiffusionPipeline,
+    image: Image.Image,
+    source_prompt: str,
+    target_prompts: Sequence[str],
+    inversion: InversionSpec | None = None,
+    generation: GenerationSpec | None = None,
+    *,
+    adaptor: Any = None,
+    inversion_adaptor: Any = None,
+    pool: Callable[[Sequence[str]], torch.Tensor] | None = None,
+) -> list[Image.Image]:
+    """Edit one image towards several prompts; the pipeline stays as it is.
+
+    Args:
+        pipe: A Stable Diffusion pipeline.
+        image: RGB, as large as the pipeline's images.
+        source_prompt: What it shows.
+        target_prompts: What it should become.
+        inversion: How to invert; 50 steps if left out.
+        generation: How to generate; 50 steps with Table S4's values if left out.
+        adaptor: Adaptor of a clocked generation; the identity if left out.
+        inversion_adaptor: Adaptor of a clocked inversion; the identity if left out.
+        pool: For learned adaptors: maps texts to pooled embeddings, ``(N, P)``.
+
+    Returns:
+        An image per target prompt.
+
+    Raises:
+        ValueError: If the image has another mode or size, there is no target prompt, or
+            inversion keeps no latent for a timestep of generation.
+    """
+    inversion = inversion or InversionSpec(50)
+    generation = generation or GenerationSpec(50, 15.0, 0.8, 0.5)
+    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    if image.mode != "RGB" or image.size != (side, side):
+        raise ValueError(
+            f"the image is {image.mode}, {image.width}×{image.height}, not RGB, "
+            f"{side}×{side}"
+        )
+    if not target_prompts:
+        raise ValueError("there is no target prompt")
+    config = pipe.scheduler.config
+    check_timesteps(
+        ddim_timesteps(config, inversion.steps),
+        ddim_timesteps(config, generation.steps),
+    )
+    inverting, generating = (
+        Passes(SplitUNet(pipe.unet, "stage1" if given is None else given.config.cut))
+        if clock == 1
+        else _clocked(pipe, given)
+        for clock, given in (
+            (inversion.clock, inversion_adaptor),
+            (generation.clock, adaptor),
+        )
+    )
+    source = invert(
+        inverting,
+        config,
+        encode_images(pipe.vae, pil_to_tensor(image)[None]),
+        encode_prompts(pipe, [source_prompt], pool),
+        inversion,
+    )
+    prompts = encode_edits(pipe, target_prompts, generation.negative_prompt, pool)
+    rows = [0] * len(target_prompts)
+    with Injection(pipe.unet, generation.conv_layer) as injection:
+        features = None
+        if generation.features == "activations":
+            features = extract_features(
+                generating, config, source, prompts, generation, injection
+            )
+        latents = generate(
+            generating,
+            config,
+            source.of(rows),
+            prompts,
+            generation,
+            injection,
+            features,
+            rows,
+        )
+    return [to_pil_image(edited) for edited in decode_latents(pipe, latents)]
+
+
+def _clocked(pipe: StableDiffusionPipeline, adaptor: Any) -> Passes:
+    if adaptor is None:
+        adaptor = build_adaptor("identity", pipe.unet, "stage1", 1)
+    return Passes(SplitUNet(pipe.unet, adaptor.config.cut), adaptor)
