@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
-from torch.utils.benchmark import Timer, timer
+from torch.utils.benchmark import timer
 
 from clockwork_diffusion.clock import Clock, steps_of_calls
 from clockwork_diffusion.sampling import Memory, Passes, SamplerSpec, UNetPasses
@@ -118,20 +118,17 @@ def time_in_turns(
         runs: Timed runs of each.
         warm_up: Untimed runs of each, first.
     """
-    timers = {
-        name: Timer(
-            "loop()", globals={"loop": loop}, num_threads=torch.get_num_threads()
-        )
-        for name, loop in loops.items()
-    }
     for loop in loops.values():
         for _ in range(warm_up):
             loop()
     seconds: dict[str, list[float]] = {name: [] for name in loops}
     for _ in range(runs):
-        for name, each in timers.items():
-            # Synchronises with the GPU, if there is one.
-            seconds[name].append(each.timeit(1).mean)
+        for name, loop in loops.items():
+            # The clock of torch.utils.benchmark, which waits for the GPU, if there is
+            # one; its Timer would run everything twice before, untimed.
+            began = timer()
+            loop()
+            seconds[name].append(timer() - began)
     timings = {}
     for name, values in seconds.items():
         in_ms = torch.tensor(values, dtype=torch.float64) * 1e3

@@ -278,12 +278,12 @@ def test_killed_run_continues_to_the_same_bits(finished, copy):
 def test_killed_edits_continue_and_a_corrupt_latent_is_named(finished, copy):
     (copy / EDITED).unlink()
     shutil.rmtree(copy / INVERTED)
-    chunks = copy / "results/mini/.state/edited/real/pnp_clock2/steps10"
+    chunks = copy / "results/mini/.state/edited/real/pnp_clock2/together/steps10"
     kill_when(copy, EDITED, lambda: len(list(chunks.glob("0*.safetensors"))) >= 1)
     assert not (copy / EDITED).exists()
     assert release_lock(copy).returncode == 0
     run(copy, str(EDITED))
-    log = copy / "logs/mini/edit_images/real/pnp_clock2/steps10.log"
+    log = copy / "logs/mini/edit_images/real/pnp_clock2/together.log"
     assert "rows from 0 on were done before" in log.read_text("utf-8")
     ours, _ = storage.read_tensors(copy / EDITED)
     whole, _ = storage.read_tensors(finished / EDITED)
@@ -297,7 +297,7 @@ def test_killed_edits_continue_and_a_corrupt_latent_is_named(finished, copy):
     assert failed.returncode != 0
     assert latents[1].name in failed.stdout and "--forcerun" in failed.stdout
     dates = [path.stat().st_mtime_ns for path in latents]
-    run(copy, str(EDITED), "--forcerun", "invert_images")
+    run(copy, str(EDITED), "--forcerun", str(INVERTED / "index.json"))
     after = [path.stat().st_mtime_ns for path in latents]
     assert [new == old for new, old in zip(after, dates, strict=True)] == [
         True,

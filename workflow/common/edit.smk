@@ -19,12 +19,13 @@ def editing_entry(scale, section, name):
     return known[name]
 
 
-def edits_at(scale, setting):
-    """Return the edits that are made at a setting."""
+def edits_at(scale, setting, edit_set):
+    """Return the edits that are made of a set at a setting."""
+    some = entry(scale, "edit_sets", edit_set).get("edits")
     return [
         name
         for name, edit in editing(scale, "edits").items()
-        if setting in edit.get("settings", (setting,))
+        if setting in edit.get("settings", (setting,)) and (not some or name in some)
     ]
 
 
@@ -39,7 +40,11 @@ def scene_edits_spec(wildcards):
     """Return a set of scenes as the step that writes its folder takes it."""
     chosen = entry(wildcards.scale, "edit_sets", wildcards.edit_set)
     return json.dumps(
-        {k: v for k, v in chosen.items() if k not in ("source", "size", "model")}
+        {
+            key: value
+            for key, value in chosen.items()
+            if key not in ("source", "size", "model", "edits")
+        }
     )
 
 
@@ -87,9 +92,38 @@ def edited_model_files(wildcards):
     return files_of(edited_model)(wildcards)
 
 
-def steps_of_setting(wildcards, loop):
-    """Return the number of steps of a loop at a setting."""
-    return editing_entry(wildcards.scale, "settings", wildcards.setting)[loop]
+def together():
+    """Return the settings that one job makes all of, by scale that has such."""
+    lists = {scale: entries(scale, "editing").get("together", ()) for scale in SCALES}
+    return {scale: settings for scale, settings in lists.items() if settings}
+
+
+def made_together(scale):
+    """Return a wildcard constraint: the edits that are made at all these settings."""
+    return "|".join(
+        name for name, edit in editing(scale, "edits").items() if "settings" not in edit
+    )
+
+
+def edited_whole(scale):
+    """Return a wildcard constraint: the sets of which every edit is made."""
+    sets = entries(scale, "edit_sets").items()
+    return "|".join(name for name, chosen in sets if "edits" not in chosen)
+
+
+def settings_of(wildcards):
+    """Return the settings that a job makes: one of its own, or those made together."""
+    if "setting" in wildcards.keys():
+        return [wildcards.setting]
+    return together()[wildcards.scale]
+
+
+def steps_of(wildcards, loop):
+    """Return the numbers of steps of a loop at a job's settings."""
+    return [
+        editing_entry(wildcards.scale, "settings", setting)[loop]
+        for setting in settings_of(wildcards)
+    ]
 
 
 def loop_of(wildcards):
@@ -133,11 +167,13 @@ def light_pass(wildcards):
 def inversion_spec(wildcards):
     """Return an inversion as its dataclass takes it."""
     loop = loop_of(wildcards)
-    steps = steps_of_setting(wildcards, "inversion")
-    inversion = {"steps": steps, "clock": loop.get("clock", 1)}
     return json.dumps(
         {
-            "inversion": inversion,
+            "inversions": [
+                {"steps": steps, "clock": loop.get("clock", 1)}
+                for steps in steps_of(wildcards, "inversion")
+            ],
+            "generations": steps_of(wildcards, "generation"),
             "batch_size": loop["batch_size"],
             **light_pass(wildcards),
         }
@@ -172,9 +208,10 @@ def edit_spec(wildcards):
     chosen = loop_of(wildcards)
     return json.dumps(
         {
-            "generation": generation_settings(
-                wildcards.scale, wildcards.edit, wildcards.setting
-            ),
+            "generations": [
+                generation_settings(wildcards.scale, wildcards.edit, setting)
+                for setting in settings_of(wildcards)
+            ],
             "batch_size": chosen["batch_size"],
             "target": chosen.get("target", "target"),
             **light_pass(wildcards),
@@ -182,11 +219,11 @@ def edit_spec(wildcards):
     )
 
 
-def inversion_index(wildcards):
-    """Return the index of the inversion that an edit starts from."""
+def inversion_indices(wildcards):
+    """Return the indices of the inversions that an edit starts from, by setting."""
     name, _ = inversion_of(wildcards)
-    folder = f"results/{wildcards.scale}/inversions/{wildcards.edit_set}"
-    return f"{folder}/{name}/{wildcards.setting}/index.json"
+    folder = f"results/{wildcards.scale}/inversions/{wildcards.edit_set}/{name}"
+    return [f"{folder}/{setting}/index.json" for setting in settings_of(wildcards)]
 
 
 def edited_images(wildcards):
@@ -194,13 +231,13 @@ def edited_images(wildcards):
     folder = f"results/{wildcards.scale}/edited/{wildcards.edit_set}"
     return [
         f"{folder}/{name}/{wildcards.setting}.safetensors"
-        for name in edits_at(wildcards.scale, wildcards.setting)
+        for name in edits_at(wildcards.scale, wildcards.setting, wildcards.edit_set)
     ]
 
 
 def edit_teachers(wildcards):
     """Return the edits that others are compared with, by edit, as JSON text."""
-    made = edits_at(wildcards.scale, wildcards.setting)
+    made = edits_at(wildcards.scale, wildcards.setting, wildcards.edit_set)
     edits = editing(wildcards.scale, "edits")
     teachers = {name: edits[name].get("teacher") for name in made}
     return json.dumps({k: v for k, v in teachers.items() if v in made})
@@ -241,14 +278,17 @@ UNEDITED = "unedited"
 
 def check_edited_run(scale, what, name):
     """Refuse the name of an edited run that there is not, or that none makes."""
-    *edit_set, edit, setting = name.split("/")
-    for each in edit_set:
-        entry(scale, "edit_sets", each)
+    *edit_sets, edit, setting = name.split("/")
     editing_entry(scale, "settings", setting)
     if edit != UNEDITED:
         editing_entry(scale, "edits", edit)
-        if edit not in edits_at(scale, setting):
-            raise WorkflowError(f"{what}: edit {edit!r} is not made at {setting!r}")
+    for edit_set in edit_sets:
+        made = [UNEDITED, *edits_at(scale, setting, edit_set)]
+        if edit not in made:
+            raise WorkflowError(
+                f"{what}: edit {edit!r} is not made at {setting!r} of {edit_set!r} "
+                f"({', '.join(made)} are)"
+            )
 
 
 def edit_scores(scale, names):

@@ -193,6 +193,11 @@ def check_editing(scale):
                 raise WorkflowError(f"{what}: a branch is no adaptor for editing")
             if "model" in adaptor:
                 check_equal(f"{what} and its adaptor", chosen, adaptor, "model")
+    for setting in entries(scale, "editing").get("together", ()):
+        editing_entry(scale, "settings", setting)
+    for chosen in entries(scale, "edit_sets").values():
+        for name in chosen.get("edits", ()):
+            editing_entry(scale, "edits", name)
     for name in editing(scale, "latency").get("runs", ()):
         check_edited_run(scale, f"{scale}: timed edits", name)
 

@@ -107,7 +107,7 @@ rule edit_images:
         code=code("edit_images"),
         model=edited_model_files,
         set="results/{scale}/edit_sets/{edit_set}.json",
-        inversion=inversion_index,
+        inversion=inversion_indices,
     output:
         "results/{scale}/edited/{edit_set}/{edit}/{setting}.safetensors",
     log:
@@ -132,6 +132,93 @@ rule edit_images:
         " --set {input.set} --inversion {input.inversion}"
         " --state {params.state} --output {output}"
         " --threads {threads} --log {log}"
+
+
+for scale, settings in together().items():
+
+    workflow.ruleorder(f"invert_images_{scale}", "invert_images")
+    workflow.ruleorder(f"edit_images_{scale}", "edit_images")
+
+    # The same at several settings, in one job that loads the pipeline once.
+    rule:
+        name:
+            f"invert_images_{scale}"
+        input:
+            unpack(adaptor_of_loop),
+            code=code("invert_images"),
+            model=edited_model_files,
+            set="results/{scale}/edit_sets/{edit_set}.json",
+            sources="results/{scale}/edit_sets/{edit_set}.safetensors",
+        output:
+            [
+                f"results/{{scale}}/inversions/{{edit_set}}/{{inversion}}/{setting}/index.json"
+                for setting in settings
+            ],
+        log:
+            "logs/{scale}/invert_images/{edit_set}/{inversion}/together.log",
+        benchmark:
+            "benchmarks/{scale}/invert_images/{edit_set}/{inversion}/together.tsv"
+        wildcard_constraints:
+            scale=scale,
+            edit_set=edited_whole(scale),
+        conda:
+            "../../environment.yml"
+        threads: 1
+        resources:
+            gpu=1,
+            mem_mb=4000,
+            runtime=240,
+        params:
+            spec=inversion_spec,
+            model=edited_model,
+            adaptor=adaptor_loop_options,
+        shell:
+            "python -m clockwork_diffusion.steps.invert_images"
+            " --spec {params.spec:q} --model {params.model} {params.adaptor}"
+            " --set {input.set} --sources {input.sources} --output {output}"
+            " --threads {threads} --log {log}"
+
+    # The same for edits.
+    rule:
+        name:
+            f"edit_images_{scale}"
+        input:
+            unpack(adaptor_of_loop),
+            code=code("edit_images"),
+            model=edited_model_files,
+            set="results/{scale}/edit_sets/{edit_set}.json",
+            inversion=inversion_indices,
+        output:
+            [
+                f"results/{{scale}}/edited/{{edit_set}}/{{edit}}/{setting}.safetensors"
+                for setting in settings
+            ],
+        log:
+            "logs/{scale}/edit_images/{edit_set}/{edit}/together.log",
+        benchmark:
+            "benchmarks/{scale}/edit_images/{edit_set}/{edit}/together.tsv"
+        wildcard_constraints:
+            scale=scale,
+            edit_set=edited_whole(scale),
+            edit=made_together(scale),
+        conda:
+            "../../environment.yml"
+        threads: 1
+        resources:
+            gpu=1,
+            mem_mb=4000,
+            runtime=240,
+        params:
+            spec=edit_spec,
+            model=edited_model,
+            adaptor=adaptor_loop_options,
+            state="results/{scale}/.state/edited/{edit_set}/{edit}/together",
+        shell:
+            "python -m clockwork_diffusion.steps.edit_images"
+            " --spec {params.spec:q} --model {params.model} {params.adaptor}"
+            " --set {input.set} --inversion {input.inversion}"
+            " --state {params.state} --output {output}"
+            " --threads {threads} --log {log}"
 
 
 rule score_edits:

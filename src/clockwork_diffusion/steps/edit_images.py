@@ -1,4 +1,7 @@
-"""Edit the sources of a set by Plug-and-Play, from their inverted latents."""
+"""Edit the sources of a set by Plug-and-Play, from their inverted latents.
+
+One job may do so at several numbers of steps, with the pipeline loaded once.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,12 @@ from clockwork_diffusion.specs import parse
 from clockwork_diffusion.steps._run import new_parser, run
 
 if TYPE_CHECKING:
-    from clockwork_diffusion.editing import Inverted
+    import torch
+    from diffusers import StableDiffusionPipeline
+
+    from clockwork_diffusion.edit_sets import EditSet
+    from clockwork_diffusion.editing import GenerationSpec, Inverted
+    from clockwork_diffusion.runs import Loaded
 
 
 @dataclass(frozen=True)
@@ -20,7 +28,7 @@ class EditSpec:
     """How a set is edited.
 
     Attributes:
-        generation: A `clockwork_diffusion.editing.GenerationSpec`, as plain data.
+        generations: Each a `clockwork_diffusion.editing.GenerationSpec`, as plain data.
         batch_size: Pairs per batch; has no influence on the images.
         cut: Where the UNet is split.
         kind: Kind of an adaptor without weights, which has no file.
@@ -28,7 +36,7 @@ class EditSpec:
             source's own, once for each source: a reconstruction.
     """
 
-    generation: dict[str, object]
+    generations: tuple[dict[str, object], ...]
     batch_size: int
     cut: str = "stage1"
     kind: str = ""
@@ -43,22 +51,22 @@ class EditSpec:
 def main(args: Namespace) -> None:
     """Edit batch by batch; batches of a killed run are kept."""
     spec = parse(EditSpec, args.spec)
+    counts = {len(spec.generations), len(args.inversion), len(args.output)}
+    if len(counts) > 1:
+        raise ValueError(
+            f"{len(spec.generations)} generations do not fit {len(args.inversion)} "
+            f"inversions and {len(args.output)} outputs"
+        )
     edits = edit_sets.read_set(args.set)
-    owners, targets = edits.pair_sources, edits.target_prompts
-    if spec.target == "source":
-        owners, targets = tuple(range(len(edits.ids))), edits.source_prompts
-    # By source, so that a batch shares the features that are kept of one.
-    order = sorted(range(len(owners)), key=lambda row: owners[row])
 
-    import torch
+    from clockwork_diffusion import chunks, editing, loading, runs
 
-    from clockwork_diffusion import chunks, editing, injection, loading, runs, sampling
-
-    generation = parse(editing.GenerationSpec, spec.generation, "spec.generation")
+    generations = [
+        parse(editing.GenerationSpec, each, f"spec.generations[{index}]")
+        for index, each in enumerate(spec.generations)
+    ]
     pipe = loading.load_pipeline(args.model, loading.default_device())
-    config = pipe.scheduler.config
-    needed = editing.ddim_timesteps(config, generation.steps)
-    passes, pool, checksums = runs.load_passes(
+    loaded = runs.load_passes(
         pipe,
         args.model,
         spec.cut,
@@ -68,30 +76,59 @@ def main(args: Namespace) -> None:
         adaptor=args.adaptor,
         clip=args.clip,
     )
-    marks = [
-        *checksums,
-        args.spec,
-        storage.sha256_folder(args.model),
-        storage.sha256(args.set),
-    ]
-    marks += [storage.sha256(args.inversion)]
-    marks.append(provenance.code_sha256("steps.edit_images"))
+    marks = [*loaded.checksums, storage.sha256_folder(args.model), args.spec]
+    marks += [storage.sha256(args.set), provenance.code_sha256("steps.edit_images")]
+    for generation, inversion, output in zip(
+        generations, args.inversion, args.output, strict=True
+    ):
+        state = args.state / output.stem
+        images = _edit(
+            pipe,
+            loaded,
+            edits,
+            generation,
+            spec,
+            storage.existing(inversion),
+            state,
+            marks,
+        )
+        storage.write_tensors(output, {"images": images}, {"spec": args.spec})
+    # A job that is killed loses its outputs, so the batches of all stay until the end.
+    chunks.discard(args.state)
+
+
+def _edit(
+    pipe: StableDiffusionPipeline,
+    loaded: Loaded,
+    edits: EditSet,
+    generation: GenerationSpec,
+    spec: EditSpec,
+    inversion: Path,
+    state: Path,
+    marks: list[str],
+) -> torch.Tensor:
+    """Return the edited images, uint8 ``(P, 3, S, S)``, one per pair."""
+    import torch
+
+    from clockwork_diffusion import chunks, editing, injection, sampling
+
+    config = pipe.scheduler.config
+    needed = editing.ddim_timesteps(config, generation.steps)
+    owners, targets = edits.pair_sources, edits.target_prompts
+    if spec.target == "source":
+        owners, targets = tuple(range(len(edits.ids))), edits.source_prompts
+    # By source, so that a batch shares the features that are kept of one.
+    order = sorted(range(len(owners)), key=lambda row: owners[row])
     prompts = editing.encode_edits(
-        pipe,
-        [targets[row] for row in order],
-        generation.negative_prompt,
-        pool,
+        pipe, [targets[row] for row in order], generation.negative_prompt, loaded.pool
     )
-    files = storage.read_json(storage.existing(args.inversion))["files"]
+    files = storage.read_json(inversion)["files"]
 
     def edit(part: slice) -> dict[str, torch.Tensor]:
         sought = [owners[row] for row in order[part]]
         unique = list(dict.fromkeys(sought))
         rows = [unique.index(owner) for owner in sought]
-        read = [
-            _read(args.inversion.parent / f"{edits.ids[owner]}.safetensors", files)
-            for owner in unique
-        ]
+        read = [_read(inversion, edits.ids[owner], files) for owner in unique]
         timesteps = read[0].timesteps
         editing.check_timesteps(timesteps, needed)
         sources = editing.Inverted(
@@ -100,10 +137,10 @@ def main(args: Namespace) -> None:
         features = None
         if generation.features == "activations":
             features = editing.extract_features(
-                passes, config, sources, prompts, generation, hooks
+                loaded.passes, config, sources, prompts, generation, hooks
             )
         latents = editing.generate(
-            passes,
+            loaded.passes,
             config,
             sources.of(rows),
             prompts.part(part),
@@ -114,29 +151,28 @@ def main(args: Namespace) -> None:
         )
         return {"images": sampling.decode_latents(pipe, latents)}
 
+    fingerprint = "\n".join([*marks, str(generation), storage.sha256(inversion)])
     with injection.Injection(pipe.unet, generation.conv_layer) as hooks:
         tensors = chunks.in_chunks(
-            len(order), spec.batch_size, edit, args.state, "\n".join(marks), "edits"
+            len(order), spec.batch_size, edit, state, fingerprint, "edits"
         )
     images = tensors["images"][torch.tensor(order).argsort()]
-    if spec.target == "source":
-        images = images[list(edits.pair_sources)]
-    storage.write_tensors(args.output, {"images": images}, {"spec": args.spec})
-    chunks.discard(args.state)
+    return images[list(edits.pair_sources)] if spec.target == "source" else images
 
 
-def _read(path: Path, files: dict[str, str]) -> Inverted:
-    """Read a source's latents, which must be those of the index."""
+def _read(index: Path, name: str, files: dict[str, str]) -> Inverted:
+    """Read a source's latents, which must be those that the index lists."""
     from clockwork_diffusion.editing import Inverted
 
+    path = index.parent / f"{name}.safetensors"
     try:
         tensors, _ = storage.read_tensors(path)
-        if files.get(path.stem) != storage.sha256(path):
-            raise ValueError(f"{path} is not the file that index.json lists")
+        if files.get(name) != storage.sha256(path):
+            raise ValueError(f"{path} is not the file that {index.name} lists")
     except ValueError as error:
         raise ValueError(
-            f"{error}; snakemake --forcerun invert_images inverts it again, and keeps "
-            "the files that are whole"
+            f"{error}: snakemake --forcerun {index} inverts it again, and keeps the "
+            "files that are whole"
         ) from error
     timesteps = tuple(tensors["timesteps"].tolist())
     return Inverted(tensors["latents"][None], timesteps)
@@ -150,8 +186,14 @@ if __name__ == "__main__":
     parser.add_argument("--clip", type=Path, help="open_clip folder; for an adaptor")
     parser.add_argument("--set", required=True, type=Path, help="prepared set, JSON")
     parser.add_argument(
-        "--inversion", required=True, type=Path, help="index.json of its inversion"
+        "--inversion",
+        required=True,
+        nargs="+",
+        type=Path,
+        help="index.json of the inversion that each generation starts from",
     )
     parser.add_argument("--state", required=True, type=Path, help="resumable state")
-    parser.add_argument("--output", required=True, type=Path, help="images to write")
+    parser.add_argument(
+        "--output", required=True, nargs="+", type=Path, help="images per generation"
+    )
     run(parser, main)
