@@ -208,6 +208,7 @@ def test_timings_refuse_what_there_is_not():
 
 
 def test_durations_change_their_unit_where_a_second_begins():
+    assert duration(960, 1400) == "1.0 s"
     shown = [duration(ms) for ms in (3.4, 999.4, 999.6, 1049, 113400)]
     assert shown == ["3 ms", "999 ms", "1.0 s", "1.0 s", "113.4 s"]
 

@@ -337,7 +337,7 @@ def draw_timings(
             bottom = top - CELL - row * (CELL + below)
             page.show(left, bottom, edits.image(run, spec.pair))
             if run in latency_ms:
-                text = duration(latency_ms[run])
+                text = duration(latency_ms[run], max(latency_ms.values()))
                 if row and baseline:
                     change = 100 * (latency_ms[run] / baseline - 1)
                     text += f" ({change:+.0f} %)".replace("-", "−")
@@ -354,9 +354,9 @@ def draw_timings(
     return page.figure
 
 
-def duration(milliseconds: float) -> str:
-    """Return a duration in the unit that suits it: ms below a second, else s."""
-    if round(milliseconds) < 1000:
+def duration(milliseconds: float, longest: float = 0.0) -> str:
+    """Return a duration in the unit that suits it or the longest: ms or, from 1 s, s."""
+    if round(max(milliseconds, longest)) < 1000:
         return f"{milliseconds:.0f} ms"
     return f"{milliseconds / 1000:.1f} s"
 
