@@ -178,7 +178,7 @@ def test_timings_stand_below_their_images_with_what_they_save():
             centred = x == pytest.approx((place.x0 + place.x1) / 2)
             if centred and 0 < place.y0 - y < 0.07:
                 below[level] = text.get_text()
-    assert below == {11: "900 ms", 21: "17.0 s", 41: "12.7 s (−25 %)"}
+    assert below == {11: "0.9 s", 21: "17.0 s", 41: "12.7 s (−25 %)"}
     assert {"source", "25 steps", "50 steps"} <= set(written(figure))
     check_layout(figure)
 

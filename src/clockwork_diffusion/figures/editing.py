@@ -355,7 +355,7 @@ def draw_timings(
 
 
 def duration(milliseconds: float, longest: float = 0.0) -> str:
-    """Return a duration in the unit that suits it or the longest: ms or, from 1 s, s."""
+    """Return a duration in ms, or in s if it or the longest reaches one."""
     if round(max(milliseconds, longest)) < 1000:
         return f"{milliseconds:.0f} ms"
     return f"{milliseconds / 1000:.1f} s"
