@@ -293,7 +293,8 @@ def check_edited_run(scale, what, name):
 
 def edit_scores(scale, names):
     """Return the score files of edited runs, ``<edit_set>/<edit>/<setting>``."""
-    pairs = dict.fromkeys((n.split("/")[0], n.split("/")[-1]) for n in names)
+    parts = [name.split("/") for name in names]
+    pairs = dict.fromkeys((edit_set, setting) for edit_set, _, setting in parts)
     return [
         f"results/{scale}/scores/edits/{edit_set}/{setting}.json"
         for edit_set, setting in pairs

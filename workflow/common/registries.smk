@@ -141,9 +141,8 @@ def curve_runs(figure):
 
 def panel_sets(figure):
     """Return the editing sets whose scores a figure with curves shows."""
-    return list(
-        dict.fromkeys(panel["score"].split("/")[0] for panel in figure["panels"])
-    )
+    scores = [panel["score"].split("/") for panel in figure["panels"]]
+    return list(dict.fromkeys(edit_set for edit_set, _ in scores))
 
 
 def figure_edits(figure):
