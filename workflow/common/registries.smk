@@ -141,8 +141,8 @@ def curve_runs(figure):
 
 def panel_sets(figure):
     """Return the editing sets whose scores a figure with curves shows."""
-    scores = [panel["score"].split("/") for panel in figure["panels"]]
-    return list(dict.fromkeys(edit_set for edit_set, _ in scores))
+    scores = [panel["score"] for panel in figure["panels"]]
+    return list(dict.fromkeys(score.partition("/")[0] for score in scores))
 
 
 def figure_edits(figure):
