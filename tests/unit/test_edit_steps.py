@@ -156,12 +156,21 @@ def test_activations_give_the_same_images_as_latents(prepared, inverted, tmp_pat
         tmp_path / "kept",
         generations=[{**one, "features": "activations"} for one in EDIT["generations"]],
     )
-    for path, again in zip(plain, kept, strict=True):
-        gap = (
-            storage.read_tensors(path)[0]["images"].int()
-            - storage.read_tensors(again)[0]["images"].int()
-        )
-        assert gap.abs().max() <= 1
+    spilled = edit(
+        prepared,
+        inverted,
+        tmp_path / "spilled",
+        generations=[{**one, "features": "activations"} for one in EDIT["generations"]],
+        spill=True,
+    )
+    for paths in (kept, spilled):
+        for path, again in zip(plain, paths, strict=True):
+            gap = (
+                storage.read_tensors(path)[0]["images"].int()
+                - storage.read_tensors(again)[0]["images"].int()
+            )
+            assert gap.abs().max() <= 1
+    assert len(list((tmp_path / "spilled").rglob("*"))) == 2
 
 
 def test_reconstructions_are_made_once_and_shown_for_each_pair(

@@ -49,8 +49,8 @@ def test_one_call_does_what_its_parts_do(pipe, image):
     assert not np.array_equal(np.array(edited[0]), np.array(edited[1]))
 
 
-def test_kept_activations_give_the_same_images_and_no_hook_stays(pipe, image):
-    plain, kept = (
+def test_kept_activations_give_the_same_images_and_no_hook_stays(pipe, image, tmp_path):
+    plain, kept, spilled = (
         edit_image(
             pipe,
             image,
@@ -58,10 +58,16 @@ def test_kept_activations_give_the_same_images_and_no_hook_stays(pipe, image):
             TARGETS,
             INVERSION,
             GenerationSpec(5, 2.0, 0.8, 0.5, features=features),
+            spill=folder,
         )
-        for features in ("latents", "activations")
+        for features, folder in (
+            ("latents", None),
+            ("activations", None),
+            ("activations", tmp_path),
+        )
     )
-    for one, other in zip(plain, kept, strict=True):
+    assert len(list(tmp_path.glob("*.safetensors"))) == 4
+    for one, other in zip(plain * 2, kept + spilled, strict=True):
         gap = np.abs(np.array(one, dtype=int) - np.array(other, dtype=int))
         assert gap.max() <= 1
     assert not any(module._forward_hooks for module in pipe.unet.modules())

@@ -213,7 +213,7 @@ def edit_spec(wildcards):
                 for setting in settings_of(wildcards)
             ],
             "batch_size": chosen["batch_size"],
-            "target": chosen.get("target", "target"),
+            **{key: chosen[key] for key in ("target", "spill") if key in chosen},
             **light_pass(wildcards),
         }
     )

@@ -32,6 +32,8 @@ class EditSpec:
         batch_size: Pairs per batch; has no influence on the images.
         cut: Where the UNet is split.
         kind: Kind of an adaptor without weights, which has no file.
+        spill: Keep activations in files beside the state, a batch at a time, where
+            memory does not hold them.
         target: ``target`` generates towards the target prompts; ``source`` towards the
             source's own, once for each source: a reconstruction.
     """
@@ -41,6 +43,7 @@ class EditSpec:
     cut: str = "stage1"
     kind: str = ""
     target: str = "target"
+    spill: bool = False
 
     def __post_init__(self) -> None:
         """Reject unknown targets."""
@@ -123,6 +126,7 @@ def _edit(
         pipe, [targets[row] for row in order], generation.negative_prompt, loaded.pool
     )
     files = storage.read_json(inversion)["files"]
+    spilled = state.with_name(f"{state.name}.features")
 
     def edit(part: slice) -> dict[str, torch.Tensor]:
         sought = [owners[row] for row in order[part]]
@@ -136,8 +140,9 @@ def _edit(
         )
         features = None
         if generation.features == "activations":
+            store = injection.FeatureStore(spilled if spec.spill else None)
             features = editing.extract_features(
-                loaded.passes, config, sources, prompts, generation, hooks
+                loaded.passes, config, sources, prompts, generation, hooks, store
             )
         latents = editing.generate(
             loaded.passes,
@@ -149,6 +154,7 @@ def _edit(
             features,
             rows,
         )
+        chunks.discard(spilled)
         return {"images": sampling.decode_latents(pipe, latents)}
 
     fingerprint = "\n".join([*marks, str(generation), storage.sha256(inversion)])
