@@ -15,12 +15,15 @@ from clockwork_diffusion.steps import score_edits
 MINI = Path(__file__).parents[2] / "resources" / "mini"
 
 
-def score(folder: Path, *edited: Path, set_name: str = "real") -> None:
+def score(
+    folder: Path, *edited: Path, set_name: str = "real", teachers: str = "{}"
+) -> None:
     score_edits.main(
         Namespace(
             set=folder / f"{set_name}.json",
             sources=folder / f"{set_name}.safetensors",
             edited=edited,
+            teachers=teachers,
             clip=MINI / "clip",
             structure=MINI / "structure",
             output=folder / "scores" / "steps50.json",
@@ -66,7 +69,7 @@ def test_every_edit_is_scored_by_pair_and_by_source(prepared):
     score(prepared, exact, wrong)
     result = json.loads((prepared / "scores/steps50.json").read_text())
     rows, _ = storage.read_tensors(prepared / "scores/steps50.safetensors")
-    kinds = {"clip", "structure", "psnr_to_true"}
+    kinds = {"clip", "structure", "psnr_to_true", "psnr_to_source"}
     names = {"unedited", "exact", "wrong"}
     assert set(result) == {"edits", "encoders", "versions"}
     assert set(result["edits"]) == names
@@ -119,6 +122,24 @@ def test_every_edit_is_scored_by_pair_and_by_source(prepared):
     }
 
 
+def test_edits_are_compared_with_their_teacher_source_by_source(prepared):
+    found = edit_sets.read_set(prepared / "real.json")
+    _, targets = edit_sets.read_images(prepared / "real.safetensors", found)
+    exact = write_edited(prepared, "exact", targets)
+    near = write_edited(prepared, "near", (targets.int() // 2 * 2).byte())
+    score(prepared, exact, near, teachers='{"near": "exact"}')
+    scores = json.loads((prepared / "scores/steps50.json").read_text())["edits"]
+    rows, _ = storage.read_tensors(prepared / "scores/steps50.safetensors")
+    owners = torch.tensor(found.pair_sources)
+    gap = metrics.group_means(rows["near/clip"] - rows["exact/clip"], owners)
+    shown = scores["near"]["clip_minus_teacher"]
+    assert shown["value"] == pytest.approx(float(gap.mean()))
+    half = 3.1824463 * float(gap.std()) / math.sqrt(4)
+    assert shown["high"] - shown["value"] == pytest.approx(half, abs=1e-9)
+    assert 45 < scores["near"]["psnr_to_teacher"]["value"] < 55
+    assert not any("teacher" in kind for kind in scores["exact"])
+
+
 def test_without_exact_edits_there_is_no_psnr_and_no_file_needed(prepared):
     tensors, _ = storage.read_tensors(prepared / "real.safetensors")
     found = edit_sets.read_set(prepared / "real.json")
@@ -129,7 +150,7 @@ def test_without_exact_edits_there_is_no_psnr_and_no_file_needed(prepared):
     score(prepared, set_name="fake")
     result = json.loads((prepared / "scores/steps50.json").read_text())
     assert {name: set(of) for name, of in result["edits"].items()} == {
-        "unedited": {"clip", "structure"}
+        "unedited": {"clip", "structure", "psnr_to_source"}
     }
 
 

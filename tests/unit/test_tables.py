@@ -141,6 +141,22 @@ def test_memory_and_latency_of_edited_runs():
     ]
 
 
+def test_profiles_of_edited_runs_and_sources_that_cost_nothing():
+    profiles = {"sd": {"runs": {"pnp/steps100": {"profiled": 1.234e9}}}}
+    cells = edited(["gflops_profiled"], profiles=profiles)
+    assert cells == [["1.234"], ["—"], ["—"]]
+    # Eqs. 2–4: 100 passes of one row, and 50 of three.
+    one = tables.Results({**EDITED, **RUNS}, flops={"sd": COUNTS})
+    column = tables.COLUMNS["tflops_printed"]
+    value = tables.cell(column, tables.Row("", run="real/pnp/steps100"), one)
+    assert value is not None and value.value == 250 * COUNTS["full"]["flops"]
+    assert tables.cell(column, tables.Row("", run="sd"), one) is None
+    unedited = tables.Results({"real/unedited/s": {}}, flops={"sd": COUNTS})
+    row = tables.Row("", run="real/unedited/s")
+    for name in ("gflops", "saving", "tflops_printed", "gflops_profiled"):
+        assert tables.cell(tables.COLUMNS[name], row, unedited) is None
+
+
 def test_flops_of_edited_runs_are_those_of_their_settings(monkeypatch):
     def flops(run, counts, key, *, by_steps=False):
         if "sampler" in run:
@@ -220,6 +236,7 @@ def run_step(tmp_path, **given) -> str:
         "kind": "results",
         "scores": [],
         "flops": [],
+        "profiles": [],
         "latency": None,
         "edit_latency": None,
         "output": tmp_path / "table.csv",

@@ -204,7 +204,7 @@ CASES = {
         "figures.figure_s10.mini.edit_set",
         "unreal",
         "'unreal'",
-        "edit_sets (real, fake)",
+        "edit_sets (real, many, fake)",
     ),
     "unknown edit in a claim": (
         PAPER,

@@ -175,7 +175,9 @@ def test_schema_and_figures_know_the_same_keys(kind):
 
 def check_keys(place: dict, spec: type) -> None:
     """Compare the keys of a schema and of a dataclass, and of what these list."""
-    assert set(place["properties"]) - {"kind"} == fields(spec) - {"kind"}
+    # For the workflow: what it is, and when it is made.
+    theirs = {"kind", "on_request"}
+    assert set(place["properties"]) - theirs == fields(spec) - theirs
     required = {
         field.name
         for field in dataclasses.fields(spec)
