@@ -50,12 +50,33 @@ def judged_grid_inputs(wildcards):
 def mini_models():
     """Return the names of the mini models that rules train and the project ships."""
     trained = ["stable-diffusion", "clip", "classifier", "features", "structure"]
+    trained += ["restorer", *entry("mini", "training", "translators")]
     return trained + list(entries("mini", "backbones"))
 
 
 def recipe(name):
     """Return a params function for a mini model's recipe, as JSON text."""
     return lambda wildcards: json.dumps(entry("mini", "training", name))
+
+
+def translator_recipe(wildcards):
+    """Return the recipe of a mini translator, as JSON text."""
+    return json.dumps(entry("mini", "training", "translators")[wildcards.translator])
+
+
+def restorer_of(wildcards):
+    """Return the restoration net's card for the translator that starts from it."""
+    recipe = entry("mini", "training", "translators")[wildcards.translator]
+    if recipe["task"] != "synthesis":
+        return {}
+    return {"restorer": "results/mini/models/restorer/README.md"}
+
+
+def restorer_option(wildcards, input):
+    """Return the command-line option for the same."""
+    if not hasattr(input, "restorer"):
+        return ""
+    return f"--restorer {Path(input.restorer).parent}"
 
 
 def model_folder(wildcards, output):

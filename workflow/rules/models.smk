@@ -231,6 +231,75 @@ rule train_structure:
         " --threads {threads} --log {log}"
 
 
+rule train_restorer:
+    """Train the small restoration net that high-frequency synthesis starts from.
+
+    Reads: nothing; scenes are generated.
+    Writes: its folder with its model card.
+    """
+    input:
+        code=code("train_restorer"),
+    output:
+        card="results/mini/models/restorer/README.md",
+    log:
+        "logs/mini/train_restorer/restorer.log",
+    benchmark:
+        "benchmarks/mini/train_restorer/restorer.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 2
+    resources:
+        gpu=1,
+        mem_mb=4000,
+        runtime=240,
+    params:
+        spec=recipe("restorer"),
+        folder=model_folder,
+        state="results/mini/.state/models/restorer.pt",
+    shell:
+        "python -m clockwork_diffusion.steps.train_restorer"
+        " --spec {params.spec:q} --state {params.state} --output {params.folder}"
+        " --threads {threads} --log {log}"
+
+
+rule train_translator:
+    """Make an image-to-image model out of the mini Stable Diffusion.
+
+    Reads: the mini Stable Diffusion; pairs of scenes are generated.
+    Writes: a folder in the format of diffusers, with its model card.
+    """
+    input:
+        unpack(restorer_of),
+        code=code("train_translator"),
+        teacher=rules.train_teacher.output.card,
+    output:
+        card="results/mini/models/{translator}/README.md",
+    wildcard_constraints:
+        translator="|".join(entry("mini", "training", "translators")),
+    log:
+        "logs/mini/train_translator/{translator}.log",
+    benchmark:
+        "benchmarks/mini/train_translator/{translator}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 2
+    resources:
+        gpu=1,
+        mem_mb=6000,
+        runtime=720,
+    params:
+        spec=translator_recipe,
+        teacher=lambda wildcards, input: str(Path(input.teacher).parent),
+        restorer=restorer_option,
+        folder=model_folder,
+        state="results/mini/.state/models/{translator}.pt",
+    shell:
+        "python -m clockwork_diffusion.steps.train_translator"
+        " --spec {params.spec:q} --teacher {params.teacher} {params.restorer}"
+        " --state {params.state} --output {params.folder}"
+        " --threads {threads} --log {log}"
+
+
 rule make_backbone:
     """Make a cheaper backbone out of a teacher by distillation.
 

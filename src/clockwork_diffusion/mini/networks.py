@@ -1,4 +1,4 @@
-"""Define the mini scale's two convolutional networks, and keep them in files.
+"""Define the mini scale's three convolutional networks, and keep them in files.
 
 They lie apart from their training, so that scoring with them depends on nothing else.
 They share nothing: the classifier tells whether the teacher draws what it is asked to,
@@ -102,6 +102,38 @@ class FeatureNetwork(nn.Module):
         return self.describe(pixels)
 
 
+class Restorer(nn.Module):
+    """Sharpen a blurred image as far as the mean of all that it may show."""
+
+    def __init__(self, width: int, layers: int) -> None:
+        """Build.
+
+        Args:
+            width: Channels, at half the image's resolution.
+            layers: Convolutions between the first and the last.
+        """
+        super().__init__()
+        self.settings = {"width": width, "layers": layers}
+        self.first = nn.Conv2d(3 * 4, width, 3, padding=1)
+        self.layers = nn.ModuleList(
+            nn.Conv2d(width, width, 3, padding=1) for _ in range(layers)
+        )
+        self.last = nn.Conv2d(width, 3 * 4, 3, padding=1)
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        """Return sharper images; float32 in ``[-1, 1]``, ``(N, 3, H, W)``, even sides.
+
+        A network trained by squared error leaves out what it cannot know: the detail
+        that high-frequency synthesis adds.
+        """
+        x = self.first(functional.pixel_unshuffle(pixels, 2))
+        for layer in self.layers:
+            x = x + layer(functional.silu(x))
+        correction = functional.pixel_shuffle(self.last(functional.silu(x)), 2)
+        restored: torch.Tensor = (pixels + correction).clamp(-1, 1)
+        return restored
+
+
 def _conv(before: int, after: int, kernel: int, stride: int) -> list[nn.Module]:
     return [
         nn.Conv2d(before, after, kernel, stride=stride, padding=kernel // 2),
@@ -110,10 +142,10 @@ def _conv(before: int, after: int, kernel: int, stride: int) -> list[nn.Module]:
     ]
 
 
-Network = TypeVar("Network", Classifier, FeatureNetwork)
+Network = TypeVar("Network", Classifier, FeatureNetwork, Restorer)
 
 
-def save(network: Classifier | FeatureNetwork, folder: Path) -> None:
+def save(network: Classifier | FeatureNetwork | Restorer, folder: Path) -> None:
     """Write a network's weights as fp16 into a folder."""
     storage.write_tensors(
         folder / WEIGHTS,

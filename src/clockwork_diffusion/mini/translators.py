@@ -1,0 +1,359 @@
+"""Train the mini translators: image-to-image models made from the mini teacher.
+
+Each starts from the teacher's weights, as the published ones start from Stable
+Diffusion's, and differs from it as they do:
+
+- ``edit`` (InstructPix2Pix): the UNet takes the input's latents as four more channels,
+  whose weights start at zero; prompts are instructions. SD's text encoder can read
+  instructions before; ours knows captions alone, so it learns to read them first, and
+  is then trained with the UNet.
+- ``inpainting`` and ``synthesis``: the same UNet with the empty prompt.
+- ``control`` (ControlNet): a copy of the UNet's encoder sees Canny edges; the UNet and
+  the text encoder stay as they are.
+- ``restoration`` (StableSR): the structure encoder and the SPADE layers learn; the UNet
+  stays as it is, and the prompt is empty.
+
+Like the teacher, all predict v, and see some samples as sampling starts: noise alone.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import torch
+from diffusers import (
+    ControlNetModel,
+    StableDiffusionInstructPix2PixPipeline,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from torch import nn
+from torch.nn import functional
+from transformers import CLIPTextModel
+
+from clockwork_diffusion.latents import encode_images
+from clockwork_diffusion.mini import scenes
+from clockwork_diffusion.mini.pairs import TASKS, Pairs
+from clockwork_diffusion.mini.quality import ATTRIBUTES
+from clockwork_diffusion.mini.teacher import Reader, tokenize
+from clockwork_diffusion.training import Optimisation, Trained, fit, generator_for
+
+JOINED = ("edit", "inpainting", "synthesis")
+"""Tasks whose UNet takes the input's latents as further channels."""
+
+
+@dataclass(frozen=True)
+class TranslatorSpec:
+    """Data and recipe of a mini translator.
+
+    Attributes:
+        task: What it is for, a member of `clockwork_diffusion.mini.pairs.TASKS`.
+        pairs: Number of training pairs.
+        offset: First scene, counted within the training split.
+        optimisation: The recipe.
+        reading: The recipe by which the text encoder learns to read instructions; for
+            ``edit`` alone.
+        empty_prompts: Share of samples without the prompt, for guidance.
+        empty_inputs: Share of samples without the input image, for its guidance, and
+            as many again without either.
+        blind_share: Share of samples that show noise alone, at a timestep from which a
+            sampler may start; their target is the clean image's.
+        blind_from: First such timestep.
+    """
+
+    task: str
+    pairs: int
+    offset: int
+    optimisation: Optimisation
+    reading: Optimisation | None = None
+    empty_prompts: float = 0.0
+    empty_inputs: float = 0.0
+    blind_share: float = 0.15
+    blind_from: int = 850
+
+    def __post_init__(self) -> None:
+        """Reject tasks that there are not, and recipes that do not fit them."""
+        if self.task not in TASKS:
+            raise ValueError(f"task {self.task!r} is not one of {', '.join(TASKS)}")
+        if (self.reading is not None) != (self.task == "edit"):
+            raise ValueError(f"task {self.task!r} and a recipe for reading do not fit")
+        if not 0 <= self.empty_prompts + 2 * self.empty_inputs <= 1:
+            raise ValueError(
+                f"empty_prompts {self.empty_prompts} and empty_inputs "
+                f"{self.empty_inputs} leave no sample with both"
+            )
+
+
+class Joined(nn.Module):
+    """UNet that takes the input's latents as further channels, and its text encoder."""
+
+    def __init__(
+        self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, learns: bool
+    ) -> None:
+        """Widen a UNet's input; ``learns`` says whether the text encoder is trained."""
+        super().__init__()
+        self.unet = widen_input(unet, unet.config.in_channels)
+        self.text_encoder = copy.deepcopy(text_encoder).requires_grad_(learns)
+
+    def forward(
+        self,
+        noisy: torch.Tensor,
+        timesteps: torch.Tensor,
+        inputs: torch.Tensor,
+        tokens: torch.Tensor,
+    ) -> torch.Tensor:
+        """Predict v for noisy and input latents ``(N, 4, h, w)``, tokens ``(N, L)``."""
+        text = self.text_encoder(tokens).last_hidden_state
+        v: torch.Tensor = self.unet(torch.cat([noisy, inputs], 1), timesteps, text)[0]
+        return v
+
+
+class Controlled(nn.Module):
+    """ControlNet beside a UNet and a text encoder that stay as they are."""
+
+    def __init__(
+        self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, factor: int
+    ) -> None:
+        """Copy the UNet's encoder; ``factor`` is pixels per latent, a power of 2."""
+        super().__init__()
+        widths = (16, 32, 64, 128)[: factor.bit_length()]
+        self.controlnet = ControlNetModel.from_unet(
+            unet, conditioning_embedding_out_channels=widths
+        )
+        self.unet = copy.deepcopy(unet).requires_grad_(False)
+        self.text_encoder = copy.deepcopy(text_encoder).requires_grad_(False)
+
+    def forward(
+        self,
+        noisy: torch.Tensor,
+        timesteps: torch.Tensor,
+        inputs: torch.Tensor,
+        tokens: torch.Tensor,
+    ) -> torch.Tensor:
+        """Predict v for latents ``(N, 4, h, w)``, edges ``(N, 3, H, W)`` in [0, 1]."""
+        text = self.text_encoder(tokens).last_hidden_state
+        skips, middle = self.controlnet(
+            noisy, timesteps, text, inputs, return_dict=False
+        )
+        v: torch.Tensor = self.unet(
+            noisy,
+            timesteps,
+            text,
+            down_block_additional_residuals=skips,
+            mid_block_additional_residual=middle,
+        )[0]
+        return v
+
+
+def widen_input(unet: UNet2DConditionModel, channels: int) -> UNet2DConditionModel:
+    """Return a copy of a UNet that takes further channels, which it ignores at first.
+
+    Args:
+        unet: The UNet; not changed.
+        channels: Further input channels; their weights are zero, as
+            InstructPix2Pix's are when its training starts.
+    """
+    own = unet.config.in_channels
+    config = {**unet.config, "in_channels": own + channels}
+    wide: UNet2DConditionModel = UNet2DConditionModel.from_config(config)
+    state = dict(unet.state_dict())
+    weight = state["conv_in.weight"]
+    zeros = weight.new_zeros(len(weight), channels, *weight.shape[2:])
+    state["conv_in.weight"] = torch.cat([weight, zeros], 1)
+    wide.load_state_dict(state)
+    return wide.to(unet.device, unet.dtype)
+
+
+def build(spec: TranslatorSpec, pipe: StableDiffusionPipeline) -> nn.Module:
+    """Return a translator that does what the teacher does, before any training."""
+    torch.manual_seed(spec.optimisation.seed)
+    if spec.task in JOINED:
+        return Joined(pipe.unet, pipe.text_encoder, learns=spec.task == "edit")
+    factor = 2 ** (len(pipe.vae.config.block_out_channels) - 1)
+    assert spec.task == "control"
+    return Controlled(pipe.unet, pipe.text_encoder, factor)
+
+
+def change_labels(split: str, count: int, offset: int) -> torch.Tensor:
+    """Return what each edit of `pairs.scene_pairs` changes, as class numbers.
+
+    Returns:
+        int64, ``(count, 6)``, columns as in `ATTRIBUTES`: the new value, or the number
+        of values if the attribute stays as it is.
+    """
+    rows = []
+    for seed in scenes.split_seeds(split, count, offset):
+        before = scenes.sample_scene(seed)
+        after = scenes.sample_edit(before, seed).scene
+        old, new = _named(before), _named(after)
+        rows.append(
+            [
+                values.index(new[name]) if new[name] != old[name] else len(values)
+                for name, values in ATTRIBUTES.items()
+            ]
+        )
+    return torch.tensor(rows)
+
+
+def _named(scene: scenes.Scene) -> dict[str, str]:
+    (item,) = scene.objects
+    return {**vars(item), "background": scene.background}
+
+
+def learn_instructions(
+    text_encoder: CLIPTextModel,
+    tokens: torch.Tensor,
+    labels: torch.Tensor,
+    recipe: Optimisation,
+    state: Path,
+) -> Trained:
+    """Teach a text encoder what instructions ask for.
+
+    Args:
+        text_encoder: Trained in place.
+        tokens: int64, ``(N, L)``.
+        labels: int64, ``(N, 6)``, of `change_labels`.
+        recipe: The recipe.
+        state: Where the resumable state lies.
+    """
+    reader = Reader(text_encoder, text_encoder.config.hidden_size)
+    # One class more than the reader of captions has: not changed.
+    reader.heads = nn.ModuleList(
+        nn.Linear(text_encoder.config.hidden_size, len(values) + 1)
+        for values in ATTRIBUTES.values()
+    )
+
+    def misread(step: int) -> torch.Tensor:
+        generator = generator_for(recipe.seed, step)
+        chosen = torch.randint(len(tokens), (recipe.batch_size,), generator=generator)
+        losses = [
+            functional.cross_entropy(logits, labels[chosen, index])
+            for index, logits in enumerate(reader(tokens[chosen]))
+        ]
+        return torch.stack(losses).sum()
+
+    return fit(reader, misread, recipe, state, name="reading instructions")
+
+
+def train(
+    spec: TranslatorSpec,
+    pipe: StableDiffusionPipeline,
+    make_pairs: Callable[[], Pairs],
+    state: Path,
+    *,
+    model: nn.Module | None = None,
+) -> Trained:
+    """Train a translator on pairs.
+
+    Args:
+        spec: Task, data and recipe.
+        pipe: The teacher; not changed.
+        make_pairs: Makes the training pairs, ``spec.pairs`` of them.
+        state: Where the resumable state lies.
+        model: An untrained translator, if `build` is not to make it.
+
+    Returns:
+        The trained module, a `Joined` or `Controlled` one or ``model`` itself.
+    """
+    model = build(spec, pipe) if model is None else model
+    model = model.to(pipe.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    pairs = cache(make_pairs)
+
+    @cache
+    def tokens() -> torch.Tensor:
+        return tokenize(pipe.tokenizer, list(pairs().prompts))
+
+    @cache
+    def clean() -> torch.Tensor:
+        return encode_images(pipe.vae, pairs().targets)
+
+    @cache
+    def inputs() -> torch.Tensor:
+        if spec.task == "control":
+            return pairs().inputs
+        # InstructPix2Pix takes them unscaled.
+        return encode_images(pipe.vae, pairs().inputs, scale=spec.task not in JOINED)
+
+    history, seconds = [(0, 0.0)][:0], 0.0
+    if spec.reading is not None:
+        assert isinstance(model, Joined)
+        labels = change_labels("train", spec.pairs, spec.offset)
+        read = learn_instructions(
+            model.text_encoder,
+            tokens(),
+            labels,
+            spec.reading,
+            state.with_suffix(".text.pt"),
+        )
+        assert isinstance(read.module, Reader)
+        model.text_encoder = read.module.text_encoder.requires_grad_(True)
+        history, seconds = list(read.history), read.seconds
+
+    empty = tokenize(pipe.tokenizer, [""])
+    alphas = pipe.scheduler.alphas_cumprod.cpu()
+    recipe, device = spec.optimisation, pipe.device
+
+    def loss(step: int) -> torch.Tensor:
+        generator = generator_for(recipe.seed, step)
+        count = recipe.batch_size
+        chosen = torch.randint(spec.pairs, (count,), generator=generator)
+        target, given = clean()[chosen], inputs()[chosen].float()
+        if spec.task == "control":
+            given = given / 255
+        noise = torch.randn(target.shape, generator=generator)
+        timesteps = torch.randint(1000, (count,), generator=generator)
+        blind = torch.rand(count, generator=generator) < spec.blind_share
+        start = spec.blind_from + timesteps * (1000 - spec.blind_from) // 1000
+        timesteps = torch.where(blind, start, timesteps)
+        lot = torch.rand(count, generator=generator)
+        neither = spec.empty_prompts + spec.empty_inputs
+        no_prompt = lot < neither
+        no_input = (lot >= spec.empty_prompts) & (lot < neither + spec.empty_inputs)
+        prompt = torch.where(no_prompt.view(-1, 1), empty, tokens()[chosen])
+        given = given * ~no_input.view(-1, 1, 1, 1)
+        alpha = alphas[timesteps].view(-1, 1, 1, 1).sqrt()
+        sigma = (1 - alpha.square()).sqrt()
+        noisy = torch.where(
+            blind.view(-1, 1, 1, 1), noise, alpha * target + sigma * noise
+        )
+        # That v from which a sampler computes the clean latents; α·ε - σ·x₀ otherwise.
+        v = (alpha * noisy - target) / sigma
+        parts = (noisy, timesteps, given, prompt)
+        predicted = model(*(part.to(device) for part in parts))
+        return functional.mse_loss(predicted, v.to(device))
+
+    trained = fit(model, loss, recipe, state, name=f"translator: {spec.task}")
+    history += trained.history
+    return Trained(trained.module, history, seconds + trained.seconds)
+
+
+def save(trained: nn.Module, pipe: StableDiffusionPipeline, folder: Path) -> None:
+    """Save what was trained as fp16, in the format of diffusers.
+
+    A ControlNet alone, since the UNet beside it stays as it is; of the other tasks, a
+    whole pipeline.
+    """
+    if isinstance(trained, Controlled):
+        trained.controlnet.half().save_pretrained(folder)
+        return
+    assert isinstance(trained, Joined)
+    made = StableDiffusionInstructPix2PixPipeline(
+        vae=pipe.vae,
+        text_encoder=trained.text_encoder,
+        tokenizer=pipe.tokenizer,
+        unet=trained.unet,
+        scheduler=pipe.scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    for part in (made, made.vae, made.unet):
+        # Where the teacher lay says nothing to whoever loads the translator.
+        part.register_to_config(_name_or_path="")
+    for part in (made.vae, made.text_encoder, made.unet):
+        part.half()
+    made.save_pretrained(folder)
