@@ -26,9 +26,11 @@ from torch import nn
 from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.sampling import Past
 from clockwork_diffusion.split import (
+    LEVELS,
     Conditions,
     SplitUNet,
     add_residuals,
+    kept_level,
     run_down,
     run_middle,
     run_output,
@@ -73,6 +75,11 @@ class BranchUNet:
     def __post_init__(self) -> None:
         """Find the branch in the up path."""
         SplitUNet(self.unet)  # checks the topology
+        if kept_level(self.unet) < LEVELS:
+            raise ValueError(
+                "branches are those of a whole UNet, and depth-skip has kept this one "
+                f"to level {kept_level(self.unet)}"
+            )
         places = [
             (block, layer)
             for block, module in enumerate(self.unet.up_blocks)
@@ -233,7 +240,7 @@ def _run_layers(
     attentions: Any = getattr(block, "attentions", None)
     skips: tuple[torch.Tensor, ...] = ()
     for index in range(count):
-        hidden = resnets[index](hidden, conditions.t_emb)
+        hidden = resnets[index](hidden, conditions.temb)
         if attentions:
             hidden = attentions[index](
                 hidden, return_dict=False, **conditions.attention_arguments()

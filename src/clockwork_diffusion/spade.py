@@ -180,16 +180,16 @@ class SpadeUNet(UNet2DConditionModel):  # type: ignore[misc]
         self,
         structure_channels: int = STRUCTURE_CHANNELS,
         spade_channels: int = SPADE_CHANNELS,
-        **config: Any,
+        **kwargs: Any,
     ) -> None:
         """Build the UNet; the defaults are StableSR's where they concern SPADE.
 
         Args:
             structure_channels: Channels of the structure.
             spade_channels: Channels between structure and modulation.
-            **config: The arguments of the UNet.
+            **kwargs: The arguments of the UNet.
         """
-        super().__init__(**config)
+        super().__init__(**kwargs)
         self.register_to_config(
             structure_channels=structure_channels, spade_channels=spade_channels
         )

@@ -11,11 +11,14 @@ low-resolution part ε_L, which Clockwork replaces on some steps (paper Fig. 3):
 `SplitUNet` holds no weights and no state. It calls the UNet's own modules in the UNet's
 own order, so that ``full`` equals the UNet bit for bit, LoRA layers, attention
 processors, ControlNet residuals and autocast included.
+
+A UNet without its deep levels (`clockwork_diffusion.depth_skip`) is split all the same:
+what is missing is None in it, and the deepest layer that is left gets zeros from below.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -26,6 +29,12 @@ from torch import nn
 
 CUTS: dict[str, int] = {"stage1": 1, "stage2": 2}
 """Down (and up) blocks of ε_H by cut: the paper's "res 32x32" and "res 16x16"."""
+
+LEVELS = 13
+"""Levels of Stable Diffusion's UNet: its 12 skip connections, and the middle block."""
+
+LAYERS = 3
+"""Levels per block: two layers and a downsampler, or three layers on the way up."""
 
 
 class Step(NamedTuple):
@@ -45,6 +54,18 @@ class Step(NamedTuple):
     up: torch.Tensor
 
 
+class SpadeInput(NamedTuple):
+    """What residual blocks with SPADE take in place of the time embedding.
+
+    Attributes:
+        t_emb: Time embedding, ``(N, E)``.
+        structure: Structure features by their width in latent pixels.
+    """
+
+    t_emb: torch.Tensor
+    structure: Mapping[int, torch.Tensor]
+
+
 class Conditions(NamedTuple):
     """What all blocks of one pass share.
 
@@ -54,6 +75,7 @@ class Conditions(NamedTuple):
         attention_mask: Bias for self attention, or None.
         text_mask: Bias for cross attention, or None.
         attention_kwargs: Passed on to the attention processors.
+        structure: Structure features for residual blocks with SPADE, or None.
     """
 
     t_emb: torch.Tensor
@@ -61,6 +83,14 @@ class Conditions(NamedTuple):
     attention_mask: torch.Tensor | None = None
     text_mask: torch.Tensor | None = None
     attention_kwargs: dict[str, Any] | None = None
+    structure: Mapping[int, torch.Tensor] | None = None
+
+    @property
+    def temb(self) -> torch.Tensor | SpadeInput:
+        """Return what residual blocks take; diffusers' blocks pass it on untouched."""
+        if self.structure is None:
+            return self.t_emb
+        return SpadeInput(self.t_emb, self.structure)
 
     def attention_arguments(self) -> dict[str, Any]:
         """Return what diffusers' blocks and transformers take of these, by name."""
@@ -190,49 +220,14 @@ class SplitUNet:
     # --- their pieces ------------------------------------------------------------
 
     def condition(
-        self,
-        x: torch.Tensor,
-        t: torch.Tensor | float,
-        c: torch.Tensor,
-        *,
-        class_labels: torch.Tensor | None = None,
-        timestep_cond: torch.Tensor | None = None,
-        attention_mask: torch.Tensor | None = None,
-        encoder_attention_mask: torch.Tensor | None = None,
-        added_cond_kwargs: dict[str, torch.Tensor] | None = None,
-        cross_attention_kwargs: dict[str, Any] | None = None,
+        self, x: torch.Tensor, t: torch.Tensor | float, c: torch.Tensor, **kwargs: Any
     ) -> Conditions:
-        """Embed the timestep and prepare text and masks as diffusers does."""
-        unet = self.unet
-        emb = unet.time_embedding(
-            unet.get_time_embed(sample=x, timestep=t), timestep_cond
-        )
-        class_emb = unet.get_class_embed(sample=x, class_labels=class_labels)
-        if class_emb is not None:
-            joined = unet.config.class_embeddings_concat
-            emb = torch.cat([emb, class_emb], dim=-1) if joined else emb + class_emb
-        aug_emb = unet.get_aug_embed(
-            emb=emb, encoder_hidden_states=c, added_cond_kwargs=added_cond_kwargs
-        )
-        emb = emb + aug_emb if aug_emb is not None else emb
-        if unet.time_embed_act is not None:
-            emb = unet.time_embed_act(emb)
-        text = unet.process_encoder_hidden_states(
-            encoder_hidden_states=c, added_cond_kwargs=added_cond_kwargs
-        )
-        return Conditions(
-            emb,
-            text,
-            _bias(attention_mask, x),
-            _bias(encoder_attention_mask, x),
-            cross_attention_kwargs,
-        )
+        """Embed the timestep and prepare the rest; see `make_conditions`."""
+        return make_conditions(self.unet, x, t, c, **kwargs)
 
     def encode(self, x: torch.Tensor, conditions: Conditions) -> High:
         """Run the first half of ε_H: conv_in and its down blocks."""
-        if self.unet.config.center_input_sample:
-            x = 2 * x - 1.0
-        hidden = self.unet.conv_in(x)
+        hidden = run_input(self.unet, x)
         skips: tuple[torch.Tensor, ...] = (hidden,)
         for block in _among(self.unet.down_blocks, stop=self.level):
             hidden, more = run_down(block, hidden, conditions)
@@ -259,14 +254,10 @@ class SplitUNet:
             hidden, more = run_down(block, hidden, conditions)
             skips += more
         skips = add_residuals(skips, residuals[0])
-        hidden = run_middle(unet, hidden, conditions, residuals[1])
+        rising = rise(unet, hidden, conditions, residuals[1])
         last = len(unet.up_blocks) - self.level - 1
-        for block in _among(unet.up_blocks, stop=last):
-            skips, taken = take_skips(skips, block)
-            hidden = run_up(block, hidden, taken, conditions)
-            hidden = run_upsampler(block, hidden, skips[-1])
-        skips, taken = take_skips(skips, unet.up_blocks[last])
-        return run_up(unet.up_blocks[last], hidden, taken, conditions)
+        blocks = _among(unet.up_blocks, stop=last + 1)
+        return run_up_path(blocks, rising, skips, conditions)
 
     def upsample(self, r_out: torch.Tensor, high: High) -> torch.Tensor:
         """Bring r_out to the resolution of ε_H's second half."""
@@ -277,14 +268,9 @@ class SplitUNet:
         self, up: torch.Tensor, high: High, conditions: Conditions
     ) -> torch.Tensor:
         """Run the second half of ε_H: its up blocks and the output layers."""
-        unet = self.unet
-        hidden, skips = up, high.skips
-        for block in _among(unet.up_blocks, len(unet.up_blocks) - self.level):
-            skips, taken = take_skips(skips, block)
-            hidden = run_up(block, hidden, taken, conditions)
-            if skips:
-                hidden = run_upsampler(block, hidden, skips[-1])
-        return run_output(unet, hidden)
+        blocks = _among(self.unet.up_blocks, len(self.unet.up_blocks) - self.level)
+        hidden = run_up_path(blocks, up, high.skips, conditions)
+        return run_output(self.unet, hidden)
 
 
 def check_cut(unet: nn.Module, cut: str) -> int:
@@ -304,6 +290,15 @@ def check_cut(unet: nn.Module, cut: str) -> int:
             f"it needs {', '.join(kinds)}"
         )
     assert isinstance(unet, UNet2DConditionModel)
+    kept, needed = kept_level(unet), LAYERS * level + 1
+    if kept < needed:
+        raise ValueError(
+            f"cut {cut!r} needs the UNet's levels down to {needed}, "
+            f"and depth-skip has kept it to level {kept}"
+        )
+    if kept < LEVELS:
+        # Its topology was checked before it was cut.
+        return level
     depth = len(unet.up_blocks)
     if level >= depth:
         raise ValueError(
@@ -328,6 +323,45 @@ def check_cut(unet: nn.Module, cut: str) -> int:
     return level
 
 
+def make_conditions(
+    unet: UNet2DConditionModel,
+    x: torch.Tensor,
+    t: torch.Tensor | float,
+    c: torch.Tensor,
+    *,
+    class_labels: torch.Tensor | None = None,
+    timestep_cond: torch.Tensor | None = None,
+    attention_mask: torch.Tensor | None = None,
+    encoder_attention_mask: torch.Tensor | None = None,
+    added_cond_kwargs: dict[str, torch.Tensor] | None = None,
+    cross_attention_kwargs: dict[str, Any] | None = None,
+    structure: Mapping[int, torch.Tensor] | None = None,
+) -> Conditions:
+    """Embed the timestep and prepare text and masks as diffusers does."""
+    emb = unet.time_embedding(unet.get_time_embed(sample=x, timestep=t), timestep_cond)
+    class_emb = unet.get_class_embed(sample=x, class_labels=class_labels)
+    if class_emb is not None:
+        joined = unet.config.class_embeddings_concat
+        emb = torch.cat([emb, class_emb], dim=-1) if joined else emb + class_emb
+    aug_emb = unet.get_aug_embed(
+        emb=emb, encoder_hidden_states=c, added_cond_kwargs=added_cond_kwargs
+    )
+    emb = emb + aug_emb if aug_emb is not None else emb
+    if unet.time_embed_act is not None:
+        emb = unet.time_embed_act(emb)
+    text = unet.process_encoder_hidden_states(
+        encoder_hidden_states=c, added_cond_kwargs=added_cond_kwargs
+    )
+    return Conditions(
+        emb,
+        text,
+        _bias(attention_mask, x),
+        _bias(encoder_attention_mask, x),
+        cross_attention_kwargs,
+        structure,
+    )
+
+
 def take_residuals(
     kwargs: dict[str, Any],
 ) -> tuple[tuple[torch.Tensor, ...], torch.Tensor | None]:
@@ -344,11 +378,29 @@ def take_residuals(
 def add_residuals(
     skips: tuple[torch.Tensor, ...], residuals: tuple[torch.Tensor, ...]
 ) -> tuple[torch.Tensor, ...]:
-    """Add residuals to the skips that are there; deeper ones are left out."""
+    """Add residuals to the skips that are there; deeper ones are left out.
+
+    Raises:
+        ValueError: If the residuals are too few for the skips, or of other shapes.
+    """
     if not residuals:
         return skips
-    pairs = zip(skips, residuals, strict=False)
-    return tuple(skip + residual for skip, residual in pairs)
+    if len(residuals) < len(skips):
+        raise ValueError(
+            f"ControlNet gives {len(residuals)} residuals, "
+            f"and the UNet has {len(skips)} skip connections"
+        )
+    added: tuple[torch.Tensor, ...] = ()
+    for number, skip in enumerate(skips, 1):
+        residual = residuals[number - 1]
+        if residual.shape[1:] != skip.shape[1:]:
+            raise ValueError(
+                f"ControlNet's residual {number} is {tuple(residual.shape[1:])}, "
+                f"and the skip connection is {tuple(skip.shape[1:])}: "
+                "it belongs to another UNet, or its image has another size"
+            )
+        added += (skip + residual,)
+    return added
 
 
 def _add(high: High, residuals: tuple[torch.Tensor, ...]) -> High:
@@ -369,6 +421,14 @@ def _bias(mask: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor | None:
     return ((1 - mask.to(x.dtype)) * -10000.0).unsqueeze(1)
 
 
+def run_input(unet: UNet2DConditionModel, x: torch.Tensor) -> torch.Tensor:
+    """Run the first convolution."""
+    if unet.config.center_input_sample:
+        x = 2 * x - 1.0
+    hidden: torch.Tensor = unet.conv_in(x)
+    return hidden
+
+
 def run_down(
     block: nn.Module, hidden: torch.Tensor, conditions: Conditions
 ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
@@ -379,7 +439,7 @@ def run_down(
         else {}
     )
     output: tuple[torch.Tensor, tuple[torch.Tensor, ...]] = block(
-        hidden_states=hidden, temb=conditions.t_emb, **arguments
+        hidden_states=hidden, temb=conditions.temb, **arguments
     )
     return output
 
@@ -395,8 +455,13 @@ def run_middle(
         arguments = {}
         if getattr(unet.mid_block, "has_cross_attention", False):
             arguments = conditions.attention_arguments()
-        hidden = unet.mid_block(hidden, conditions.t_emb, **arguments)
+        hidden = unet.mid_block(hidden, conditions.temb, **arguments)
     return hidden if residual is None else hidden + residual
+
+
+def kept_level(unet: UNet2DConditionModel) -> int:
+    """Return the level down to which depth-skip has kept a UNet; all if untouched."""
+    return int(unet.config.get("level", LEVELS))
 
 
 def run_output(unet: UNet2DConditionModel, hidden: torch.Tensor) -> torch.Tensor:
@@ -407,17 +472,61 @@ def run_output(unet: UNet2DConditionModel, hidden: torch.Tensor) -> torch.Tensor
     return output
 
 
+def rise(
+    unet: UNet2DConditionModel,
+    hidden: torch.Tensor,
+    conditions: Conditions,
+    residual: torch.Tensor | None = None,
+) -> torch.Tensor | None:
+    """Return what rises from the middle into the up path.
+
+    None if depth-skip has left the middle out: ControlNet's residual goes with it.
+    """
+    if kept_level(unet) < LEVELS:
+        return None
+    return run_middle(unet, hidden, conditions, residual)
+
+
+def run_up_path(
+    blocks: Sequence[nn.Module | None],
+    rising: torch.Tensor | None,
+    skips: tuple[torch.Tensor, ...],
+    conditions: Conditions,
+) -> torch.Tensor:
+    """Run up blocks, and the upsamplers between them; the last's is not run.
+
+    Args:
+        blocks: The blocks; None for those that depth-skip has left out.
+        rising: What rises from below, or None if nothing does.
+        skips: The skips of these blocks, the last block's first.
+        conditions: Conditions of the pass.
+    """
+    hidden: Any = rising
+    below = None
+    for block in blocks:
+        if block is None:
+            continue
+        if below is not None:
+            hidden = run_upsampler(below, hidden, skips[-1])
+        skips, taken = take_skips(skips, block)
+        hidden = run_up(block, hidden, taken, conditions)
+        below = block
+    assert isinstance(hidden, torch.Tensor)
+    return hidden
+
+
 def take_skips(
     skips: tuple[torch.Tensor, ...], block: nn.Module
 ) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
     """Split off the skips that an up block consumes."""
-    count = len(block.resnets)  # type: ignore[arg-type]
+    resnets: Any = block.resnets
+    count = sum(resnet is not None for resnet in resnets)
     return skips[:-count], skips[-count:]
 
 
 def run_up(
     block: nn.Module,
-    hidden: torch.Tensor,
+    rising: torch.Tensor | None,
     skips: tuple[torch.Tensor, ...],
     conditions: Conditions,
     layers: range | None = None,
@@ -426,10 +535,11 @@ def run_up(
 
     Args:
         block: The block.
-        hidden: What the layers before have yielded.
+        rising: What the layers before have yielded; None if depth-skip has left them
+            out, for zeros in its place.
         skips: The block's skips, the first layer's last; at least those of ``layers``.
         conditions: Conditions of the pass.
-        layers: Which layers to run; all if left out.
+        layers: Which layers to run; all that there are if left out.
     """
     attentions: Any = (
         block.attentions if getattr(block, "has_cross_attention", False) else ()
@@ -438,8 +548,13 @@ def run_up(
     # One missing ends the search: each costs microseconds, as absent from a module.
     freed = all(getattr(block, name, None) for name in names)
     resnets: Any = block.resnets
+    hidden: Any = rising
     for index in range(len(resnets)) if layers is None else layers:
+        if resnets[index] is None:
+            continue
         skip = skips[len(resnets) - 1 - index]
+        if hidden is None:
+            hidden = zero_feature(resnets[index], skip)
         if freed:
             # It writes into what it is given, which may be a kept feature.
             freeu = {name: getattr(block, name) for name in names}
@@ -447,12 +562,23 @@ def run_up(
                 block.resolution_idx, hidden.clone(), skip, **freeu
             )
         hidden = torch.cat([hidden, skip], dim=1)
-        hidden = resnets[index](hidden, conditions.t_emb)
+        hidden = resnets[index](hidden, conditions.temb)
         if attentions:
             hidden = attentions[index](
                 hidden, return_dict=False, **conditions.attention_arguments()
             )[0]
+    assert isinstance(hidden, torch.Tensor)
     return hidden
+
+
+def zero_feature(resnet: nn.Module, skip: torch.Tensor) -> torch.Tensor:
+    """Return the zeros that stand for what a layer expects from below it.
+
+    They go through the layer's normalisation and convolution in full: without them the
+    groups of the normalisation would be others.
+    """
+    channels = int(resnet.in_channels) - skip.shape[1]  # type: ignore[arg-type]
+    return skip.new_zeros(len(skip), channels, *skip.shape[2:])
 
 
 def run_upsampler(
