@@ -3,41 +3,46 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import torch
-from diffusers import StableDiffusionPipeline
+from diffusers import DiffusionPipeline, StableDiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from clockwork_diffusion import storage
+
+Pipeline = TypeVar("Pipeline", bound=DiffusionPipeline)
 
 
 def load_pipeline(
     folder: Path,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
-) -> StableDiffusionPipeline:
+    kind: type[Pipeline] = StableDiffusionPipeline,
+) -> Pipeline:
     """Load a pipeline folder as diffusers saves it.
 
     Args:
         folder: Folder with ``model_index.json``.
         device: Where to put it.
         dtype: Precision to compute in; the files may be stored in another.
+        kind: Stable Diffusion's pipeline, or one that is made like it.
 
     Raises:
-        ValueError: If the folder is not a Stable Diffusion pipeline, or one of its
-            weight files is damaged; the message names the file.
+        ValueError: If the folder is not a pipeline of this kind, or one of its weight
+            files is damaged; the message names the file.
     """
     index = storage.read_json(storage.existing(folder / "model_index.json"))
-    if index.get("_class_name") != "StableDiffusionPipeline":
+    if index.get("_class_name") != kind.__name__:
         raise ValueError(
-            f"{folder} is a {index.get('_class_name')}, not a StableDiffusionPipeline"
+            f"{folder} is a {index.get('_class_name')}, not a {kind.__name__}"
         )
     storage.check_weights(folder)
     # Steps draw their own bars; loading takes a second and needs none.
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
-    pipe = StableDiffusionPipeline.from_pretrained(
+    pipe: Pipeline = kind.from_pretrained(
         folder,
         dtype=dtype,
         local_files_only=True,

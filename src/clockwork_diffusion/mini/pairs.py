@@ -102,7 +102,7 @@ def scene_pairs(
         raise ValueError(f"count {count} is less than 1")
     if (restorer is None) == (task == "synthesis"):
         raise ValueError(
-            f"task {task!r}: synthesis needs a restorer, no other task one"
+            f"task {task!r}: synthesis needs a restorer, and no other task has one"
         )
     made = _each(functools.partial(_pair, task), split, count, offset)
     given = _images([pair.given for pair in made])

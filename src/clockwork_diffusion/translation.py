@@ -1,0 +1,349 @@
+"""Translate images with conditional diffusion models: one loop for all tasks.
+
+The tasks are those of Kim et al. 2024: editing (InstructPix2Pix), drawing along edges
+(ControlNet), restoration (StableSR), inpainting and high-frequency synthesis. They
+differ in what the UNet is given and in guidance, and share everything else: the UNet is
+asked at an explicit list of timesteps, and the clean image that it predicts at the last
+of them is the output; no further step leads to timestep 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from diffusers import (
+    DPMSolverMultistepScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+
+from clockwork_diffusion.clock import Clock
+from clockwork_diffusion.sampling import (
+    Memory,
+    Past,
+    Prompts,
+    UNetPasses,
+    new_scheduler,
+)
+
+LAST = 999
+"""T: the timestep that uniform sequences start from."""
+
+
+class Row(NamedTuple):
+    """What one row of an image's batch is given: the input image, the prompt."""
+
+    image: bool
+    text: bool
+
+
+TASKS: dict[str, tuple[Row, ...]] = {
+    "edit": (Row(False, False), Row(True, False), Row(True, True)),
+    "control": (Row(True, False), Row(True, True)),
+    "restoration": (Row(True, False),),
+    "inpainting": (Row(True, False),),
+    "synthesis": (Row(True, False),),
+}
+"""Rows of each image's batch by task, in the order in which guidance builds on them."""
+
+PROMPTED = tuple(task for task, rows in TASKS.items() if rows[-1].text)
+"""Tasks that take prompts; the others take the empty one."""
+
+SCHEDULERS: dict[str, int] = {"ddim": 1, "dpmpp": 2}
+"""Order of the solver by name: multistep DPM-Solver++ of first order is DDIM, η = 0."""
+
+
+@dataclass(frozen=True)
+class TranslationSpec:
+    """How images are translated.
+
+    Attributes:
+        task: A key of `TASKS`.
+        steps: Number of sampling steps.
+        guidance: Scale of guidance by the prompt, s_T.
+        image_guidance: Scale of guidance by the input image, s_I; for edits.
+        timesteps: The timesteps, descending, ``steps`` of them; uniform if left out.
+        scheduler: A key of `SCHEDULERS`.
+        clock: Runs the whole UNet once in so many steps; 1 at every step.
+        all_rows: Compute the rows that cancel too, such as that without the input
+            image at s_I = 1, as the published code does. The same image for more.
+    """
+
+    task: str
+    steps: int
+    guidance: float = 1.0
+    image_guidance: float = 1.0
+    timesteps: tuple[int, ...] = ()
+    scheduler: str = "ddim"
+    clock: int = 1
+    all_rows: bool = False
+
+    def __post_init__(self) -> None:
+        """Reject values that make no translation."""
+        if self.task not in TASKS:
+            raise ValueError(f"task {self.task!r} is not one of {', '.join(TASKS)}")
+        if self.scheduler not in SCHEDULERS:
+            raise ValueError(
+                f"scheduler {self.scheduler!r} is not one of {', '.join(SCHEDULERS)}"
+            )
+        Clock(self.clock).full_steps(self.steps)
+        for name, tasks in (("guidance", PROMPTED), ("image_guidance", ("edit",))):
+            value = getattr(self, name)
+            if value < 1:
+                raise ValueError(f"{name} {value} is less than 1")
+            if value != 1 and self.task not in tasks:
+                raise ValueError(f"{name} {value} is for {', '.join(tasks)}")
+        if self.timesteps and len(self.timesteps) != self.steps:
+            raise ValueError(
+                f"{len(self.timesteps)} timesteps are not {self.steps} steps"
+            )
+        if self.timesteps:
+            check_timesteps(self.timesteps)
+
+    @property
+    def visited(self) -> tuple[int, ...]:
+        """The timesteps that the UNet is asked about, descending."""
+        return self.timesteps or uniform_timesteps(self.steps)
+
+    @property
+    def rows(self) -> tuple[Row, ...]:
+        """What is computed per image and step: those rows that have a weight."""
+        rows = TASKS[self.task]
+        if self.all_rows:
+            return rows
+        ends = (*self._scales, 0.0)
+        weights = [a - b for a, b in zip((1.0, *self._scales), ends, strict=True)]
+        return tuple(row for row, w in zip(rows, weights, strict=True) if w != 0)
+
+    @property
+    def branches(self) -> int:
+        """UNet samples per image and step: up to 3 for edits, 2 with guidance, or 1."""
+        return len(self.rows)
+
+    @property
+    def _scales(self) -> tuple[float, ...]:
+        """Scales of guidance, each from one row to the next."""
+        scales = (self.image_guidance, self.guidance)
+        return scales[len(scales) + 1 - len(TASKS[self.task]) :]
+
+    def guide(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Combine the rows' outputs, ``(branches * N, …)``, to ``(N, …)``.
+
+        For edits ε(∅,∅) + s_T [ε(I,T) − ε(I,∅)] + s_I [ε(I,∅) − ε(∅,∅)].
+        """
+        parts = outputs.chunk(self.branches)
+        if len(parts) == 3:
+            neither, image, both = parts
+            scale = self.image_guidance
+            text = self.guidance * (both - image)
+            return neither + text + scale * (image - neither)
+        if len(parts) == 2:
+            # Of two rows the weights sum to 1, whichever has cancelled.
+            scale = self._scales[-1]
+            return parts[0] + scale * (parts[1] - parts[0])
+        return parts[0]
+
+
+def uniform_timesteps(steps: int, last: int = LAST) -> tuple[int, ...]:
+    """Return ``steps`` timesteps from ``last`` to 0, evenly spaced and rounded down.
+
+    Raises:
+        ValueError: If there is no step, or more than timesteps.
+    """
+    if not 1 <= steps <= last + 1:
+        raise ValueError(f"{steps} steps are not between 1 and {last + 1}")
+    if steps == 1:
+        return (last,)
+    return tuple(last * index // (steps - 1) for index in reversed(range(steps)))
+
+
+def check_timesteps(timesteps: Sequence[int], trained: int = LAST + 1) -> None:
+    """Refuse timesteps that the model has not, or that do not descend.
+
+    Raises:
+        ValueError: In one line.
+    """
+    for timestep in timesteps:
+        if not 0 <= timestep < trained:
+            raise ValueError(f"timestep {timestep} is not one of 0 to {trained - 1}")
+    for before, after in zip(timesteps, timesteps[1:], strict=False):
+        if after >= before:
+            raise ValueError(f"timesteps do not descend: {after} comes after {before}")
+
+
+def scheduler_at(
+    kind: str, config: object, timesteps: Sequence[int]
+) -> DPMSolverMultistepScheduler:
+    """Return a scheduler with a model's noise schedule that visits given timesteps.
+
+    Its last step yields the clean image predicted at the last timestep.
+
+    Args:
+        kind: A key of `SCHEDULERS`.
+        config: Configuration of the model's own scheduler.
+        timesteps: Descending.
+
+    Raises:
+        ValueError: If the kind is unknown, or the model lacks a timestep.
+    """
+    if kind not in SCHEDULERS:
+        raise ValueError(f"scheduler {kind!r} is not one of {', '.join(SCHEDULERS)}")
+    if not timesteps:
+        raise ValueError("there are no timesteps")
+    base = new_scheduler("dpmpp", config, len(timesteps))
+    check_timesteps(timesteps, base.config.num_train_timesteps)
+    scheduler = DPMSolverMultistepScheduler.from_config(
+        base.config,
+        solver_order=SCHEDULERS[kind],
+        final_sigmas_type="zero",
+        thresholding=False,
+        # Those choose timesteps themselves.
+        use_karras_sigmas=False,
+        use_exponential_sigmas=False,
+        use_beta_sigmas=False,
+        use_lu_lambdas=False,
+        use_flow_sigmas=False,
+    )
+    scheduler.set_timesteps(timesteps=list(timesteps))
+    return scheduler
+
+
+# --- the loop -------------------------------------------------------------------------
+
+
+Feed = Callable[
+    [torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, dict[str, Any]]
+]
+"""``(x, t, text) → (what the UNet takes, its further arguments)``, for all rows."""
+
+
+class Translator(Protocol):
+    """A model for a task; see `clockwork_diffusion.translators`."""
+
+    @property
+    def task(self) -> str:
+        """A key of `TASKS`."""
+
+    @property
+    def pipe(self) -> StableDiffusionPipeline:
+        """UNet, autoencoder, text encoder and scheduler."""
+
+    def feed(self, images: torch.Tensor, rows: Sequence[Row]) -> Feed:
+        """Return what hands the UNet its inputs, given N images; rows come row-wise."""
+
+    def noise_shape(self, images: torch.Tensor) -> tuple[int, int, int]:
+        """Return the shape of one image's latents, ``(C, h, w)``."""
+
+    def decode(self, latents: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        """Return uint8 images of latents, given the images they were made from."""
+
+
+class Output(NamedTuple):
+    """What a pass of a UNet that is not split yields."""
+
+    eps: torch.Tensor
+
+
+class WholePasses:
+    """Full passes alone, of a UNet of any depth; what a run without a clock needs."""
+
+    history = 1
+
+    def __init__(self, unet: UNet2DConditionModel) -> None:
+        """Bind the UNet."""
+        self.unet = unet
+
+    def check(self, clock: Clock) -> None:
+        """Refuse clocks, which need a split UNet and an adaptor."""
+        if clock.needs_adaptor:
+            raise ValueError(f"clock {clock.every} needs an adaptor")
+
+    def full(
+        self, x: torch.Tensor, t: torch.Tensor, c: torch.Tensor, **kwargs: Any
+    ) -> Output:
+        """Run the UNet."""
+        return Output(self.unet(x, t, c, **kwargs, return_dict=False)[0])
+
+    def light(
+        self,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        c: torch.Tensor,
+        past: Past,
+        pooled: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> Output:
+        """There is none."""
+        raise AssertionError("checked before")
+
+
+@torch.inference_mode()
+def translate(
+    translator: Translator,
+    passes: UNetPasses,
+    images: torch.Tensor,
+    prompts: Prompts,
+    noise: torch.Tensor,
+    spec: TranslationSpec,
+    on_step: Callable[[int, int, torch.Tensor], None] | None = None,
+) -> torch.Tensor:
+    """Denoise under the conditions that the input images and prompts set.
+
+    Args:
+        translator: The model.
+        passes: Passes of its UNet, or of that UNet without its deep levels.
+        images: Input images, uint8, ``(N, 3, H, W)``.
+        prompts: Encoded prompts, N of them; only the empty one counts without prompts.
+        noise: Starting noise, ``(N, C, h, w)``, unit variance.
+        spec: How to translate.
+        on_step: Called after each step with its index from 0, its timestep, and the
+            latents that it yields.
+
+    Returns:
+        Latents, ``(N, C, h, w)``, scaled as the UNet sees them.
+
+    Raises:
+        ValueError: If the translator is for another task, the clock needs an adaptor,
+            the model lacks a timestep, or numbers or sizes do not fit.
+    """
+    if spec.task != translator.task:
+        raise ValueError(f"a translator for {translator.task} does no {spec.task}")
+    wanted = (len(images), *translator.noise_shape(images))
+    if tuple(noise.shape) != wanted or len(prompts) != len(images):
+        raise ValueError(
+            f"noise {tuple(noise.shape)} and {len(prompts)} prompts do not fit "
+            f"{len(images)} images, whose latents are {wanted}"
+        )
+    clock, memory = Clock(spec.clock), Memory()
+    passes.check(clock)
+    config = translator.pipe.scheduler.config
+    scheduler = scheduler_at(spec.scheduler, config, spec.visited)
+    rows, unet = spec.rows, passes.unet
+    text, pooled = _conditions(prompts, rows)
+    feed = translator.feed(images, rows)
+    latents = noise.to(unet.device, unet.dtype) * scheduler.init_noise_sigma
+    for index, timestep in enumerate(scheduler.timesteps):
+        x = scheduler.scale_model_input(torch.cat([latents] * len(rows)), timestep)
+        x, further = feed(x, timestep, text)
+        step = memory.run(passes, clock, index, x, timestep, text, pooled, **further)
+        latents = scheduler.step(
+            spec.guide(step.eps), timestep, latents, return_dict=False
+        )[0]
+        if on_step is not None:
+            on_step(index, int(timestep), latents)
+    return latents
+
+
+def _conditions(
+    prompts: Prompts, rows: Sequence[Row]
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return text features and pooled embeddings, row by row."""
+    empty = prompts.empty.expand_as(prompts.text)
+    text = torch.cat([prompts.text if row.text else empty for row in rows])
+    if prompts.pooled is None or prompts.empty_pooled is None:
+        return text, None
+    none = prompts.empty_pooled.expand_as(prompts.pooled)
+    return text, torch.cat([prompts.pooled if row.text else none for row in rows])
