@@ -23,7 +23,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from clockwork_diffusion.clock import Clock
-from clockwork_diffusion.costs import FEATURES
+from clockwork_diffusion.costs import FEATURES, injecting_steps
 from clockwork_diffusion.injection import CONV_LAYER, FeatureStore, Injection
 from clockwork_diffusion.sampling import (
     Memory,
@@ -108,7 +108,7 @@ class GenerationSpec:
     @property
     def injected_steps(self) -> int:
         """Number of steps at the beginning that need the source at all."""
-        return max(self.conv_steps, self.attention_steps)
+        return injecting_steps(vars(self))
 
     @property
     def branches(self) -> int:
