@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from pathlib import Path
 from typing import TypeVar
 
@@ -42,12 +43,13 @@ def load_pipeline(
     # Steps draw their own bars; loading takes a second and needs none.
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
+    unchecked = {"safety_checker": None, "requires_safety_checker": False}
+    known = inspect.signature(kind).parameters
     pipe: Pipeline = kind.from_pretrained(
         folder,
         dtype=dtype,
         local_files_only=True,
-        safety_checker=None,
-        requires_safety_checker=False,
+        **{name: value for name, value in unchecked.items() if name in known},
     ).to(device)
     pipe.set_progress_bar_config(disable=True)
     pipe.unet.requires_grad_(False)

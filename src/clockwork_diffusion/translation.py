@@ -14,11 +14,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from diffusers import (
-    DPMSolverMultistepScheduler,
-    StableDiffusionPipeline,
-    UNet2DConditionModel,
-)
+from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
 
 from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.sampling import (
@@ -228,8 +224,20 @@ class Translator(Protocol):
         """A key of `TASKS`."""
 
     @property
-    def pipe(self) -> StableDiffusionPipeline:
+    def pipe(self) -> Any:
         """UNet, autoencoder, text encoder and scheduler."""
+
+    def encode(
+        self,
+        prompts: Sequence[str],
+        pool: Callable[[Sequence[str]], torch.Tensor] | None = None,
+    ) -> Prompts:
+        """Encode prompts; see `clockwork_diffusion.sampling.encode_prompts`."""
+
+    def start(
+        self, noise: torch.Tensor, images: torch.Tensor, timestep: int
+    ) -> torch.Tensor:
+        """Return the latents that sampling starts from at a timestep."""
 
     def feed(self, images: torch.Tensor, rows: Sequence[Row]) -> Feed:
         """Return what hands the UNet its inputs, given N images; rows come row-wise."""
@@ -324,7 +332,8 @@ def translate(
     rows, unet = spec.rows, passes.unet
     text, pooled = _conditions(prompts, rows)
     feed = translator.feed(images, rows)
-    latents = noise.to(unet.device, unet.dtype) * scheduler.init_noise_sigma
+    latents = translator.start(noise, images, spec.visited[0])
+    latents = latents.to(unet.device, unet.dtype)
     for index, timestep in enumerate(scheduler.timesteps):
         x = scheduler.scale_model_input(torch.cat([latents] * len(rows)), timestep)
         x, further = feed(x, timestep, text)

@@ -8,7 +8,7 @@ InstructPix2Pix pipeline, whose UNet takes the input's latents as further channe
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from diffusers import (
 
 from clockwork_diffusion import loading, storage
 from clockwork_diffusion.latents import encode_images
-from clockwork_diffusion.sampling import decode_latents
+from clockwork_diffusion.sampling import Prompts, decode_latents, encode_prompts
 from clockwork_diffusion.translation import TASKS, Feed, Row, Translator
 
 JOINED = ("edit", "inpainting", "synthesis")
@@ -32,19 +32,50 @@ JOINED = ("edit", "inpainting", "synthesis")
 
 
 @dataclass(frozen=True)
-class JoinedTranslator:
+class _PromptedTranslator:
+    """What translators share whose pipeline is Stable Diffusion's.
+
+    Attributes:
+        pipe: UNet, autoencoder, text encoder and scheduler.
+    """
+
+    pipe: StableDiffusionPipeline
+
+    def encode(
+        self,
+        prompts: Sequence[str],
+        pool: Callable[[Sequence[str]], torch.Tensor] | None = None,
+    ) -> Prompts:
+        """Encode prompts; see `clockwork_diffusion.sampling.encode_prompts`."""
+        return encode_prompts(self.pipe, prompts, pool)
+
+    def start(
+        self, noise: torch.Tensor, images: torch.Tensor, timestep: int
+    ) -> torch.Tensor:
+        """Return the noise: sampling starts from nothing else."""
+        return noise
+
+    def noise_shape(self, images: torch.Tensor) -> tuple[int, int, int]:
+        """Return the shape of one image's latents, ``(C, h, w)``."""
+        return latent_shape(self.pipe, images)
+
+    def decode(self, latents: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        """Decode latents to uint8 images, ``(N, 3, H, W)``, on the CPU."""
+        return decode_latents(self.pipe, latents)
+
+
+@dataclass(frozen=True)
+class JoinedTranslator(_PromptedTranslator):
     """A UNet that takes the input's latents as further channels, unscaled.
 
     Attributes:
         task: A member of `JOINED`.
-        pipe: UNet, autoencoder, text encoder and scheduler.
 
     Raises:
         ValueError: If the UNet takes another number of channels.
     """
 
     task: str
-    pipe: StableDiffusionPipeline
 
     def __post_init__(self) -> None:
         """Check the task and the UNet's channels."""
@@ -67,28 +98,18 @@ class JoinedTranslator:
 
         return feed
 
-    def noise_shape(self, images: torch.Tensor) -> tuple[int, int, int]:
-        """Return the shape of one image's latents, ``(C, h, w)``."""
-        return latent_shape(self.pipe, images)
-
-    def decode(self, latents: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-        """Decode latents to uint8 images, ``(N, 3, H, W)``, on the CPU."""
-        return decode_latents(self.pipe, latents)
-
 
 @dataclass(frozen=True)
-class ControlTranslator:
+class ControlTranslator(_PromptedTranslator):
     """A UNet that a ControlNet controls.
 
     Attributes:
-        pipe: UNet, autoencoder, text encoder and scheduler.
         controlnet: Takes the input images as they are, in ``[0, 1]``.
 
     Raises:
         ValueError: If the ControlNet does not fit the UNet or the autoencoder.
     """
 
-    pipe: StableDiffusionPipeline
     controlnet: ControlNetModel
 
     task = "control"
@@ -115,13 +136,73 @@ class ControlTranslator:
 
         return feed
 
+
+@dataclass(frozen=True)
+class RestorationTranslator:
+    """StableSR: a UNet whose SPADE layers take the input image's structure.
+
+    The input images are of the size of the result.
+
+    Attributes:
+        pipe: A `clockwork_diffusion.stablesr.StableSRPipeline`.
+        fidelity: Weight of the input's features in the decoder, 0 to 1.
+    """
+
+    pipe: Any
+    fidelity: float
+
+    task = "restoration"
+
+    def encode(
+        self,
+        prompts: Sequence[str],
+        pool: Callable[[Sequence[str]], torch.Tensor] | None = None,
+    ) -> Prompts:
+        """Return the empty prompt, the only one that there is, once per prompt."""
+        pooled = None if pool is None else pool([""])
+        count = len(prompts)
+        return Prompts(
+            self.pipe.empty_prompt(count),
+            self.pipe.empty_prompt(1),
+            None if pooled is None else pooled.expand(count, -1),
+            pooled,
+        )
+
+    def start(
+        self, noise: torch.Tensor, images: torch.Tensor, timestep: int
+    ) -> torch.Tensor:
+        """Return the input's latents with a timestep's noise."""
+        latents = self._latents(images)
+        started: torch.Tensor = self.pipe.start(latents, noise.to(latents), timestep)
+        return started
+
+    def feed(self, images: torch.Tensor, rows: Sequence[Row]) -> Feed:
+        """Return what works out the structure at each timestep."""
+        latents = self._latents(images).to(self.pipe.unet.dtype)
+
+        def feed(
+            x: torch.Tensor, t: torch.Tensor, text: torch.Tensor
+        ) -> tuple[torch.Tensor, dict[str, Any]]:
+            return x, {"structure": self.pipe.structure_of(latents, t)}
+
+        return feed
+
     def noise_shape(self, images: torch.Tensor) -> tuple[int, int, int]:
         """Return the shape of one image's latents, ``(C, h, w)``."""
         return latent_shape(self.pipe, images)
 
     def decode(self, latents: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-        """Decode latents to uint8 images, ``(N, 3, H, W)``, on the CPU."""
-        return decode_latents(self.pipe, latents)
+        """Decode to uint8 images, corrected by the input's features and colours."""
+        pixels = self.pipe.decode(latents, _pixels(images), self.fidelity)
+        return ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().byte().cpu()
+
+    def _latents(self, images: torch.Tensor) -> torch.Tensor:
+        latents: torch.Tensor = self.pipe.encode(_pixels(images))
+        return latents
+
+
+def _pixels(images: torch.Tensor) -> torch.Tensor:
+    return images.float() / 127.5 - 1
 
 
 # --- checks ---------------------------------------------------------------------------
@@ -181,9 +262,7 @@ def image_factor(vae: AutoencoderKL) -> int:
     return int(2 ** (len(vae.config.block_out_channels) - 1))
 
 
-def latent_shape(
-    pipe: StableDiffusionPipeline, images: torch.Tensor
-) -> tuple[int, int, int]:
+def latent_shape(pipe: Any, images: torch.Tensor) -> tuple[int, int, int]:
     """Return the shape of one image's latents, ``(C, h, w)``.
 
     Args:
@@ -247,12 +326,13 @@ def load_translator(
     if task == "restoration":
         from clockwork_diffusion import stablesr
 
-        loaded: Translator = stablesr.load_translator(path, device, dtype)
-        return loaded
+        kind = stablesr.StableSRPipeline
+        restoring = loading.load_pipeline(path, device, dtype, kind)
+        return RestorationTranslator(restoring, stablesr.FIDELITY)
     try:
         if model is None:
-            return JoinedTranslator(task, _load_joined(path, device, dtype))
-        pipe = loading.load_pipeline(model, device, dtype)
+            return JoinedTranslator(_load_joined(path, device, dtype), task)
+        pipe: StableDiffusionPipeline = loading.load_pipeline(model, device, dtype)
         return ControlTranslator(pipe, _load_controlnet(path, device, dtype))
     except ValueError as error:
         if str(path) in str(error) or str(model) in str(error):
