@@ -103,6 +103,11 @@ def clip_path(wildcards):
     return entry(wildcards.scale, "encoders", "clip")["path"]
 
 
+def text_channels(wildcards):
+    """Return the width of that CLIP's pooled text embedding."""
+    return entry(wildcards.scale, "encoders", "clip")["width"]
+
+
 def prompts_of(section, wildcard):
     """Return an input function for the prompts that an entry uses."""
     name = setting(section, wildcard, "dataset")
