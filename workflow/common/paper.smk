@@ -135,13 +135,8 @@ def figure_inputs(wildcards):
         return {}
     runs = [shown["run"] for shown in figure["runs"]]
     (dataset,) = {entry(scale, "runs", name)["dataset"] for name in runs}
-    pattern = "results/{scale}/images/{images}/{shard}.safetensors"
     files = {
-        "images": [
-            path
-            for name in runs
-            for path in shards(pattern, scale, dataset, images=name)
-        ],
+        "images": shards("images", scale, dataset, *runs),
         "prompts": f"{base}/prompts/{dataset}.json",
     }
     if figure.get("latency"):
@@ -249,11 +244,10 @@ def claims_inputs(wildcards):
     scale, base = wildcards.scale, f"results/{wildcards.scale}"
 
     def of_all(kind, names):
-        pattern = f"results/{{scale}}/{kind}/{{images}}/{{shard}}.safetensors"
         return [
             path
-            for images, dataset in names.items()
-            for path in shards(pattern, scale, dataset, images=images)
+            for name, dataset in names.items()
+            for path in shards(kind, scale, dataset, name)
         ]
 
     scored = claim_runs(wildcards, "frechet", "clip", "clip_above_chance")

@@ -21,7 +21,7 @@ def flops_spec(wildcards):
         {
             "backbone": model["backbone"],
             "tokens": model["tokens"],
-            "text_channels": entry(wildcards.scale, "encoders", "clip")["width"],
+            "text_channels": text_channels(wildcards),
             "adaptors": counted,
         }
     )
@@ -44,11 +44,6 @@ def unet_of_model(wildcards):
     """Return the UNet's configuration where the model is ours, not SD v1.5's."""
     model = entry(wildcards.scale, "models", wildcards.model)
     return {"unet": model["unet"]} if "unet" in model else {}
-
-
-def unet_options(wildcards, input):
-    """Return the command-line options for the same."""
-    return f"--unet {input.unet}" if hasattr(input, "unet") else ""
 
 
 def timed_runs(wildcards):
@@ -100,8 +95,8 @@ def timing_spec(wildcards):
         }
         runs[name] |= timed_light_pass(wildcards.scale, run.get("adaptor"))
     chosen = dict(entries(wildcards.scale, "latency"))
-    clip = entry(wildcards.scale, "encoders", "clip")
-    return json.dumps({**chosen, "runs": runs, "text_channels": clip["width"]})
+    width = text_channels(wildcards)
+    return json.dumps({**chosen, "runs": runs, "text_channels": width})
 
 
 def overhead_model(wildcards):
@@ -122,7 +117,7 @@ def overhead_spec(wildcards):
         {
             "model": model["path"],
             "tokens": model["tokens"],
-            "text_channels": entry(wildcards.scale, "encoders", "clip")["width"],
+            "text_channels": text_channels(wildcards),
             "adaptor": "resnet",
             "cases": [
                 {"batch": 2, "pairs": 400},

@@ -306,15 +306,9 @@ def check_registries():
 check_registries()
 
 
-def ids(section):
+def ids(section, of=entries):
     """Return a wildcard constraint: the ids of a section at any scale."""
-    names = {name for scale in SCALES for name in entries(scale, section)}
-    return "|".join(sorted(names)) or "none"
-
-
-def editing_ids(section):
-    """Return a wildcard constraint: the ids of a section of editing at any scale."""
-    names = {name for scale in SCALES for name in editing(scale, section)}
+    names = {name for scale in SCALES for name in of(scale, section)}
     return "|".join(sorted(names)) or "none"
 
 
@@ -336,9 +330,9 @@ wildcard_constraints:
     backbone=ids("backbones"),
     perturbation=ids("perturbations"),
     edit_set=ids("edit_sets"),
-    inversion=editing_ids("inversions"),
-    edit=editing_ids("edits"),
-    setting=editing_ids("settings"),
+    inversion=ids("inversions", editing),
+    edit=ids("edits", editing),
+    setting=ids("settings", editing),
     images="|".join((ids("runs"), ids("datasets"))),
     paper="|".join(PAPERS),
     table=paper_ids("tables"),

@@ -52,14 +52,6 @@ def with_teachers(scale, runs):
     return list(dict.fromkeys([*runs, *filter(None, teachers)]))
 
 
-def all_shards(kind, scale, dataset, names):
-    """Return the files of several runs on a data set, or of the data set itself."""
-    pattern = f"results/{{scale}}/{kind}/{{images}}/{{shard}}.safetensors"
-    return [
-        path for name in names for path in shards(pattern, scale, dataset, images=name)
-    ]
-
-
 def scoring_spec(scale, runs):
     """Return the runs of a batch as the step takes them, as JSON text."""
     described = {name: entry(scale, "runs", name) for name in runs}

@@ -29,7 +29,7 @@ rule count_flops:
         runtime=30,
     params:
         spec=flops_spec,
-        unet=unet_options,
+        unet=input_options("unet"),
     shell:
         "python -m clockwork_diffusion.steps.count_flops"
         " --spec {params.spec:q} {params.unet} --output {output}"
@@ -90,7 +90,7 @@ rule profile_editing:
         runtime=120,
     params:
         spec=edit_profile_spec,
-        unet=unet_options,
+        unet=input_options("unet"),
     shell:
         "python -m clockwork_diffusion.steps.profile_editing"
         " --spec {params.spec:q} --flops {input.flops} {params.unet}"
