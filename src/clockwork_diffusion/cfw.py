@@ -18,7 +18,10 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
+from diffusers import (
+    AutoencoderKL,
+    ModelMixin,  # noqa: F401  # where diffusers looks when a pipeline is loaded
+)
 from diffusers.models.autoencoders.autoencoder_kl import DiagonalGaussianDistribution
 from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
@@ -148,7 +151,7 @@ class CFWAutoencoder(AutoencoderKL):  # type: ignore[misc]
         keys: set[str] = set()
         for kind in input_class.__mro__:
             if issubclass(kind, AutoencoderKL):
-                keys |= set(inspect.signature(kind.__init__).parameters)
+                keys |= set(inspect.signature(vars(kind)["__init__"]).parameters)
         return keys
 
     @classmethod

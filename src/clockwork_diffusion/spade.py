@@ -15,18 +15,21 @@ The structure travels with the time embedding: diffusers' blocks hand what they 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
-from diffusers import UNet2DConditionModel
+from diffusers import (
+    ModelMixin,  # noqa: F401  # where diffusers looks when a pipeline is loaded
+    UNet2DConditionModel,
+)
 from diffusers.models.resnet import ResnetBlock2D
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from torch import nn
 
-from clockwork_diffusion.split import SplitUNet, take_residuals
+from clockwork_diffusion.depth_skip import DepthSkipUNet
+from clockwork_diffusion.split import SpadeInput
 
 STABLESR_UNET: dict[str, Any] = {
     "sample_size": 64,
@@ -46,18 +49,6 @@ STRUCTURE_CHANNELS = 256
 
 SPADE_CHANNELS = 128
 """Channels between structure and γ, β in StableSR."""
-
-
-class SpadeInput(NamedTuple):
-    """What ResBlocks with SPADE take as ``temb``.
-
-    Attributes:
-        t_emb: Time embedding, ``(N, E)``.
-        structure: Features of the low-quality image by width, each ``(N, S, H, W)``.
-    """
-
-    t_emb: torch.Tensor
-    structure: Mapping[int, torch.Tensor]
 
 
 class Spade(nn.Module):
@@ -173,8 +164,11 @@ class SpadeResnetBlock2D(ResnetBlock2D):  # type: ignore[misc]
         return output
 
 
-class SpadeUNet(UNet2DConditionModel):  # type: ignore[misc]
-    """A UNet of Stable Diffusion's topology with SPADE in every ResBlock."""
+class SpadeUNet(DepthSkipUNet):
+    """A UNet of Stable Diffusion's topology with SPADE in every ResBlock.
+
+    Its ``forward`` needs ``structure``: features of the low-quality image by width.
+    """
 
     def __init__(
         self,
@@ -187,7 +181,7 @@ class SpadeUNet(UNet2DConditionModel):  # type: ignore[misc]
         Args:
             structure_channels: Channels of the structure.
             spade_channels: Channels between structure and modulation.
-            **kwargs: The arguments of the UNet.
+            **kwargs: The level to keep, and the configuration of diffusers' UNet.
         """
         super().__init__(**kwargs)
         self.register_to_config(
@@ -200,13 +194,6 @@ class SpadeUNet(UNet2DConditionModel):  # type: ignore[misc]
                         child, structure_channels, spade_channels
                     )
                     setattr(parent, name, block)
-
-    @staticmethod
-    def _get_init_keys(input_class: type) -> set[str]:
-        """Return the arguments that a configuration may hold, the parents' too."""
-        own = {"structure_channels", "spade_channels"}
-        keys: set[str] = UNet2DConditionModel._get_init_keys(UNet2DConditionModel)
-        return keys | own if issubclass(input_class, SpadeUNet) else keys
 
     @classmethod
     def from_unet(
@@ -240,36 +227,6 @@ class SpadeUNet(UNet2DConditionModel):  # type: ignore[misc]
         assert not surplus
         assert all(".spade." in name for name in missing)
         return result
-
-    def forward(
-        self,
-        sample: torch.Tensor,
-        timestep: torch.Tensor | float,
-        encoder_hidden_states: torch.Tensor,
-        structure: Mapping[int, torch.Tensor],
-        return_dict: bool = True,
-        **kwargs: Any,
-    ) -> UNet2DConditionOutput | tuple[torch.Tensor]:
-        """Predict the noise (or v).
-
-        Args:
-            sample: Noisy latents, ``(N, C, H, W)``.
-            timestep: A scalar or ``(N,)``.
-            encoder_hidden_states: Text features, ``(N, L, D)``.
-            structure: Features of the low-quality image by width.
-            return_dict: Whether to return diffusers' output object.
-            **kwargs: The further arguments of diffusers' UNet.
-        """
-        split = SplitUNet(self)
-        residuals = take_residuals(kwargs)
-        conditions = split.condition(sample, timestep, encoder_hidden_states, **kwargs)
-        conditions = conditions._replace(
-            t_emb=SpadeInput(conditions.t_emb, structure)  # type: ignore[arg-type]
-        )
-        high = split.encode(sample, conditions)
-        up = split.upsample(split.low(high, conditions, residuals), high)
-        output = split.decode(up, high, conditions)
-        return UNet2DConditionOutput(output) if return_dict else (output,)
 
 
 def spades(unet: nn.Module) -> Iterator[tuple[str, Spade]]:

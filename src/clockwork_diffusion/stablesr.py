@@ -3,8 +3,8 @@
 The low-quality image, brought to the size of the result, enters in three places: its
 latents, noised, are where sampling starts; their structure steers the UNet at each step
 (`structure_encoder`, `spade`); its features correct the decoder (`cfw`). The prompt is
-empty and there is no guidance. Last, the result takes on the low-quality image's colours
-(`colour_fix`).
+empty and there is no guidance. Last, the result takes on the colours of the low-quality
+image (`colour_fix`).
 
 `StableSRPipeline` offers these pieces one by one, for samplers of one's own, and puts
 them together with deterministic DDIM.
@@ -270,7 +270,9 @@ class StableSRPipeline(DiffusionPipeline):  # type: ignore[misc]
             if index + 1 < len(steps):
                 x = schedule.step(clean, x, t, steps[index + 1]).to(x.dtype)
         images = self.decode(clean, low, fidelity_weight, colour_fix)
-        return ImagePipelineOutput(self.image_processor.postprocess(images, output_type))
+        return ImagePipelineOutput(
+            self.image_processor.postprocess(images, output_type)
+        )
 
 
 def uniform_timesteps(steps: int, of: int = 1000) -> tuple[int, ...]:
