@@ -463,7 +463,6 @@ def per_source(values: torch.Tensor, sources: torch.Tensor) -> Measured:
         ValueError: If there is no source or no value for each pair, or fewer than 2
             sources.
     """
-    values = values.detach().cpu().double()
     if values.shape != sources.shape or values.dim() != 1:
         raise ValueError(
             f"{values.numel()} values and {sources.numel()} sources make no pairs"
@@ -473,8 +472,7 @@ def per_source(values: torch.Tensor, sources: torch.Tensor) -> Measured:
     known, index = sources.cpu().unique(return_inverse=True)
     if len(known) < 2:
         raise ValueError(f"{len(known)} sources with a value are fewer than 2")
-    sums = torch.zeros(len(known), dtype=torch.float64).index_add(0, index, values)
-    samples = sums / index.bincount()
+    samples = metrics.group_means(values, index)
     value = samples.mean()
     return Measured(float(value), samples, value[None], len(known), "sources")
 

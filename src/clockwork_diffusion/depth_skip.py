@@ -326,7 +326,7 @@ def _count(module: nn.Module) -> int:
 
 
 def _check_level(level: int) -> None:
-    if not isinstance(level, int) or not 1 <= level <= LEVELS:
+    if type(level) is not int or not 1 <= level <= LEVELS:
         raise ValueError(f"level {level!r} is not one of 1 to {LEVELS}")
 
 

@@ -6,7 +6,9 @@ Text encoder and autoencoder stay out, as in the paper's latencies of editing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 
@@ -15,6 +17,8 @@ from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.injection import FeatureStore, Injection
 from clockwork_diffusion.latency import random_inputs
 from clockwork_diffusion.sampling import Prompts, UNetPasses
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -109,33 +113,23 @@ class EditLoops:
         """Compute the features that are kept for all target prompts, if any are."""
         if self._generation.features == "latents":
             return None
-        with self._injection() as injection:
-            return editing.extract_features(
-                self._generating,
-                self._config,
-                inverted,
-                self._prompts,
-                self._generation,
-                injection,
-            )
+        return self._injected(editing.extract_features, inverted)
 
     def generate(
         self, inverted: editing.Inverted, features: FeatureStore | None
     ) -> torch.Tensor:
         """Run the generation, from what `invert` and `extract` returned."""
-        with self._injection() as injection:
-            return editing.generate(
-                self._generating,
-                self._config,
-                inverted,
-                self._prompts,
-                self._generation,
-                injection,
-                features,
-            )
+        return self._injected(editing.generate, inverted, features)
 
-    def _injection(self) -> Injection:
-        return Injection(self._generating.unet, self._generation.conv_layer)
+    def _injected(
+        self, part: Callable[..., T], inverted: editing.Inverted, *more: object
+    ) -> T:
+        """Run a part of the generation, with its hooks on the UNet."""
+        passes, spec = self._generating, self._generation
+        with Injection(passes.unet, spec.conv_layer) as hooks:
+            return part(
+                passes, self._config, inverted, self._prompts, spec, hooks, *more
+            )
 
 
 def kept_bytes(inverted: editing.Inverted, features: FeatureStore | None) -> int:

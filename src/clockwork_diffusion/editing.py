@@ -17,13 +17,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from diffusers import StableDiffusionPipeline
 
 from clockwork_diffusion.clock import Clock
-from clockwork_diffusion.costs import FEATURES
+from clockwork_diffusion.costs import FEATURES, injecting_steps
 from clockwork_diffusion.injection import CONV_LAYER, FeatureStore, Injection
 from clockwork_diffusion.sampling import (
     Memory,
@@ -108,7 +109,7 @@ class GenerationSpec:
     @property
     def injected_steps(self) -> int:
         """Number of steps at the beginning that need the source at all."""
-        return max(self.conv_steps, self.attention_steps)
+        return injecting_steps(vars(self))
 
     @property
     def branches(self) -> int:
@@ -302,6 +303,43 @@ def _parts(
 # --- generation -----------------------------------------------------------------------
 
 
+def edit(
+    passes: UNetPasses,
+    scheduler_config: object,
+    inverted: Inverted,
+    prompts: EditPrompts,
+    spec: GenerationSpec,
+    rows: Sequence[int],
+    spill: Path | None = None,
+) -> torch.Tensor:
+    """Generate edits of inverted sources, from kept features if the spec says so.
+
+    Args:
+        passes: The UNet's passes.
+        scheduler_config: Configuration of the model's own scheduler.
+        inverted: The sources.
+        prompts: The edits' prompts, N of them.
+        spec: How to generate.
+        rows: The row of each edit's source within ``inverted``.
+        spill: Folder for kept features; in memory if left out.
+
+    Returns:
+        Latents, ``(N, C, h, w)``.
+
+    Raises:
+        ValueError: As `extract_features` and `generate`.
+    """
+    features, config = None, scheduler_config
+    with Injection(passes.unet, spec.conv_layer) as hooks:
+        if spec.features == "activations":
+            store = FeatureStore(spill)
+            features = extract_features(
+                passes, config, inverted, prompts, spec, hooks, store
+            )
+        own = inverted.of(rows)
+        return generate(passes, config, own, prompts, spec, hooks, features, rows)
+
+
 @torch.inference_mode()
 def extract_features(
     passes: UNetPasses,
@@ -332,12 +370,8 @@ def extract_features(
         ValueError: If the clock needs an adaptor, inversion kept no latent for a
             timestep, or the hooks are at another conv layer.
     """
-    _check_layer(injection, spec)
-    store = FeatureStore() if store is None else store
-    clock, memory = Clock(spec.clock), Memory()
-    passes.check(clock)
-    timesteps = ddim_timesteps(scheduler_config, spec.steps)
-    check_timesteps(inverted.timesteps, timesteps)
+    clock, timesteps = _prepared(passes, scheduler_config, inverted, spec, injection)
+    memory, store = Memory(), FeatureStore() if store is None else store
     unet, targets, count = passes.unet, prompts.targets, len(inverted.latents)
     text = targets.empty.expand(count, -1, -1)
     pooled = targets.empty_pooled
@@ -390,11 +424,8 @@ def generate(
         raise ValueError(
             f"features {spec.features!r} of the generation, and {given} were given"
         )
-    _check_layer(injection, spec)
-    clock, memory = Clock(spec.clock), Memory()
-    passes.check(clock)
-    timesteps = ddim_timesteps(scheduler_config, spec.steps)
-    check_timesteps(inverted.timesteps, timesteps)
+    clock, timesteps = _prepared(passes, scheduler_config, inverted, spec, injection)
+    memory = Memory()
     scheduler = new_scheduler("ddim", scheduler_config, spec.steps)
     unet, count = passes.unet, len(prompts.targets)
     text, pooled = _conditions(prompts, spec)
@@ -431,13 +462,24 @@ def generate(
     return x
 
 
-def _check_layer(injection: Injection, spec: GenerationSpec) -> None:
-    """Make sure that the hooks are where the generation wants them."""
+def _prepared(
+    passes: UNetPasses,
+    scheduler_config: object,
+    inverted: Inverted,
+    spec: GenerationSpec,
+    injection: Injection,
+) -> tuple[Clock, tuple[int, ...]]:
+    """Return a generation's clock and timesteps, once all goes together."""
     if injection.conv_layer != spec.conv_layer:
         raise ValueError(
             f"the injection is at conv layer {injection.conv_layer!r}, "
             f"and the generation's is {spec.conv_layer!r}"
         )
+    clock = Clock(spec.clock)
+    passes.check(clock)
+    timesteps = ddim_timesteps(scheduler_config, spec.steps)
+    check_timesteps(inverted.timesteps, timesteps)
+    return clock, timesteps
 
 
 def _conditions(

@@ -84,14 +84,14 @@ def load_clip(folder: Path, device: torch.device | str = "cpu") -> ClipEncoder:
         tokenizer = open_clip.get_tokenizer(name)
     except Exception as error:
         raise ValueError(
-            f"the tokenizer in {folder} cannot be read: {_line(error)}"
+            f"the tokenizer in {folder} cannot be read: {one_line(error)}"
         ) from error
     try:
         model = open_clip.create_model(name, device=device, require_pretrained=True)
     except Exception as error:
         raise ValueError(
             f"{found[0]} is corrupt, truncated or not as {config.name} says: "
-            f"{_line(error)}"
+            f"{one_line(error)}"
         ) from error
     settings = PreprocessCfg(**open_clip.get_model_preprocess_cfg(model))
     return ClipEncoder(
@@ -99,8 +99,8 @@ def load_clip(folder: Path, device: torch.device | str = "cpu") -> ClipEncoder:
         tokenizer,
         image_transform_v2(settings, is_train=False),
         f"open_clip: PIL {settings.interpolation} {settings.resize_mode} to "
-        f"{settings.size}, mean {_numbers(settings.mean)}, "
-        f"std {_numbers(settings.std)}",
+        f"{settings.size}, mean {numbers(settings.mean)}, "
+        f"std {numbers(settings.std)}",
         storage.sha256(found[0]),
     )
 
@@ -116,7 +116,7 @@ def clip_image_features(encoder: ClipEncoder, images: torch.Tensor) -> torch.Ten
     Raises:
         ValueError: If the images have another type or shape.
     """
-    _check_images(images)
+    check_images(images)
     parts = []
     for batch in images.cpu().split(BATCH):
         pixels = torch.stack(
@@ -194,7 +194,7 @@ def _load_inception(path: Path, device: torch.device) -> FrechetEncoder:
     except Exception as error:  # torch raises many kinds for a damaged file
         raise ValueError(
             f"{path} is corrupt, truncated or not the Inception network of "
-            f"torch-fidelity: {_line(error)}"
+            f"torch-fidelity: {one_line(error)}"
         ) from error
     return FrechetEncoder(
         network.to(device).requires_grad_(False),
@@ -241,7 +241,7 @@ def frechet_features(encoder: FrechetEncoder, images: torch.Tensor) -> torch.Ten
     Raises:
         ValueError: If the images have another type or shape.
     """
-    _check_images(images)
+    check_images(images)
     parts = [
         encoder.network(batch.to(encoder.device)).float().cpu()
         for batch in images.split(BATCH)
@@ -263,7 +263,12 @@ def resized(images: torch.Tensor, size: int) -> torch.Tensor:
 # --- checks --------------------------------------------------------------------------
 
 
-def _check_images(images: torch.Tensor) -> None:
+def check_images(images: torch.Tensor) -> None:
+    """Make sure that images are uint8 ``(N, 3, H, W)``, and that there are any.
+
+    Raises:
+        ValueError: If they are not.
+    """
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
         raise ValueError(
             f"images are {images.dtype} {tuple(images.shape)}, not uint8 (N, 3, H, W)"
@@ -272,11 +277,12 @@ def _check_images(images: torch.Tensor) -> None:
         raise ValueError("there are no images")
 
 
-def _line(error: Exception) -> str:
+def one_line(error: Exception) -> str:
     """Return the start of a message as one line; state dicts list every tensor."""
     text = " ".join(str(error).split())
     return text if len(text) <= 200 else text[:200] + "…"
 
 
-def _numbers(values: tuple[float, ...]) -> str:
+def numbers(values: tuple[float, ...]) -> str:
+    """Return the numbers of a preprocessing, by channel."""
     return "/".join(f"{value:.4g}" for value in values)

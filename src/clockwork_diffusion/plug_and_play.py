@@ -20,12 +20,10 @@ from clockwork_diffusion.editing import (
     InversionSpec,
     check_timesteps,
     ddim_timesteps,
+    edit,
     encode_edits,
-    extract_features,
-    generate,
     invert,
 )
-from clockwork_diffusion.injection import FeatureStore, Injection
 from clockwork_diffusion.latents import encode_images
 from clockwork_diffusion.sampling import Passes, decode_latents, encode_prompts
 from clockwork_diffusion.split import SplitUNet
@@ -99,28 +97,7 @@ def edit_image(
     )
     prompts = encode_edits(pipe, target_prompts, generation.negative_prompt, pool)
     rows = [0] * len(target_prompts)
-    with Injection(pipe.unet, generation.conv_layer) as injection:
-        features = None
-        if generation.features == "activations":
-            features = extract_features(
-                generating,
-                config,
-                source,
-                prompts,
-                generation,
-                injection,
-                FeatureStore(spill),
-            )
-        latents = generate(
-            generating,
-            config,
-            source.of(rows),
-            prompts,
-            generation,
-            injection,
-            features,
-            rows,
-        )
+    latents = edit(generating, config, source, prompts, generation, rows, spill)
     return [to_pil_image(edited) for edited in decode_latents(pipe, latents)]
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from diffusers import StableDiffusionPipeline
@@ -60,26 +60,26 @@ def load_passes(
     Raises:
         ValueError: If the adaptor is for something else, or a file is damaged.
     """
-    split = SplitUNet(pipe.unet, cut)
-    if kind:
-        if adaptors.is_learned(kind):
-            raise ValueError(f"adaptor kind {kind!r} has weights; give its folder")
-        built = adaptors.build_adaptor(kind, pipe.unet, cut, 1)
-        return Loaded(Passes(split, built), None, ())
-    if adaptor is None:
-        return Loaded(Passes(split), None, ())
-    if clip is None:
+    bare = [each for each in adaptors.KINDS if not adaptors.is_learned(each)]
+    if kind not in ("", *bare):
+        raise ValueError(
+            f"adaptor kind {kind!r} is not {' or '.join(bare)}; give a folder of one "
+            "with weights"
+        )
+    if adaptor is not None and clip is None and not kind:
         raise ValueError(f"{adaptor} asks CLIP, and no --clip is given")
-    learned = adaptors.load_adaptor(adaptor).to(pipe.device, pipe.unet.dtype)
-    adaptors.check_made_for(
-        learned,
-        adaptor,
-        model=storage.sha256_folder(model),
+    passes = split_passes(
+        pipe.unet,
+        cut,
+        kind or adaptor or "",
+        1,
+        model=model,
         scheduler=scheduler,
         steps=steps,
-        cut=cut,
         loop=loop,
     )
+    if kind or adaptor is None or clip is None:
+        return Loaded(passes, None, ())
     from clockwork_diffusion import encoders  # for seconds, and learned adaptors alone
 
     encoder = encoders.load_clip(clip, pipe.device)
@@ -88,4 +88,53 @@ def load_passes(
         return encoders.clip_text_features(encoder, list(texts))
 
     checksums = (storage.sha256_folder(adaptor), encoder.sha256)
-    return Loaded(Passes(split, learned), pool, checksums)
+    return Loaded(passes, pool, checksums)
+
+
+def split_passes(
+    unet: Any,
+    cut: str,
+    adaptor: str | Path,
+    text_channels: int,
+    *,
+    model: Path,
+    scheduler: str,
+    steps: int | None,
+    loop: str | None = adaptors.LOOPS[0],
+) -> Passes:
+    """Split a UNet, and build or load its adaptor.
+
+    Args:
+        unet: The UNet.
+        cut: Where it is split; empty: where the adaptor says.
+        adaptor: Folder of a learned adaptor; a key of `adaptors.KINDS`, with random
+            weights if it has any; or empty.
+        text_channels: Width of the pooled text embedding.
+        model: Folder of the UNet's pipeline.
+        scheduler: As for `load_passes`.
+        steps: Likewise.
+        loop: Likewise; None for either.
+
+    Raises:
+        ValueError: If the adaptor is for something else, or a file is damaged.
+    """
+    built: Any = None
+    if adaptor in adaptors.KINDS:
+        cut = cut or "stage1"
+        built = adaptors.build_adaptor(str(adaptor), unet, cut, text_channels)
+    elif adaptor:
+        folder = Path(adaptor)
+        built = adaptors.load_adaptor(folder)
+        cut = cut or built.config.cut
+        adaptors.check_made_for(
+            built,
+            folder,
+            model=storage.sha256_folder(model),
+            scheduler=scheduler,
+            steps=steps,
+            cut=cut,
+            loop=loop,
+        )
+    if built is not None:
+        built = built.to(unet.device, unet.dtype).eval()
+    return Passes(SplitUNet(unet, cut or "stage1"), built)

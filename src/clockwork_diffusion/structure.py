@@ -20,6 +20,7 @@ from transformers import ViTModel
 from transformers.utils import logging as transformers_logging
 
 from clockwork_diffusion import storage
+from clockwork_diffusion.encoders import check_images, numbers, one_line
 
 BATCH = 16
 """Images per forward; a ViT-B/8 keeps some 35 MB of each, a mini ViT next to nothing.
@@ -99,9 +100,9 @@ def load_structure(
             output_loading_info=True,
         )
     except Exception as error:
-        why = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"{weights} is corrupt, truncated or not as config.json says: {why}"
+            f"{weights} is corrupt, truncated or not as config.json says: "
+            f"{one_line(error)}"
         ) from error
     if report["missing_keys"]:
         raise ValueError(
@@ -120,8 +121,8 @@ def load_structure(
         resample,
         mean,
         std,
-        f"PIL {resample.name.lower()} to {size}×{size}, mean {_numbers(mean)}, "
-        f"std {_numbers(std)}; keys of layer {model.config.num_hidden_layers} of "
+        f"PIL {resample.name.lower()} to {size}×{size}, mean {numbers(mean)}, "
+        f"std {numbers(std)}; keys of layer {model.config.num_hidden_layers} of "
         f"{model.config.num_hidden_layers}, all heads, {tokens} tokens with CLS",
         storage.sha256(weights),
     )
@@ -182,10 +183,6 @@ def _mapping(path: Path) -> dict[str, Any]:
     return data
 
 
-def _numbers(values: tuple[float, ...]) -> str:
-    return "/".join(f"{value:.4g}" for value in values)
-
-
 # --- the distance --------------------------------------------------------------------
 
 
@@ -226,18 +223,12 @@ def structure_distances(
     Raises:
         ValueError: If type or shape differ, or the numbers of images do.
     """
-    for tensor in (images, sources):
-        if tensor.dtype != torch.uint8 or tensor.ndim != 4 or tensor.shape[1] != 3:
-            raise ValueError(
-                f"images are {tensor.dtype} {tuple(tensor.shape)}, "
-                "not uint8 (N, 3, H, W)"
-            )
+    check_images(images)
+    check_images(sources)
     if len(images) != len(sources):
         raise ValueError(
             f"{len(images)} images and {len(sources)} sources make no pairs"
         )
-    if not len(images):
-        raise ValueError("there are no images")
     parts = []
     for batch, originals in zip(images.split(BATCH), sources.split(BATCH), strict=True):
         change = _described(encoder, batch) - _described(encoder, originals)

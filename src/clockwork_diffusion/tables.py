@@ -332,24 +332,30 @@ def to_frame(spec: TableSpec, cells: list[list[Value | None]]) -> pd.DataFrame:
 
 def to_markdown(spec: TableSpec, cells: list[list[Value | None]]) -> str:
     """Return a table for people, in Markdown, with its title and caption."""
-    frame = _text_frame(spec, cells)
-    return f"**{spec.title}**\n\n{_markdown(frame)}\n\n{spec.caption}\n"
+    return _markdown(spec, _text_frame(spec, cells), "right")
 
 
 def to_latex(spec: TableSpec, cells: list[list[Value | None]], label: str) -> str:
     """Return a table in LaTeX (booktabs)."""
-    frame = _text_frame(spec, cells, latex=True)
+    text = _latex(spec, _text_frame(spec, cells, latex=True), label)
+    return text.replace(UNKNOWN, "---").replace("−", "$-$")
+
+
+def _markdown(spec: TableSpec | SettingsSpec, frame: pd.DataFrame, align: str) -> str:
+    """Return a table with title and caption; numbers keep the digits they were given.
+
+    All its columns but the first are aligned ``left`` or ``right``.
+    """
+    columns = ["left"] + [align] * (frame.shape[1] - 1)
+    text = frame.to_markdown(index=False, disable_numparse=True, colalign=columns)
+    return f"**{spec.title}**\n\n{text}\n\n{spec.caption}\n"
+
+
+def _latex(spec: TableSpec | SettingsSpec, frame: pd.DataFrame, label: str) -> str:
     caption = _escape(f"{spec.title}. {spec.caption}")
     text: str = frame.to_latex(
         index=False, caption=caption, label=f"tab:{label}", position="tb"
     )
-    return text.replace(UNKNOWN, "---").replace("−", "$-$")
-
-
-def _markdown(frame: pd.DataFrame) -> str:
-    """Return a Markdown table; numbers keep the digits that they were given."""
-    align = ["left"] + ["right"] * (frame.shape[1] - 1)
-    text: str = frame.to_markdown(index=False, disable_numparse=True, colalign=align)
     return text
 
 
@@ -484,18 +490,9 @@ def settings_to_markdown(spec: SettingsSpec, frame: pd.DataFrame) -> str:
             text = text.replace(symbol, replacement)
         return text or UNKNOWN
 
-    text = frame.map(show).to_markdown(
-        index=False, disable_numparse=True, colalign=("left",) * 3
-    )
-    return f"**{spec.title}**\n\n{text}\n\n{spec.caption}\n"
+    return _markdown(spec, frame.map(show), "left")
 
 
 def settings_to_latex(spec: SettingsSpec, frame: pd.DataFrame, label: str) -> str:
     """Return a table of settings in LaTeX (booktabs)."""
-    text: str = frame.map(lambda cell: _escape(cell) or "---").to_latex(
-        index=False,
-        caption=_escape(f"{spec.title}. {spec.caption}"),
-        label=f"tab:{label}",
-        position="tb",
-    )
-    return text
+    return _latex(spec, frame.map(lambda cell: _escape(cell) or "---"), label)

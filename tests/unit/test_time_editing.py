@@ -251,7 +251,7 @@ def test_both_loops_have_an_adaptor_and_a_cut_of_their_own(
             super().__init__(split, adaptor)
             made.append((type(adaptor).__name__, split.cut))
 
-    monkeypatch.setattr("clockwork_diffusion.sampling.Passes", Noted)
+    monkeypatch.setattr("clockwork_diffusion.runs.Passes", Noted)
     light = {"clock": 2, "adaptor": "resnet", "cut": cut}
     result = time_runs(tmp_path, {"pnp/a": timed(model, IDENTITY, **light)}, repeats=1)
     assert made == [

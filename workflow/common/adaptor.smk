@@ -33,7 +33,7 @@ def training_data(wildcards):
     if trajectory is None:
         return {"train": trajectory_shards("train")(wildcards)}
     files = {"clip": files_of(clip_path)(wildcards)}
-    if trajectory["spec"].get("source") in ("noised", "inverted"):
+    if starts_from_images(trajectory):
         files["images"] = shards(
             "results/{scale}/images/{images}/{shard}.safetensors",
             wildcards.scale,

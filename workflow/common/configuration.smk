@@ -133,6 +133,43 @@ def is_learned(scale, name):
     return "model" in entry(scale, "adaptors", name)
 
 
+def adaptor_of(get):
+    """Return an input function: the learned adaptor that settings name, and its CLIP.
+
+    ``get`` returns the settings, as `setting` does; without such an adaptor, nothing.
+    """
+
+    def files(wildcards):
+        name = get(wildcards).get("adaptor")
+        if name is None or not is_learned(wildcards.scale, name):
+            return {}
+        return {
+            "adaptor": adaptor_files(wildcards.scale, name),
+            "clip": files_of(clip_path)(wildcards),
+        }
+
+    return files
+
+
+def adaptor_options(wildcards, input):
+    """Return the command-line options for the same."""
+    if not hasattr(input, "adaptor"):
+        return ""
+    folder = Path(input.adaptor[0]).parent
+    return f"--adaptor {folder} --clip {clip_path(wildcards)}"
+
+
+def light_pass(scale, name):
+    """Return what light steps run, as the steps take it; nothing without a name."""
+    if not name:
+        return {}
+    adaptor = entry(scale, "adaptors", name)
+    if adaptor.get("kind") == "branch":
+        return {"branch": adaptor["branch"]}
+    chosen = {"cut": adaptor.get("spec", adaptor)["cut"]}
+    return chosen if is_learned(scale, name) else {**chosen, "kind": adaptor["kind"]}
+
+
 def reference_of(scale, dataset):
     """Return the data set that a data set's Fréchet distances refer to, or itself."""
     return entry(scale, "datasets", dataset).get("reference", dataset)

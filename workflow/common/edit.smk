@@ -133,37 +133,6 @@ def loop_of(wildcards):
     return editing_entry(wildcards.scale, "edits", wildcards.edit)
 
 
-def adaptor_of_loop(wildcards):
-    """Return the learned adaptor that a loop needs, and the CLIP that it asks."""
-    name = loop_of(wildcards).get("adaptor")
-    if name is None or not is_learned(wildcards.scale, name):
-        return {}
-    return {
-        "adaptor": adaptor_files(wildcards.scale, name),
-        "clip": files_of(clip_path)(wildcards),
-    }
-
-
-def adaptor_loop_options(wildcards, input):
-    """Return the command-line options for the same."""
-    if not hasattr(input, "adaptor"):
-        return ""
-    folder = adaptor_path(wildcards.scale, loop_of(wildcards)["adaptor"])
-    return f"--adaptor {folder} --clip {clip_path(wildcards)}"
-
-
-def light_pass(wildcards):
-    """Return cut and kind of a loop's adaptor as the steps take them."""
-    name = loop_of(wildcards).get("adaptor")
-    if name is None:
-        return {}
-    adaptor = entry(wildcards.scale, "adaptors", name)
-    chosen = {"cut": adaptor.get("spec", adaptor)["cut"]}
-    if not is_learned(wildcards.scale, name):
-        chosen["kind"] = adaptor["kind"]
-    return chosen
-
-
 def inversion_spec(wildcards):
     """Return an inversion as its dataclass takes it."""
     loop = loop_of(wildcards)
@@ -175,7 +144,7 @@ def inversion_spec(wildcards):
             ],
             "generations": steps_of(wildcards, "generation"),
             "batch_size": loop["batch_size"],
-            **light_pass(wildcards),
+            **light_pass(wildcards.scale, loop.get("adaptor")),
         }
     )
 
@@ -214,7 +183,7 @@ def edit_spec(wildcards):
             ],
             "batch_size": chosen["batch_size"],
             **{key: chosen[key] for key in ("target", "spill") if key in chosen},
-            **light_pass(wildcards),
+            **light_pass(wildcards.scale, chosen.get("adaptor")),
         }
     )
 
@@ -307,25 +276,6 @@ def timed_edits(wildcards):
     return {n: edit_run(scale, n) for n in editing(scale, "latency")["runs"]}
 
 
-def timed_edit_models(wildcards):
-    """Return the files of the models and learned adaptors that are timed."""
-    runs, scale = timed_edits(wildcards).values(), wildcards.scale
-    models = dict.fromkeys(run["model"] for run in runs)
-    paths = [entry(scale, "models", name)["path"] for name in models]
-    files = [
-        file for path in paths for file in files_of(lambda _, p=path: p)(wildcards)
-    ]
-    names = {
-        run[loop]["adaptor"] for run in runs for loop in ("inversion", "generation")
-    }
-    return files + [
-        file
-        for name in sorted(names - {""})
-        if is_learned(scale, name)
-        for file in adaptor_files(scale, name)
-    ]
-
-
 def edit_timing_spec(wildcards):
     """Return which edited runs to time, and how often."""
     scale, runs = wildcards.scale, {}
@@ -334,15 +284,8 @@ def edit_timing_spec(wildcards):
         runs[name] = {"model": model["path"], "tokens": model["tokens"]}
         for loop in ("inversion", "generation"):
             chosen = dict(run[loop])
-            adaptor = chosen.pop("adaptor")
-            if adaptor:
-                settings = entry(scale, "adaptors", adaptor)
-                learned = is_learned(scale, adaptor)
-                chosen["cut"] = settings.get("spec", settings)["cut"]
-                chosen["adaptor"] = (
-                    adaptor_path(scale, adaptor) if learned else settings["kind"]
-                )
-            runs[name][loop] = chosen
+            light = timed_light_pass(scale, chosen.pop("adaptor"))
+            runs[name][loop] = {**chosen, **light}
     timing = {k: v for k, v in editing(scale, "latency").items() if k != "runs"}
     width = entry(scale, "encoders", "clip")["width"]
     return json.dumps({**timing, "runs": runs, "text_channels": width})

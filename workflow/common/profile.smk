@@ -57,26 +57,35 @@ def timed_runs(wildcards):
     return {name: entry(wildcards.scale, "runs", name) for name in names}
 
 
-def timed_models(wildcards):
-    """Return the files of the models that are timed."""
-    names = dict.fromkeys(run["model"] for run in timed_runs(wildcards).values())
-    paths = [entry(wildcards.scale, "models", name)["path"] for name in names]
-    return [
-        file
-        for path in paths
-        for file in files_of(lambda _, path=path: path)(wildcards)
-    ]
+def timed_models(timed):
+    """Return an input function: the models of timed runs, and their learned adaptors.
+
+    ``timed`` returns the runs, which name adaptors themselves or in both loops.
+    """
+
+    def files(wildcards):
+        scale, runs = wildcards.scale, timed(wildcards).values()
+        models = dict.fromkeys(run["model"] for run in runs)
+        paths = [entry(scale, "models", name)["path"] for name in models]
+        loops = [
+            run.get(name, {}) for run in runs for name in ("inversion", "generation")
+        ]
+        names = {loop.get("adaptor") for loop in (*runs, *loops)} - {None, ""}
+        parts = [files_of(lambda _, p=path: p)(wildcards) for path in paths]
+        parts += [
+            adaptor_files(scale, name) for name in names if is_learned(scale, name)
+        ]
+        return sorted(sum(parts, []))
+
+    return files
 
 
-def timed_adaptors(wildcards):
-    """Return the files of the learned adaptors that are timed."""
-    names = {run.get("adaptor") for run in timed_runs(wildcards).values()} - {None}
-    return [
-        path
-        for name in sorted(names)
-        if is_learned(wildcards.scale, name)
-        for path in adaptor_files(wildcards.scale, name)
-    ]
+def timed_light_pass(scale, name):
+    """Return what light steps run, as steps that time take it: by folder or kind."""
+    chosen = light_pass(scale, name)
+    if "cut" in chosen:
+        chosen["adaptor"] = chosen.pop("kind", adaptor_path(scale, name))
+    return chosen
 
 
 def timing_spec(wildcards):
@@ -89,18 +98,7 @@ def timing_spec(wildcards):
             "tokens": model["tokens"],
             "sampler": run["sampler"],
         }
-        if "adaptor" in run:
-            adaptor = entry(wildcards.scale, "adaptors", run["adaptor"])
-            if adaptor.get("kind") == "branch":
-                runs[name]["branch"] = adaptor["branch"]
-                continue
-            learned = is_learned(wildcards.scale, run["adaptor"])
-            runs[name]["cut"] = adaptor.get("spec", adaptor)["cut"]
-            runs[name]["adaptor"] = (
-                adaptor_path(wildcards.scale, run["adaptor"])
-                if learned
-                else adaptor["kind"]
-            )
+        runs[name] |= timed_light_pass(wildcards.scale, run.get("adaptor"))
     chosen = dict(entries(wildcards.scale, "latency"))
     clip = entry(wildcards.scale, "encoders", "clip")
     return json.dumps({**chosen, "runs": runs, "text_channels": clip["width"]})

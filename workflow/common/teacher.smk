@@ -3,10 +3,15 @@
 import json
 
 
+def starts_from_images(trajectory):
+    """Tell whether trajectories start from images, not from noise."""
+    return trajectory["spec"].get("source") in ("noised", "inverted")
+
+
 def noised_images(wildcards):
     """Return a shard's images, if its trajectories start from images."""
     trajectory = entry(wildcards.scale, "trajectories", wildcards.trajectory)
-    if trajectory["spec"].get("source") not in ("noised", "inverted"):
+    if not starts_from_images(trajectory):
         return {}
     folder = f"results/{wildcards.scale}/images/{trajectory['dataset']}"
     return {"images": f"{folder}/{wildcards.shard}.safetensors"}

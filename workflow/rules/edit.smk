@@ -66,7 +66,7 @@ rule invert_images:
     Writes: an index; beside it one file per source with its latent of every timestep.
     """
     input:
-        unpack(adaptor_of_loop),
+        unpack(adaptor_of(loop_of)),
         code=code("invert_images"),
         model=edited_model_files,
         set="results/{scale}/edit_sets/{edit_set}.json",
@@ -87,7 +87,7 @@ rule invert_images:
     params:
         spec=inversion_spec,
         model=edited_model,
-        adaptor=adaptor_loop_options,
+        adaptor=adaptor_options,
     shell:
         "python -m clockwork_diffusion.steps.invert_images"
         " --spec {params.spec:q} --model {params.model} {params.adaptor}"
@@ -103,7 +103,7 @@ rule edit_images:
     Writes: `images`, uint8 (P, 3, S, S), one per pair.
     """
     input:
-        unpack(adaptor_of_loop),
+        unpack(adaptor_of(loop_of)),
         code=code("edit_images"),
         model=edited_model_files,
         set="results/{scale}/edit_sets/{edit_set}.json",
@@ -124,7 +124,7 @@ rule edit_images:
     params:
         spec=edit_spec,
         model=edited_model,
-        adaptor=adaptor_loop_options,
+        adaptor=adaptor_options,
         state="results/{scale}/.state/edited/{edit_set}/{edit}/{setting}",
     shell:
         "python -m clockwork_diffusion.steps.edit_images"
@@ -144,7 +144,7 @@ for scale, settings in together().items():
         name:
             f"invert_images_{scale}"
         input:
-            unpack(adaptor_of_loop),
+            unpack(adaptor_of(loop_of)),
             code=code("invert_images"),
             model=edited_model_files,
             set="results/{scale}/edit_sets/{edit_set}.json",
@@ -171,7 +171,7 @@ for scale, settings in together().items():
         params:
             spec=inversion_spec,
             model=edited_model,
-            adaptor=adaptor_loop_options,
+            adaptor=adaptor_options,
         shell:
             "python -m clockwork_diffusion.steps.invert_images"
             " --spec {params.spec:q} --model {params.model} {params.adaptor}"
@@ -183,7 +183,7 @@ for scale, settings in together().items():
         name:
             f"edit_images_{scale}"
         input:
-            unpack(adaptor_of_loop),
+            unpack(adaptor_of(loop_of)),
             code=code("edit_images"),
             model=edited_model_files,
             set="results/{scale}/edit_sets/{edit_set}.json",
@@ -211,7 +211,7 @@ for scale, settings in together().items():
         params:
             spec=edit_spec,
             model=edited_model,
-            adaptor=adaptor_loop_options,
+            adaptor=adaptor_options,
             state="results/{scale}/.state/edited/{edit_set}/{edit}/together",
         shell:
             "python -m clockwork_diffusion.steps.edit_images"

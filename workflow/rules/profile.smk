@@ -44,7 +44,7 @@ rule time_editing:
     """
     input:
         code=code("time_editing"),
-        models=timed_edit_models,
+        models=timed_models(timed_edits),
     output:
         "results/{scale}/latency/editing.json",
     log:
@@ -105,8 +105,7 @@ rule time_sampling:
     """
     input:
         code=code("time_sampling"),
-        models=timed_models,
-        adaptors=timed_adaptors,
+        models=timed_models(timed_runs),
     output:
         "results/{scale}/latency/sampling.json",
     log:

@@ -8,7 +8,7 @@ rule sample_images:
     Writes: `images`, uint8 (N, 3, H, W).
     """
     input:
-        unpack(adaptor_of_run),
+        unpack(adaptor_of(setting("runs", "run"))),
         code=code("sample_images"),
         model=files_of(model_path("runs", "run")),
         prompts=prompts_of("runs", "run"),

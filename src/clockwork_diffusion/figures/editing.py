@@ -129,7 +129,7 @@ class Pair:
     Attributes:
         source: Row of the source.
         source_prompt: What the source shows.
-        prompt: What the edit shall show.
+        prompt: What the edit should show.
     """
 
     source: int

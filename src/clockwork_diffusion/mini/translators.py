@@ -40,10 +40,27 @@ from clockwork_diffusion.mini import scenes
 from clockwork_diffusion.mini.pairs import TASKS, Pairs
 from clockwork_diffusion.mini.quality import ATTRIBUTES
 from clockwork_diffusion.mini.teacher import Reader, tokenize
+from clockwork_diffusion.spade import SpadeUNet, calibrate_spade, spades
+from clockwork_diffusion.structure_encoder import StructureEncoder
 from clockwork_diffusion.training import Optimisation, Trained, fit, generator_for
 
 JOINED = ("edit", "inpainting", "synthesis")
 """Tasks whose UNet takes the input's latents as further channels."""
+
+
+@dataclass(frozen=True)
+class SpadeSizes:
+    """Channels of what StableSR adds to a UNet.
+
+    Attributes:
+        structure: Channels of the structure, at every resolution.
+        spade: Channels between structure and modulation.
+        encoder: Channels of the structure encoder, from the highest resolution.
+    """
+
+    structure: int
+    spade: int
+    encoder: tuple[int, int, int, int]
 
 
 @dataclass(frozen=True)
@@ -57,6 +74,7 @@ class TranslatorSpec:
         optimisation: The recipe.
         reading: The recipe by which the text encoder learns to read instructions; for
             ``edit`` alone.
+        sizes: Channels of what SPADE adds; for ``restoration`` alone.
         empty_prompts: Share of samples without the prompt, for guidance.
         empty_inputs: Share of samples without the input image, for its guidance, and
             as many again without either.
@@ -70,6 +88,7 @@ class TranslatorSpec:
     offset: int
     optimisation: Optimisation
     reading: Optimisation | None = None
+    sizes: SpadeSizes | None = None
     empty_prompts: float = 0.0
     empty_inputs: float = 0.0
     blind_share: float = 0.15
@@ -81,6 +100,8 @@ class TranslatorSpec:
             raise ValueError(f"task {self.task!r} is not one of {', '.join(TASKS)}")
         if (self.reading is not None) != (self.task == "edit"):
             raise ValueError(f"task {self.task!r} and a recipe for reading do not fit")
+        if (self.sizes is not None) != (self.task == "restoration"):
+            raise ValueError(f"task {self.task!r} and sizes of SPADE do not fit")
         if not 0 <= self.empty_prompts + 2 * self.empty_inputs <= 1:
             raise ValueError(
                 f"empty_prompts {self.empty_prompts} and empty_inputs "
@@ -149,6 +170,43 @@ class Controlled(nn.Module):
         return v
 
 
+class Restored(nn.Module):
+    """StableSR: a UNet with SPADE, and the structure encoder that it listens to."""
+
+    def __init__(
+        self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, sizes: SpadeSizes
+    ) -> None:
+        """Put SPADE into a UNet, all of which stays as it is but SPADE."""
+        super().__init__()
+        self.unet = SpadeUNet.from_unet(
+            unet, structure_channels=sizes.structure, spade_channels=sizes.spade
+        ).requires_grad_(False)
+        for _, spade in spades(self.unet):
+            spade.requires_grad_(True)
+        self.structure_encoder = StructureEncoder(
+            in_channels=unet.config.in_channels,
+            block_out_channels=sizes.encoder,
+            structure_channels=sizes.structure,
+            layers_per_block=1,
+            heads=2,
+            norm_num_groups=unet.config.norm_num_groups,
+        )
+        self.text_encoder = copy.deepcopy(text_encoder).requires_grad_(False)
+
+    def forward(
+        self,
+        noisy: torch.Tensor,
+        timesteps: torch.Tensor,
+        inputs: torch.Tensor,
+        tokens: torch.Tensor,
+    ) -> torch.Tensor:
+        """Predict v for noisy and low-quality latents ``(N, 4, h, w)``."""
+        text = self.text_encoder(tokens).last_hidden_state
+        structure = self.structure_encoder(inputs, timesteps)
+        v: torch.Tensor = self.unet(noisy, timesteps, text, structure=structure)[0]
+        return v
+
+
 def widen_input(unet: UNet2DConditionModel, channels: int) -> UNet2DConditionModel:
     """Return a copy of a UNet that takes further channels, which it ignores at first.
 
@@ -168,13 +226,39 @@ def widen_input(unet: UNet2DConditionModel, channels: int) -> UNet2DConditionMod
     return wide.to(unet.device, unet.dtype)
 
 
+@torch.no_grad()
+def calibrate(
+    model: Restored,
+    pipe: StableDiffusionPipeline,
+    clean: torch.Tensor,
+    generator: torch.Generator,
+) -> None:
+    """Let a fresh SPADE leave the features' statistics as they are, on average.
+
+    Args:
+        model: An untrained translator; changed in place.
+        pipe: The teacher, for its noise schedule and the empty prompt.
+        clean: Latents of scenes, ``(N, 4, h, w)``.
+        generator: Draws noise and timesteps.
+    """
+    timesteps = torch.randint(1000, (len(clean),), generator=generator)
+    noise = torch.randn(clean.shape, generator=generator)
+    alpha = pipe.scheduler.alphas_cumprod.cpu()[timesteps].view(-1, 1, 1, 1).sqrt()
+    noisy = alpha * clean + (1 - alpha.square()).sqrt() * noise
+    tokens = tokenize(pipe.tokenizer, [""]).to(pipe.device)
+    text = model.text_encoder(tokens).last_hidden_state.expand(len(clean), -1, -1)
+    batch = (noisy.to(pipe.device), timesteps.to(pipe.device), text)
+    calibrate_spade(model.unet, [batch])
+
+
 def build(spec: TranslatorSpec, pipe: StableDiffusionPipeline) -> nn.Module:
     """Return a translator that does what the teacher does, before any training."""
     torch.manual_seed(spec.optimisation.seed)
     if spec.task in JOINED:
         return Joined(pipe.unet, pipe.text_encoder, learns=spec.task == "edit")
+    if spec.sizes is not None:
+        return Restored(pipe.unet, pipe.text_encoder, spec.sizes)
     factor = 2 ** (len(pipe.vae.config.block_out_channels) - 1)
-    assert spec.task == "control"
     return Controlled(pipe.unet, pipe.text_encoder, factor)
 
 
@@ -260,7 +344,10 @@ def train(
         The trained module, a `Joined` or `Controlled` one or ``model`` itself.
     """
     model = build(spec, pipe) if model is None else model
-    model = model.to(pipe.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    # torch 2.13 dies of channels_last where a frozen UNet passes gradients to SPADE.
+    frozen = isinstance(model, Restored)
+    order = torch.contiguous_format if frozen else torch.channels_last
+    model = model.to(pipe.device, memory_format=order)  # type: ignore[call-overload]
     pairs = cache(make_pairs)
 
     @cache
@@ -296,6 +383,9 @@ def train(
     empty = tokenize(pipe.tokenizer, [""])
     alphas = pipe.scheduler.alphas_cumprod.cpu()
     recipe, device = spec.optimisation, pipe.device
+
+    if isinstance(model, Restored):
+        calibrate(model, pipe, clean()[:256], generator_for(recipe.seed))
 
     def loss(step: int) -> torch.Tensor:
         generator = generator_for(recipe.seed, step)

@@ -113,10 +113,8 @@ def _edit(
     """Return the edited images, uint8 ``(P, 3, S, S)``, one per pair."""
     import torch
 
-    from clockwork_diffusion import chunks, editing, injection, sampling
+    from clockwork_diffusion import chunks, editing, sampling
 
-    config = pipe.scheduler.config
-    needed = editing.ddim_timesteps(config, generation.steps)
     owners, targets = edits.pair_sources, edits.target_prompts
     if spec.target == "source":
         owners, targets = tuple(range(len(edits.ids))), edits.source_prompts
@@ -133,35 +131,23 @@ def _edit(
         unique = list(dict.fromkeys(sought))
         rows = [unique.index(owner) for owner in sought]
         read = [_read(inversion, edits.ids[owner], files) for owner in unique]
-        timesteps = read[0].timesteps
-        editing.check_timesteps(timesteps, needed)
-        sources = editing.Inverted(
-            torch.cat([each.latents for each in read]), timesteps
-        )
-        features = None
-        if generation.features == "activations":
-            store = injection.FeatureStore(spilled if spec.spill else None)
-            features = editing.extract_features(
-                loaded.passes, config, sources, prompts, generation, hooks, store
-            )
-        latents = editing.generate(
+        latents = torch.cat([each.latents for each in read])
+        edited = editing.edit(
             loaded.passes,
-            config,
-            sources.of(rows),
+            pipe.scheduler.config,
+            editing.Inverted(latents, read[0].timesteps),
             prompts.part(part),
             generation,
-            hooks,
-            features,
             rows,
+            spilled if spec.spill else None,
         )
         chunks.discard(spilled)
-        return {"images": sampling.decode_latents(pipe, latents)}
+        return {"images": sampling.decode_latents(pipe, edited)}
 
     fingerprint = "\n".join([*marks, str(generation), storage.sha256(inversion)])
-    with injection.Injection(pipe.unet, generation.conv_layer) as hooks:
-        tensors = chunks.in_chunks(
-            len(order), spec.batch_size, edit, state, fingerprint, "edits"
-        )
+    tensors = chunks.in_chunks(
+        len(order), spec.batch_size, edit, state, fingerprint, "edits"
+    )
     images = tensors["images"][torch.tensor(order).argsort()]
     return images[list(edits.pair_sources)] if spec.target == "source" else images
 

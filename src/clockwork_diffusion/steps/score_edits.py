@@ -106,22 +106,18 @@ def _score(values: torch.Tensor, owners: torch.Tensor) -> dict[str, object]:
 
     Pairs of one source are alike, and do not count as more sources.
     """
-    import torch
+    from clockwork_diffusion import claims
 
-    from clockwork_diffusion import claims, metrics
-
-    samples = metrics.group_means(values, owners)
-    if len(samples) < 2:
-        raise ValueError(f"an interval needs 2 sources or more, not {len(samples)}")
-    value = float(samples.mean())
-    by_seed = torch.tensor([value], dtype=torch.float64)
-    measured = claims.Measured(value, samples, by_seed, len(samples), "sources")
+    count = len(owners.unique())
+    if count < 2:
+        raise ValueError(f"an interval needs 2 sources or more, not {count}")
+    measured = claims.per_source(values, owners)
     low, high = measured.interval()
     return {
-        "value": value,
+        "value": measured.value,
         "low": low,
         "high": high,
-        "n": len(samples),
+        "n": measured.n,
         "interval": f"95 % {measured.method}",
     }
 

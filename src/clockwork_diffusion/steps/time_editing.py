@@ -15,11 +15,7 @@ from clockwork_diffusion.steps._run import new_parser, run
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from clockwork_diffusion.edit_loops import (
-        EditLoops,
-        GenerationLoop,
-        InversionLoop,
-    )
+    from clockwork_diffusion.edit_loops import EditLoops
     from clockwork_diffusion.latency import Timing
 
 log = logging.getLogger(__name__)
@@ -76,7 +72,7 @@ def main(args: Namespace) -> None:
     """Load each model once, and let the loops of all runs take turns."""
     import torch
 
-    from clockwork_diffusion import edit_loops, latency, loading
+    from clockwork_diffusion import edit_loops, latency, loading, runs
 
     spec = parse(TimingSpec, args.spec)
     device, dtype = loading.default_device(), getattr(torch, spec.dtype)
@@ -96,9 +92,22 @@ def main(args: Namespace) -> None:
         )
         unet, config = models[timed.model]
         try:
+            inverting, generating = (
+                runs.split_passes(
+                    unet,
+                    loop.cut,
+                    loop.adaptor,
+                    spec.text_channels,
+                    model=Path(timed.model),
+                    scheduler="ddim",
+                    steps=None,
+                    loop=None,
+                )
+                for loop in (inversion, generation)
+            )
             loops = edit_loops.EditLoops(
-                _passes(unet, timed.model, inversion, spec.text_channels),
-                _passes(unet, timed.model, generation, spec.text_channels),
+                inverting,
+                generating,
                 config,
                 inversion,
                 generation,
@@ -128,36 +137,6 @@ def main(args: Namespace) -> None:
             "versions": provenance.versions("torch", "diffusers"),
         },
     )
-
-
-def _passes(
-    unet: Any,
-    model: str,
-    loop: InversionLoop | GenerationLoop,
-    text_channels: int,
-) -> Any:
-    """Return a loop's passes, with an adaptor that is made for the model."""
-    from clockwork_diffusion import adaptors, sampling
-    from clockwork_diffusion.split import SplitUNet
-
-    adaptor, cut = None, loop.cut or "stage1"
-    if loop.adaptor in adaptors.KINDS:
-        adaptor = adaptors.build_adaptor(loop.adaptor, unet, cut, text_channels)
-    elif loop.adaptor:
-        adaptor = adaptors.load_adaptor(Path(loop.adaptor))
-        cut = loop.cut or adaptor.config.cut
-        adaptors.check_made_for(
-            adaptor,
-            Path(loop.adaptor),
-            model=storage.sha256_folder(Path(model)),
-            scheduler="ddim",
-            steps=None,
-            cut=cut,
-            loop=None,
-        )
-    if adaptor is not None:
-        adaptor = adaptor.to(unet.device, unet.dtype).eval()
-    return sampling.Passes(SplitUNet(unet, cut), adaptor)
 
 
 def _parts(

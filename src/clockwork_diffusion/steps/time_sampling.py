@@ -70,8 +70,7 @@ def main(args: Namespace) -> None:
     """Load each model once, and let all runs take turns."""
     import torch
 
-    from clockwork_diffusion import adaptors, latency, loading, reuse, sampling
-    from clockwork_diffusion.split import SplitUNet
+    from clockwork_diffusion import latency, loading, reuse, runs, sampling
 
     spec = parse(TimingSpec, args.spec)
     device, dtype = loading.default_device(), getattr(torch, spec.dtype)
@@ -84,28 +83,20 @@ def main(args: Namespace) -> None:
     loops = {}
     for name, timed in spec.runs.items():
         sampler = parse(sampling.SamplerSpec, timed.sampler, f"spec.runs.{name}")
-        unet, adaptor = unets[timed.model], None
-        if timed.adaptor in adaptors.KINDS:
-            adaptor = adaptors.build_adaptor(
-                timed.adaptor, unet, timed.cut, spec.text_channels
-            )
-        elif timed.adaptor:
-            adaptor = adaptors.load_adaptor(Path(timed.adaptor))
-            adaptors.check_made_for(
-                adaptor,
-                Path(timed.adaptor),
-                model=storage.sha256_folder(Path(timed.model)),
-                scheduler=sampler.scheduler,
-                steps=sampler.steps,
-                cut=timed.cut,
-            )
-        if adaptor is not None:
-            adaptor = adaptor.to(device, dtype).eval()
-        passes: sampling.UNetPasses = sampling.Passes(
-            SplitUNet(unet, timed.cut), adaptor
-        )
+        unet = unets[timed.model]
+        passes: sampling.UNetPasses
         if timed.branch is not None:
             passes = reuse.BranchPasses(reuse.BranchUNet(unet, timed.branch))
+        else:
+            passes = runs.split_passes(
+                unet,
+                timed.cut,
+                timed.adaptor,
+                spec.text_channels,
+                model=Path(timed.model),
+                scheduler=sampler.scheduler,
+                steps=sampler.steps,
+            )
         loops[name] = latency.unet_loop(
             passes, sampler, timed.tokens, spec.text_channels
         )
