@@ -333,20 +333,20 @@ def to_frame(spec: TableSpec, cells: list[list[Value | None]]) -> pd.DataFrame:
 def to_markdown(spec: TableSpec, cells: list[list[Value | None]]) -> str:
     """Return a table for people, in Markdown, with its title and caption."""
     frame = _text_frame(spec, cells)
-    return f"**{spec.title}**\n\n{_markdown(frame)}\n\n{spec.caption}\n"
+    return f"**{spec.title}**\n\n{aligned_markdown(frame)}\n\n{spec.caption}\n"
 
 
 def to_latex(spec: TableSpec, cells: list[list[Value | None]], label: str) -> str:
     """Return a table in LaTeX (booktabs)."""
     frame = _text_frame(spec, cells, latex=True)
-    caption = _escape(f"{spec.title}. {spec.caption}")
+    caption = escape(f"{spec.title}. {spec.caption}")
     text: str = frame.to_latex(
         index=False, caption=caption, label=f"tab:{label}", position="tb"
     )
     return text.replace(UNKNOWN, "---").replace("−", "$-$")
 
 
-def _markdown(frame: pd.DataFrame) -> str:
+def aligned_markdown(frame: pd.DataFrame) -> str:
     """Return a Markdown table; numbers keep the digits that they were given."""
     align = ["left"] + ["right"] * (frame.shape[1] - 1)
     text: str = frame.to_markdown(index=False, disable_numparse=True, colalign=align)
@@ -359,7 +359,7 @@ def _text_frame(
     columns = [COLUMNS[name] for name in spec.columns]
     rows = [
         [
-            _escape(_label(row)) if latex else _label(row),
+            escape(_label(row)) if latex else _label(row),
             *(
                 _show(column, value, latex=latex)
                 for column, value in zip(columns, line, strict=True)
@@ -369,7 +369,7 @@ def _text_frame(
     ]
     headers = ["", *(column.header for column in columns)]
     if latex:
-        headers = [_escape(header) for header in headers]
+        headers = [escape(header) for header in headers]
     return pd.DataFrame(rows, columns=headers)
 
 
@@ -377,7 +377,8 @@ def _label(row: Row) -> str:
     return f"{row.label} (ours)" if row.ours else row.label
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """Return text as LaTeX takes it."""
     for symbol, replacement in (
         ("\\", "\\textbackslash{}"),
         ("&", "\\&"),
@@ -492,9 +493,9 @@ def settings_to_markdown(spec: SettingsSpec, frame: pd.DataFrame) -> str:
 
 def settings_to_latex(spec: SettingsSpec, frame: pd.DataFrame, label: str) -> str:
     """Return a table of settings in LaTeX (booktabs)."""
-    text: str = frame.map(lambda cell: _escape(cell) or "---").to_latex(
+    text: str = frame.map(lambda cell: escape(cell) or "---").to_latex(
         index=False,
-        caption=_escape(f"{spec.title}. {spec.caption}"),
+        caption=escape(f"{spec.title}. {spec.caption}"),
         label=f"tab:{label}",
         position="tb",
     )
