@@ -6,6 +6,7 @@ beside ours; what is not known is an em dash. Nothing here needs torch.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -158,9 +159,14 @@ def image_seconds(timings: Mapping[str, Any], level: int, steps: int) -> float |
     """Return the seconds of the same, or None where nothing is timed."""
     if not timings:
         return None
-    branch = timings["branch"]["mean_ms"] if timings["branch"] else 0.0
-    call = timings["levels"][str(level)]["mean_ms"]
-    return float(steps * (call + branch) * 1e-3)
+    branch = _typical_ms(timings["branch"]) if timings["branch"] else 0.0
+    call = _typical_ms(timings["levels"][str(level)])
+    return steps * (call + branch) * 1e-3
+
+
+def _typical_ms(timing: Mapping[str, Any]) -> float:
+    """Return the median of a timing's calls: one that was disturbed is no matter."""
+    return float(statistics.median(timing["runs"]))
 
 
 def fill_levels(
@@ -184,17 +190,14 @@ def fill_levels(
                 f"and there are {len(levels)} levels"
             )
     whole = sum(entry["parameters"] for entry in levels)
-    times = [
-        timings["levels"][str(entry["level"])]["mean_ms"] if timings else None
-        for entry in levels
+    times: list[float] = [
+        _typical_ms(timings["levels"][str(entry["level"])])
+        for entry in (levels if timings else ())
     ]
+    shares = [100 * time / times[-1] for time in times]
     rows = []
-    before: float | None = 0.0
-    for index, (entry, now) in enumerate(zip(levels, times, strict=True)):
-        kept = own = None
-        if now is not None and before is not None:
-            kept, own = 100 * now / times[-1], 100 * (now - before) / times[-1]
-        before = now
+    for index, entry in enumerate(levels):
+        timed = shares[: index + 1][-2:]
         rows.append(
             {
                 "level": level_name(entry["level"]),
@@ -205,10 +208,11 @@ def fill_levels(
                 "resolution": entry["resolution"],
                 "parameters": entry["parameters"] * 1e-6,
                 "share": 100 * entry["parameters"] / whole,
-                "kept": 100 * kept_share(counts, entry["level"]),
+                "kept": min(100.0, 100 * kept_share(counts, entry["level"])),
                 "gmacs": entry["count"]["macs_with_norms"] * 1e-9,
-                "latency": own,
-                "latency_kept": kept,
+                # What a level adds to those above it.
+                "latency": timed[-1] - sum(timed[:-1]) if timed else None,
+                "latency_kept": timed[-1] if timed else None,
                 **{
                     f"{name}_published": values[index]
                     for name, values in spec.published.items()

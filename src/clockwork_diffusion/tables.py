@@ -12,7 +12,12 @@ from typing import Any
 
 import pandas as pd
 
-from clockwork_diffusion.costs import call_flops, edit_flops, run_flops
+from clockwork_diffusion.costs import (
+    call_flops,
+    edit_flops,
+    run_flops,
+    run_parameters,
+)
 
 UNKNOWN = "—"
 
@@ -141,6 +146,7 @@ COLUMNS: dict[str, Column] = {
     "gflops_per_call_published": Column(
         "GFLOPs per call (published)", "published", "call", 0
     ),
+    "parameters": Column("parameters, M ↓", "parameters", "parameters", 2, 1e-6),
     "saving": Column("FLOPs saved", "saving", "flops", 0, 100.0),
     "saving_with_attention": Column(
         "saved with attention", "saving", "flops_with_attention", 0, 100.0
@@ -181,6 +187,7 @@ SOURCES = {
     "flops_printed": "flops",
     "flops_profiled": "profiles",
     "call": "flops",
+    "parameters": "flops",
     "saving": "flops",
     "latency": "latency",
     "latency_saving": "latency",
@@ -236,6 +243,8 @@ def cell(column: Column, row: Row, results: Results) -> Value | None:
         if not is_edited(settings):
             return None
         return Value(edit_flops(settings, counts, column.key, printed=True))
+    if column.kind == "parameters":
+        return Value(run_parameters(settings, counts))
     by_steps = column.kind == "flops_by_steps"
     value = run_flops(results.runs[row.run], counts, column.key, by_steps=by_steps)
     if by_steps:

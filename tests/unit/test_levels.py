@@ -143,7 +143,10 @@ def test_table_s7_shows_the_printed_beside_the_counted(all_counted):
 
 
 def test_latency_shares_are_those_of_what_a_level_adds(all_counted):
-    times = {str(level): {"mean_ms": 2.0 * level} for level in range(1, 14)}
+    times = {
+        str(level): {"runs": [2.0 * level, 2.0 * level, 900.0]}
+        for level in range(1, 14)
+    }
     spec = LevelTableSpec("Title", "Caption.", "edit")
     rows = fill_levels(spec, all_counted, {"levels": times, "branch": None})
     assert [row["latency"] for row in rows] == pytest.approx([100 / 13] * 13)
@@ -159,7 +162,7 @@ def test_published_values_must_be_one_per_level(all_counted):
 
 
 def test_table_s8_shows_the_printed_beside_the_counted(counted):
-    timed = {"levels": {"9": {"mean_ms": 30.0}}, "branch": {"mean_ms": 10.0}}
+    timed = {"levels": {"9": {"runs": [30.0]}}, "branch": {"runs": [10.0]}}
     spec = CostTableSpec(
         "Title",
         "Caption.",

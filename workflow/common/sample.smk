@@ -27,6 +27,8 @@ def run_spec(wildcards):
     """Return a run as its dataclass takes it."""
     run = entry(wildcards.scale, "runs", wildcards.run)
     chosen = {key: run[key] for key in ("sampler", "seed", "batch_size")}
+    if "level" in run:
+        chosen["level"] = run["level"]
     if "adaptor" in run:
         adaptor = entry(wildcards.scale, "adaptors", run["adaptor"])
         if adaptor.get("kind") == "branch":
