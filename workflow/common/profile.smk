@@ -23,7 +23,16 @@ def flops_spec(wildcards):
             "tokens": model["tokens"],
             "text_channels": text_channels(wildcards),
             "adaptors": counted,
+            "levels": run_levels(wildcards.scale, wildcards.model),
         }
+    )
+
+
+def run_levels(scale, model):
+    """Return the levels at which runs keep a model's UNet."""
+    runs = entries(scale, "runs").values()
+    return sorted(
+        {run["level"] for run in runs if run["model"] == model and "level" in run}
     )
 
 
@@ -37,6 +46,7 @@ def edit_profile_spec(wildcards):
     # Nothing is computed on torch's meta device, which is slower for a small UNet.
     device = {"mini": "cpu", "paper": "meta"}[wildcards.scale]
     spec = json.loads(flops_spec(wildcards))
+    del spec["levels"]  # edits run the whole UNet
     return json.dumps({**spec, "runs": runs, "device": device})
 
 
@@ -44,6 +54,39 @@ def unet_of_model(wildcards):
     """Return the UNet's configuration where the model is ours, not SD v1.5's."""
     model = entry(wildcards.scale, "models", wildcards.model)
     return {"unet": model["unet"]} if "unet" in model else {}
+
+
+def levels_spec(wildcards):
+    """Return which UNet's levels to count: that of a model for a task."""
+    chosen = entry(wildcards.scale, "translators", wildcards.translator)
+    tokens = chosen.get("tokens")
+    if "model" in chosen:
+        tokens = entry(wildcards.scale, "models", chosen["model"])["tokens"]
+    return json.dumps({"task": chosen["task"], "tokens": tokens})
+
+
+def levels_inputs(wildcards):
+    """Return the configurations that are not those of the published model."""
+    chosen = entry(wildcards.scale, "translators", wildcards.translator)
+    if "model" not in chosen:
+        return {"unet": chosen["unet"]} if "unet" in chosen else {}
+    model = entry(wildcards.scale, "models", chosen["model"])
+    if "unet" not in model:
+        return {}
+    branch = {"branch": f"{chosen['path']}/config.json"} if "path" in chosen else {}
+    return {"unet": model["unet"], **branch}
+
+
+def level_timing_spec(wildcards):
+    """Return what to time of a UNet's levels, as often as runs are timed."""
+    chosen = entries(wildcards.scale, "latency")
+    timing = {key: chosen[key] for key in ("repeats", "dtype") if key in chosen}
+    return json.dumps({**json.loads(levels_spec(wildcards)), **timing})
+
+
+def level_timings(scale, names):
+    """Return the timings of some models' levels."""
+    return [f"results/{scale}/latency/levels/{name}.json" for name in names]
 
 
 def timed_runs(wildcards):

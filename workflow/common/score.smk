@@ -16,7 +16,7 @@ def frechet_kind(wildcards):
 def first_item(scale, run):
     """Return the id of the first table or figure that shows a run, or ``other``."""
     for _, name, table in items(scale, "tables"):
-        rows = table["rows"]
+        rows = table.get("rows", ())
         if run in [row.get(key) for row in rows for key in ("run", "baseline")]:
             return name
     for _, name, figure in items(scale, "figures"):
