@@ -217,7 +217,7 @@ Feed = Callable[
 
 
 class Translator(Protocol):
-    """A model for a task; see `clockwork_diffusion.task_models`."""
+    """A model for a task; see `clockwork_diffusion.translators`."""
 
     @property
     def task(self) -> str:

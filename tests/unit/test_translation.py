@@ -17,8 +17,8 @@ from clockwork_diffusion import (
     adaptors,
     loading,
     sampling,
-    task_models,
     translation,
+    translators,
 )
 from clockwork_diffusion.depth_skip import depth_skip
 from clockwork_diffusion.latents import encode_images
@@ -133,13 +133,13 @@ def run(translator, images, noise, spec, passes=None, prompts=PROMPTS):
 
 
 def all_translators(joined, pipe, controlnet, restoring):
-    made = {task: task_models.JoinedTranslator(joined, task) for task in JOINED}
-    made["control"] = task_models.ControlTranslator(pipe, controlnet)
-    made["restoration"] = task_models.RestorationTranslator(restoring, 0.0)
+    made = {task: translators.JoinedTranslator(joined, task) for task in JOINED}
+    made["control"] = translators.ControlTranslator(pipe, controlnet)
+    made["restoration"] = translators.RestorationTranslator(restoring, 0.0)
     return made
 
 
-JOINED = task_models.JOINED
+JOINED = translators.JOINED
 GUIDED = {
     "edit": {"guidance": 7.5, "image_guidance": 1.5},
     "control": {"guidance": 9.0},
@@ -245,7 +245,7 @@ def test_guidance_is_the_published_formula():
     ("text", "image"), [(7.5, 1.0), (2.0, 2.0), (1.0, 1.0)], ids=str
 )
 def test_leaving_rows_out_changes_nothing(joined, images, noise, text, image):
-    translator = task_models.JoinedTranslator(joined, "edit")
+    translator = translators.JoinedTranslator(joined, "edit")
     scales = {"guidance": text, "image_guidance": image}
     less = run(translator, images, noise, spec_of("edit", **scales))
     more = run(translator, images, noise, spec_of("edit", **scales, all_rows=True))
@@ -283,7 +283,7 @@ def test_an_edit_is_that_of_diffusers(joined, images, noise):
         latents=noise.clone(),
         output_type="pt",
     ).images
-    translator = task_models.JoinedTranslator(joined, "edit")
+    translator = translators.JoinedTranslator(joined, "edit")
     spec = spec_of("edit", guidance=7.5, image_guidance=1.5)
     latents = run(translator, images, noise, spec)
     found = translator.decode(latents, images)
@@ -311,7 +311,7 @@ def test_drawing_along_edges_is_that_of_diffusers(pipe, controlnet, images, nois
         latents=noise.clone(),
         output_type="latent",
     ).images
-    translator = task_models.ControlTranslator(pipe, controlnet)
+    translator = translators.ControlTranslator(pipe, controlnet)
     found = run(translator, images, noise, spec_of("control", guidance=9.0))
     assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
@@ -325,7 +325,7 @@ def test_restoration_is_that_of_its_pipeline(restoring, images):
         output_type="pt",
     ).images
     noise = sampling.initial_noise([3, 4], (4, 16, 16))
-    translator = task_models.RestorationTranslator(restoring, 0.0)
+    translator = translators.RestorationTranslator(restoring, 0.0)
     latents = run(translator, images, noise, spec_of("restoration"), None, ["", ""])
     found = translator.decode(latents, images)
     assert (found.float() / 255 - wanted).abs().max() <= 0.51 / 255
@@ -335,7 +335,7 @@ def test_restoration_is_that_of_its_pipeline(restoring, images):
 def test_other_joined_tasks_see_the_input_and_the_empty_prompt(
     joined, images, noise, task
 ):
-    translator = task_models.JoinedTranslator(joined, task)
+    translator = translators.JoinedTranslator(joined, task)
     found = run(translator, images, noise, spec_of(task))
     scheduler = translation.scheduler_at("ddim", joined.scheduler.config, STEPS)
     given = encode_images(joined.vae, images, scale=False)
@@ -424,7 +424,7 @@ class Counted:
 
 
 def test_each_step_is_reported_with_its_latents(joined, images, noise):
-    translator = task_models.JoinedTranslator(joined, "inpainting")
+    translator = translators.JoinedTranslator(joined, "inpainting")
     seen = []
     passes = WholePasses(joined.unet)
     latents = translation.translate(
@@ -466,13 +466,13 @@ def test_wrong_settings_are_refused(settings, message):
 
 
 def test_a_clock_needs_an_adaptor(joined, images, noise):
-    translator = task_models.JoinedTranslator(joined, "inpainting")
+    translator = translators.JoinedTranslator(joined, "inpainting")
     with pytest.raises(ValueError, match="clock 2 needs an adaptor"):
         run(translator, images, noise, spec_of("inpainting", clock=2))
 
 
 def test_a_translator_does_its_own_task(joined, images, noise):
-    translator = task_models.JoinedTranslator(joined, "inpainting")
+    translator = translators.JoinedTranslator(joined, "inpainting")
     with pytest.raises(ValueError, match="for inpainting does no edit"):
         run(translator, images, noise, spec_of("edit"))
 
@@ -487,14 +487,14 @@ def test_a_translator_does_its_own_task(joined, images, noise):
     ],
 )
 def test_images_that_do_not_fit_are_refused(joined, noise, shape, message):
-    translator = task_models.JoinedTranslator(joined, "inpainting")
+    translator = translators.JoinedTranslator(joined, "inpainting")
     images = torch.zeros(shape, dtype=torch.uint8)
     with pytest.raises(ValueError, match=message):
         run(translator, images, noise, spec_of("inpainting"))
 
 
 def test_the_smallest_image_and_an_oblong_one_work(joined):
-    translator = task_models.JoinedTranslator(joined, "inpainting")
+    translator = translators.JoinedTranslator(joined, "inpainting")
     for size in ((32, 32), (32, 48)):
         images = torch.zeros(1, 3, *size, dtype=torch.uint8)
         noise = sampling.initial_noise([1], translator.noise_shape(images))
@@ -504,9 +504,9 @@ def test_the_smallest_image_and_an_oblong_one_work(joined):
 
 def test_channels_that_do_not_fit_are_refused(pipe, joined, controlnet):
     with pytest.raises(ValueError, match="edit needs a UNet of 8 .* this one has 4"):
-        task_models.JoinedTranslator(pipe, "edit")
+        translators.JoinedTranslator(pipe, "edit")
     with pytest.raises(ValueError, match="control needs a UNet of 4 .* this one has 8"):
-        task_models.ControlTranslator(joined, controlnet)
+        translators.ControlTranslator(joined, controlnet)
 
 
 @pytest.mark.parametrize(
@@ -523,7 +523,7 @@ def test_a_controlnet_of_another_unet_is_refused(pipe, controlnet, changed, mess
     config.pop("norm_num_groups", None)
     other = ControlNetModel.from_config(config, norm_num_groups=8)
     with pytest.raises(ValueError, match=message) as caught:
-        task_models.ControlTranslator(pipe, other)
+        translators.ControlTranslator(pipe, other)
     assert "\n" not in str(caught.value)
 
 
@@ -557,7 +557,7 @@ def test_translators_come_back_from_disk(
         spec = spec_of(task, **GUIDED[task])
         path = saved / folders.get(task, "joined")
         model = MODEL if task == "control" else None
-        loaded = task_models.load_translator(task, path, model)
+        loaded = translators.load_translator(task, path, model)
         assert loaded.task == task
         wanted = run(made[task], images, noise, spec)
         assert torch.allclose(run(loaded, images, noise, spec), wanted, atol=1e-4)
@@ -577,7 +577,7 @@ def test_translators_come_back_from_disk(
 )
 def test_wrong_folders_are_named(saved, task, path, model, message):
     with pytest.raises(ValueError, match=message):
-        task_models.load_translator(task, saved / path, model)
+        translators.load_translator(task, saved / path, model)
 
 
 def test_a_model_of_other_channels_is_named_with_its_folder(saved, tmp_path, joined):
@@ -585,4 +585,4 @@ def test_a_model_of_other_channels_is_named_with_its_folder(saved, tmp_path, joi
     narrow = widen_input(joined.unet, 1)
     narrow.save_pretrained(tmp_path / "narrow" / "unet")
     with pytest.raises(ValueError, match="narrow: edit needs a UNet of 8 .* has 9"):
-        task_models.load_translator("edit", tmp_path / "narrow")
+        translators.load_translator("edit", tmp_path / "narrow")

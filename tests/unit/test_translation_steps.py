@@ -17,8 +17,8 @@ from clockwork_diffusion import (
     pair_sets,
     perceptual,
     storage,
-    task_models,
     translation,
+    translators,
 )
 from clockwork_diffusion.mini.translators import widen_input
 from clockwork_diffusion.sampling import image_seed, initial_noise
@@ -99,7 +99,7 @@ def test_a_set_is_translated_whatever_the_batch(folder, tmp_path):
     seeded = translate(folder, tmp_path / "c.safetensors", seed=5)
     assert not torch.equal(images, seeded)
 
-    translator = task_models.load_translator("edit", folder / "joined")
+    translator = translators.load_translator("edit", folder / "joined")
     pairs = pair_sets.read_set(folder / "edit.json")
     inputs, _ = pair_sets.read_images(folder / "edit.safetensors", pairs)
     spec = translation.TranslationSpec(**EDIT)

@@ -53,15 +53,15 @@ def main(args: Namespace) -> None:
         loading,
         runs,
         sampling,
-        task_models,
         translation,
+        translators,
     )
 
     chosen = parse(translation.TranslationSpec, spec.translation, "spec.translation")
     if chosen.task != pairs.task:
         raise ValueError(f"{args.set} is for {pairs.task}, not for {chosen.task}")
     device = loading.default_device()
-    translator = task_models.load_translator(
+    translator = translators.load_translator(
         chosen.task, args.translator, args.model, device
     )
     shape = translator.noise_shape(inputs)
