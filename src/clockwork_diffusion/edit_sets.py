@@ -298,7 +298,7 @@ def read_layout(
         for index, entry in enumerate(entries)
         if rank < len(entry.targets)
     ]
-    images = _read_all(path, found, size, convert)
+    images = read_files(path, found, size, convert)
     targets = None
     if with_targets:
         import torch
@@ -514,10 +514,24 @@ def _child(folder: Path, name: str) -> Path | None:
     return next(alike, None)
 
 
-def _read_all(
+def read_files(
     path: Path, found: dict[str, Path], size: int, convert: bool
 ) -> dict[str, torch.Tensor]:
-    """Return images by their name in the YAML, uint8 ``(3, size, size)``."""
+    """Read image files.
+
+    Args:
+        path: The list that names them, for messages.
+        found: Where each lies, by its name in the list.
+        size: Side in pixels.
+        convert: Turn images of another size or mode into RGB, `size` pixels square.
+
+    Returns:
+        Images by name, uint8 ``(3, size, size)``.
+
+    Raises:
+        ValueError: In one line, if one cannot be read; or if some are of another size
+            or mode, naming all of them.
+    """
     import numpy as np
     import torch
     from PIL import Image as pillow

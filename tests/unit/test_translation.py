@@ -397,9 +397,8 @@ def test_level_and_clock_compose(
 
     identity = adaptors.build_adaptor("identity", cut, "stage1", 1)
     counted = Counted(Passes(SplitUNet(cut), identity))
-    clocked = run(
-        translator, images, noise, spec_of(task, **settings, clock=2), counted
-    )
+    spec = spec_of(task, **settings, clock=2)
+    clocked = run(translator, images, noise, spec, counted)
     assert counted.calls == ["full", "light", "full", "light"]
     assert counted.rows == {2 * spec.branches}
     assert not torch.allclose(clocked, shallow, atol=1e-4)
@@ -532,7 +531,7 @@ def test_a_controlnet_of_another_unet_is_refused(pipe, controlnet, changed, mess
 
 
 @pytest.fixture(scope="module")
-def saved(joined, controlnet, tmp_path_factory) -> Path:
+def saved(joined, controlnet, restoring, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("translators")
     StableDiffusionInstructPix2PixPipeline(
         vae=joined.vae,
@@ -545,6 +544,7 @@ def saved(joined, controlnet, tmp_path_factory) -> Path:
         requires_safety_checker=False,
     ).save_pretrained(folder / "joined")
     controlnet.save_pretrained(folder / "controlnet")
+    restoring.save_pretrained(folder / "restoration")
     return folder
 
 
@@ -552,9 +552,10 @@ def test_translators_come_back_from_disk(
     saved, joined, pipe, controlnet, restoring, images, noise
 ):
     made = all_translators(joined, pipe, controlnet, restoring)
-    for task in (*JOINED, "control"):
+    folders = {"control": "controlnet", "restoration": "restoration"}
+    for task in translation.TASKS:
         spec = spec_of(task, **GUIDED[task])
-        path = saved / ("controlnet" if task == "control" else "joined")
+        path = saved / folders.get(task, "joined")
         model = MODEL if task == "control" else None
         loaded = translators.load_translator(task, path, model)
         assert loaded.task == task

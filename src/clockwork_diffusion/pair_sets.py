@@ -1,0 +1,402 @@
+"""Sets of images to translate, with what each should become.
+
+A set is made from scenes, where every task has a right answer, or read from a folder::
+
+    pairs.jsonl   one JSON object per line: `input`, the name of a file in inputs/, and
+                  `target`, `prompt`, `source_caption`, `target_caption`, `kind`
+    inputs/       the input images
+    targets/      the right answers, where they are known
+
+Edits need a prompt (the instruction) and both captions, control needs a prompt, and the
+other tasks take none.
+
+Prepared, a set is one JSON file, ``task`` and ``pairs`` with ``id``, ``prompt``,
+``source_caption``, ``target_caption`` and ``kind``, and one safetensors file with
+``inputs`` and, where known, ``targets``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from clockwork_diffusion import edit_sets, storage
+
+if TYPE_CHECKING:
+    import torch
+
+TASKS = ("edit", "control", "restoration", "inpainting", "synthesis")
+"""Tasks that there are pairs of."""
+
+KEYS = ("input", "target", "prompt", "source_caption", "target_caption", "kind")
+"""What a line of ``pairs.jsonl`` may say."""
+
+LIST = "pairs.jsonl"
+"""Name of the list in a folder."""
+
+_NEEDED: dict[str, tuple[str, ...]] = {
+    "edit": ("input", "prompt", "source_caption", "target_caption"),
+    "control": ("input", "prompt"),
+}
+
+
+@dataclass(frozen=True)
+class PairSetSpec:
+    """Where pairs come from.
+
+    Attributes:
+        task: A member of `TASKS`.
+        source: ``scenes`` (made from the mini world) or ``folder``.
+        count: Number of pairs; 0 for all of a folder's.
+        offset: Scenes, or lines, to skip.
+        split: Split of the scenes.
+        restorer: Folder of the net that restores blurred scenes, for synthesis.
+        path: The folder.
+        size: Side of a folder's images in pixels.
+        input_size: Side of the input images, if they are smaller; they are enlarged.
+        convert: Turn images of another size or mode into RGB, cut to the square in
+            their middle. Without it, they are rejected.
+        canny: The input images are plain; their edges become the inputs, and they
+            themselves the targets, unless the folder names others.
+    """
+
+    task: str
+    source: str
+    count: int = 0
+    offset: int = 0
+    split: str = "test"
+    restorer: str = ""
+    path: str = ""
+    size: int = 0
+    input_size: int = 0
+    convert: bool = False
+    canny: bool = False
+
+    def __post_init__(self) -> None:
+        """Reject unknown tasks and sources, and settings that do not go together."""
+        if self.task not in TASKS:
+            raise ValueError(f"task {self.task!r} is not one of {', '.join(TASKS)}")
+        if self.source not in ("scenes", "folder"):
+            raise ValueError(f"source {self.source!r} is not scenes or folder")
+        if self.count < 0 or self.offset < 0:
+            raise ValueError(f"count {self.count} or offset {self.offset} is below 0")
+        if self.source == "folder":
+            if not self.path or self.size < 1:
+                raise ValueError("source 'folder' needs a path and a size")
+            if self.restorer:
+                raise ValueError("a restorer is for source 'scenes'")
+        else:
+            for name in ("path", "size", "input_size", "convert", "canny"):
+                if getattr(self, name):
+                    raise ValueError(f"{name} is for source 'folder'")
+            if self.count < 1:
+                raise ValueError(f"count {self.count} is less than 1")
+            if bool(self.restorer) != (self.task == "synthesis"):
+                raise ValueError("synthesis of scenes and a restorer need each other")
+        if self.canny and self.task != "control":
+            raise ValueError(f"canny is for task 'control', not {self.task!r}")
+        if not 0 <= self.input_size <= self.size:
+            raise ValueError(
+                f"input_size {self.input_size} is not between 0 and size {self.size}"
+            )
+
+
+@dataclass(frozen=True)
+class PairSet:
+    """What is known of pairs besides their images; entry *i* belongs to pair *i*.
+
+    Attributes:
+        task: A member of `TASKS`.
+        ids: A name for each, unique.
+        prompts: What the model is told; empty for tasks without prompts.
+        source_captions: What the inputs show, where known.
+        target_captions: What the outputs should show, where known.
+        kinds: What to group pairs by, such as what an edit changes.
+    """
+
+    task: str
+    ids: tuple[str, ...]
+    prompts: tuple[str, ...]
+    source_captions: tuple[str, ...]
+    target_captions: tuple[str, ...]
+    kinds: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Reject sets whose parts do not belong together."""
+        if self.task not in TASKS:
+            raise ValueError(f"task {self.task!r} is not one of {', '.join(TASKS)}")
+        if not self.ids:
+            raise ValueError("the set has no pair")
+        for field in dataclasses.fields(self)[2:]:
+            if len(getattr(self, field.name)) != len(self.ids):
+                raise ValueError(
+                    f"{len(self.ids)} pairs and {len(getattr(self, field.name))} "
+                    f"{field.name} do not belong together"
+                )
+        if len(set(self.ids)) < len(self.ids):
+            raise ValueError("an id is repeated")
+
+    def __len__(self) -> int:
+        """Return the number of pairs."""
+        return len(self.ids)
+
+
+# --- from a folder --------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A folder's pairs, with the files of their images.
+
+    Attributes:
+        pairs: The pairs.
+        path: The list.
+        inputs: Files of the inputs, by pair.
+        targets: Files of the targets, by pair; none where they are not known.
+    """
+
+    pairs: PairSet
+    path: Path
+    inputs: tuple[Path, ...]
+    targets: tuple[Path, ...]
+
+
+def read_list(spec: PairSetSpec) -> Listed:
+    """Read a folder's list, and find its images; they are not opened.
+
+    Raises:
+        ValueError: In one line, if the list is missing, empty, or too short, a line
+            cannot be used, or images are missing, naming all of them.
+    """
+    folder = Path(spec.path)
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder")
+    path = storage.existing(folder / LIST)
+    numbered = [
+        (number, line)
+        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
+        if line.strip()
+    ]
+    if not numbered:
+        raise ValueError(f"{path} lists no pair")
+    wanted = spec.offset + spec.count if spec.count else len(numbered)
+    if len(numbered) < wanted or wanted <= spec.offset:
+        raise ValueError(f"{path} lists {len(numbered)} pairs, and {wanted} are needed")
+    lines = [
+        _line(line, f"{path}, line {number}", spec.task)
+        for number, line in numbered[spec.offset : wanted]
+    ]
+    with_targets = sum("target" in line for line in lines)
+    if with_targets not in (0, len(lines)):
+        raise ValueError(
+            f"{path}: {with_targets} of {len(lines)} lines have a target; "
+            "give it to all or to none"
+        )
+    inputs = tuple(folder / "inputs" / line["input"] for line in lines)
+    targets = tuple(
+        folder / "targets" / line["target"] for line in lines if "target" in line
+    )
+    missing = sorted({str(file) for file in (*inputs, *targets) if not file.is_file()})
+    if missing:
+        raise ValueError(
+            f"{path}: {len(missing)} images are missing: {', '.join(missing)}"
+        )
+    prompts = tuple(line.get("prompt", "") for line in lines)
+    default = prompts if spec.task == "control" else ("",) * len(lines)
+    return Listed(
+        PairSet(
+            spec.task,
+            _ids([line["input"] for line in lines]),
+            prompts,
+            _column(lines, "source_caption", default),
+            _column(lines, "target_caption", default),
+            _column(lines, "kind", (spec.task,) * len(lines)),
+        ),
+        path,
+        inputs,
+        targets,
+    )
+
+
+def _column(
+    lines: Sequence[dict[str, str]], key: str, default: Sequence[str]
+) -> tuple[str, ...]:
+    return tuple(
+        line.get(key, other) for line, other in zip(lines, default, strict=True)
+    )
+
+
+def _line(text: str, where: str, task: str) -> dict[str, str]:
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"{where} is not valid JSON: {error}") from error
+    if not isinstance(data, dict):
+        raise ValueError(f"{where} is not a mapping: {text.strip()[:80]}")
+    for key, value in data.items():
+        if key not in KEYS:
+            raise ValueError(
+                f"{where}: unknown key {key!r}; known are {', '.join(KEYS)}"
+            )
+        if not isinstance(value, str):
+            raise ValueError(f"{where}: {key} {value!r} is not a text")
+    line = {key: value.strip() for key, value in data.items() if value.strip()}
+    for key in _NEEDED.get(task, ("input",)):
+        if key not in line:
+            raise ValueError(f"{where} lacks {key}, which task {task!r} needs")
+    if task not in _NEEDED and "prompt" in line:
+        raise ValueError(f"{where} has a prompt, and task {task!r} takes none")
+    if task == "edit" and line["source_caption"] == line["target_caption"]:
+        raise ValueError(f"{where}: the captions do not differ")
+    for key in ("input", "target"):
+        parts = PurePosixPath(line.get(key, key)).parts
+        if ".." in parts or parts[0] == "/":
+            raise ValueError(f"{where}: {key} {line[key]!r} leaves its folder")
+    return line
+
+
+def _ids(names: Sequence[str]) -> tuple[str, ...]:
+    """Return unique names made of file names; one image may be in several pairs."""
+    given: list[str] = []
+    counts: dict[str, int] = {}
+    for name in names:
+        stem = re.sub(r"[^A-Za-z0-9_]+", "-", str(PurePosixPath(name).with_suffix("")))
+        counts[stem] = counts.get(stem, 0) + 1
+        given.append(stem if counts[stem] == 1 else f"{stem}.{counts[stem]}")
+    return tuple(given)
+
+
+def read_pictures(
+    listed: Listed, spec: PairSetSpec
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Read a folder's images.
+
+    Returns:
+        Inputs and targets, uint8 ``(N, 3, size, size)``; None where not known.
+
+    Raises:
+        ValueError: If an image cannot be read, or is of another size or mode.
+    """
+    from clockwork_diffusion import canny
+
+    plain = _read(listed.path, listed.inputs, spec.input_size or spec.size, spec)
+    targets = _read(listed.path, listed.targets, spec.size, spec)
+    if plain is None:
+        raise AssertionError("a list has pairs")
+    plain = _enlarged(plain, spec.size)
+    if not spec.canny:
+        return plain, targets
+    return canny.edge_images(plain), plain if targets is None else targets
+
+
+def _read(
+    path: Path, files: Sequence[Path], size: int, spec: PairSetSpec
+) -> torch.Tensor | None:
+    import torch
+
+    if not files:
+        return None
+    named = {str(file): file for file in files}
+    images = edit_sets.read_files(path, named, size, spec.convert)
+    return torch.stack([images[str(file)] for file in files])
+
+
+def _enlarged(images: torch.Tensor, size: int) -> torch.Tensor:
+    """Enlarge images bicubically, as StableSR does with its inputs."""
+    import torch
+
+    if images.shape[-1] == size:
+        return images
+    large = [
+        torch.nn.functional.interpolate(batch.float(), (size, size), mode="bicubic")
+        for batch in images.split(64)
+    ]
+    return torch.cat(large).round().clamp(0, 255).byte()
+
+
+# --- prepared sets --------------------------------------------------------------------
+
+
+_COLUMNS = {
+    "id": "ids",
+    "prompt": "prompts",
+    "source_caption": "source_captions",
+    "target_caption": "target_captions",
+    "kind": "kinds",
+}
+
+
+def write_set(path: Path, pairs: PairSet) -> None:
+    """Write what is known of pairs besides their images."""
+    rows = zip(*(getattr(pairs, field) for field in _COLUMNS.values()), strict=True)
+    listed = [dict(zip(_COLUMNS, row, strict=True)) for row in rows]
+    storage.write_json(path, {"task": pairs.task, "pairs": listed})
+
+
+def read_set(path: Path) -> PairSet:
+    """Read what `write_set` wrote.
+
+    Raises:
+        ValueError: If the file is missing or holds no pairs, naming it.
+    """
+    data = storage.read_json(storage.existing(path))
+    if not isinstance(data, dict) or set(data) != {"task", "pairs"}:
+        raise ValueError(f"{path} is not a mapping of task and pairs")
+    if not isinstance(data["pairs"], list):
+        raise ValueError(f"{path}: pairs is not a list")
+    for number, item in enumerate(data["pairs"]):
+        if not _is_row(item):
+            raise ValueError(
+                f"{path}: pairs[{number}] is not a mapping of texts, "
+                + ", ".join(_COLUMNS)
+            )
+    try:
+        return PairSet(
+            data["task"],
+            **{
+                field: tuple(item[key] for item in data["pairs"])
+                for key, field in _COLUMNS.items()
+            },
+        )
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _is_row(item: Any) -> bool:
+    return (
+        isinstance(item, dict)
+        and set(item) == set(_COLUMNS)
+        and all(isinstance(value, str) for value in item.values())
+    )
+
+
+def read_images(path: Path, pairs: PairSet) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Read a prepared set's images.
+
+    Returns:
+        Inputs and targets, uint8 ``(N, 3, H, W)``; targets None where not known.
+
+    Raises:
+        ValueError: If the file is missing or damaged, or is not of this set.
+    """
+    import torch
+
+    tensors, _ = storage.read_tensors(path)
+    if "inputs" not in tensors:
+        raise ValueError(f"{path} lacks the tensor 'inputs'")
+    inputs, targets = tensors["inputs"], tensors.get("targets")
+    wanted = (len(pairs), 3, *inputs.shape[2:])
+    for name, found in (("inputs", inputs), ("targets", targets)):
+        if found is None:
+            continue
+        if found.dtype != torch.uint8 or found.ndim != 4 or found.shape != wanted:
+            raise ValueError(
+                f"{path}: {name} are {found.dtype} {tuple(found.shape)}, "
+                f"not uint8 ({len(pairs)}, 3, H, W) of one size"
+            )
+    return inputs, targets

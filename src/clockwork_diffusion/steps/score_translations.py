@@ -1,0 +1,207 @@
+"""Score translations of one set: against the targets, the prompts, and teachers."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clockwork_diffusion import pair_sets, provenance, storage
+from clockwork_diffusion.steps._run import new_parser, run
+
+if TYPE_CHECKING:
+    import torch
+
+
+def main(args: Namespace) -> None:
+    """Score every translation pair by pair, then average over the pairs."""
+    teachers = json.loads(args.teachers)
+    files = _named([*args.translated, *args.compared])
+    wanted = {path.stem for path in args.translated}
+    outputs = {path.stem: path for path in args.output}
+    if set(outputs) != wanted or len(args.output) != len(wanted):
+        raise ValueError(
+            f"outputs {', '.join(sorted(outputs))} do not match the translations "
+            f"{', '.join(sorted(wanted))}"
+        )
+    for name in wanted & set(teachers):
+        if teachers[name] not in files:
+            raise ValueError(f"no images of {teachers[name]!r}, teacher of {name!r}")
+    pairs = pair_sets.read_set(args.set)
+    inputs, targets = pair_sets.read_images(args.images, pairs)
+
+    from clockwork_diffusion import encoders, loading, metrics, perceptual
+
+    device = loading.default_device()
+    clip = encoders.load_clip(args.clip, device)
+    frechet = encoders.load_frechet(args.frechet_kind, args.frechet, device)
+    lpips = perceptual.load_perceptual(args.lpips_kind, args.lpips, device)
+    described = _described(pairs, clip, inputs)
+    reference = None
+    if targets is not None:
+        reference = metrics.statistics(encoders.frechet_features(frechet, targets))
+    shown = {name: _images(path, inputs) for name, path in files.items()}
+    for name, output in outputs.items():
+        images = shown[name]
+        features = encoders.clip_image_features(clip, images)
+        values = _of_features(features, described)
+        if args.aesthetic is not None:
+            predict = perceptual.load_aesthetic(args.aesthetic, features.shape[1])
+            values["aesthetic"] = predict(features)
+        others = {"": targets, "_to_teacher": shown.get(teachers.get(name, ""))}
+        for suffix, other in others.items():
+            if other is not None:
+                values[f"psnr{suffix}"] = metrics.psnr(images, other)
+                apart = perceptual.perceptual_distances(lpips, images, other)
+                values[f"lpips{suffix}"] = apart
+        scores = {key: metrics.mean_score(each) for key, each in values.items()}
+        for key in scores.keys() & {"lpips", "lpips_to_teacher"}:
+            scores[key] = dataclasses.replace(scores[key], note=lpips.preprocessing)
+        if reference is not None:
+            described_by = encoders.frechet_features(frechet, images)
+            scores["frechet"] = metrics.frechet_score(described_by, reference)
+        storage.write_tensors(output.with_suffix(".safetensors"), values)
+        storage.write_json(
+            output,
+            {
+                "translation": name,
+                "scores": {k: dataclasses.asdict(v) for k, v in scores.items()},
+                "encoders": _encoders(clip, frechet, lpips, args.aesthetic),
+                "versions": provenance.versions(
+                    "torch", "torchmetrics", "open_clip_torch"
+                ),
+            },
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class _Described:
+    """CLIP's features of what a set tells and shows, where the task has them.
+
+    Attributes:
+        text: Of what the outputs should show.
+        source: Of the inputs' captions; for edits.
+        inputs: Of the input images; for edits.
+    """
+
+    text: torch.Tensor | None = None
+    source: torch.Tensor | None = None
+    inputs: torch.Tensor | None = None
+
+
+def _described(pairs: pair_sets.PairSet, clip: Any, inputs: torch.Tensor) -> _Described:
+    """Return them. An instruction shows nothing: edits are told by their captions."""
+    from clockwork_diffusion import encoders
+
+    if pairs.task == "edit":
+        return _Described(
+            encoders.clip_text_features(clip, list(pairs.target_captions)),
+            encoders.clip_text_features(clip, list(pairs.source_captions)),
+            encoders.clip_image_features(clip, inputs),
+        )
+    if pairs.task == "control":
+        return _Described(encoders.clip_text_features(clip, list(pairs.prompts)))
+    return _Described()
+
+
+def _of_features(
+    features: torch.Tensor, described: _Described
+) -> dict[str, torch.Tensor]:
+    """Return the scores that compare output images with what a set tells."""
+    from clockwork_diffusion import metrics, perceptual
+
+    values = {}
+    if described.text is not None:
+        values["clip"] = metrics.cosines(features, described.text)
+    if described.inputs is not None:
+        assert described.source is not None and described.text is not None
+        values["clip_image"] = metrics.cosines(described.inputs, features)
+        values["clip_direction"] = perceptual.direction_cosines(
+            described.inputs, features, described.source, described.text
+        )
+    return values
+
+
+def _encoders(
+    clip: Any, frechet: Any, lpips: Any, aesthetic: Path | None
+) -> dict[str, dict[str, str]]:
+    """Return what scored, with checksums."""
+    named = {
+        name: {"sha256": each.sha256, "preprocessing": each.preprocessing}
+        for name, each in (("clip", clip), ("frechet", frechet), ("lpips", lpips))
+    }
+    if aesthetic is not None:
+        named["aesthetic"] = {
+            "sha256": storage.sha256(aesthetic),
+            "preprocessing": "linear on CLIP's unit image features",
+        }
+    return named
+
+
+def _named(paths: Sequence[Path]) -> dict[str, Path]:
+    """Return files by translation, ``…/<translation>.safetensors``."""
+    named: dict[str, Path] = {}
+    for path in paths:
+        if named.setdefault(path.stem, path) != path:
+            raise ValueError(
+                f"the translation {path.stem!r} is given twice: "
+                f"{named[path.stem]}, {path}"
+            )
+    return named
+
+
+def _images(path: Path, inputs: torch.Tensor) -> torch.Tensor:
+    """Read translated images, which must be as many and as large as the inputs."""
+    tensors, _ = storage.read_tensors(path)
+    if "images" not in tensors:
+        raise ValueError(f"{path} lacks the tensor 'images'")
+    images = tensors["images"]
+    if images.dtype != inputs.dtype or images.shape != inputs.shape:
+        raise ValueError(
+            f"{path}: images are {images.dtype} {tuple(images.shape)}, "
+            f"not {inputs.dtype} {tuple(inputs.shape)}, as the set's inputs"
+        )
+    return images
+
+
+if __name__ == "__main__":
+    parser = new_parser(__doc__)
+    for name, what in (
+        ("--set", "prepared set, JSON"),
+        ("--images", "its images, safetensors"),
+        ("--clip", "open_clip folder"),
+        ("--frechet", "folder or file of the Fréchet distance's network"),
+        ("--lpips", "folder or file of LPIPS's network"),
+    ):
+        parser.add_argument(name, required=True, type=Path, help=what)
+    parser.add_argument("--frechet-kind", required=True, help="kind of its network")
+    parser.add_argument("--lpips-kind", required=True, help="kind of its network")
+    parser.add_argument(
+        "--aesthetic", type=Path, help="linear aesthetic predictor, safetensors"
+    )
+    parser.add_argument(
+        "--translated",
+        required=True,
+        nargs="+",
+        type=Path,
+        help="translated images, <translation>.safetensors",
+    )
+    parser.add_argument(
+        "--compared", default=[], nargs="*", type=Path, help="those of further teachers"
+    )
+    parser.add_argument(
+        "--teachers",
+        default="{}",
+        help="the translation that each is compared with, as JSON",
+    )
+    parser.add_argument(
+        "--output",
+        required=True,
+        nargs="+",
+        type=Path,
+        help="<translation>.json each; the value of each pair beside, .safetensors",
+    )
+    run(parser, main)

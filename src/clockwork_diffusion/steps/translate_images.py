@@ -1,0 +1,137 @@
+"""Translate a set of pairs, with the whole UNet or without its deep levels."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from clockwork_diffusion import pair_sets, provenance, storage
+from clockwork_diffusion.specs import parse
+from clockwork_diffusion.steps._run import new_parser, run
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class TranslateSpec:
+    """How a set is translated.
+
+    Attributes:
+        translation: A `clockwork_diffusion.translation.TranslationSpec`, as plain data.
+        seed: Seed of the run; pair *i* starts from the same noise in every run of it.
+        batch_size: Pairs per batch; has no influence on the images.
+        level: The deepest level of the UNet to keep (depth-skip); all if left out.
+        cut: Where the UNet is split, with a clock.
+        kind: Kind of an adaptor without weights, which has no file.
+    """
+
+    translation: dict[str, object]
+    seed: int
+    batch_size: int
+    level: int | None = None
+    cut: str = "stage1"
+    kind: str = ""
+
+    def __post_init__(self) -> None:
+        """Reject batches of nothing."""
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size {self.batch_size} is less than 1")
+
+
+def main(args: Namespace) -> None:
+    """Translate batch by batch; batches of a killed run are kept."""
+    spec = parse(TranslateSpec, args.spec)
+    pairs = pair_sets.read_set(args.set)
+    inputs, _ = pair_sets.read_images(args.images, pairs)
+
+    from clockwork_diffusion import (
+        chunks,
+        depth_skip,
+        loading,
+        runs,
+        sampling,
+        translation,
+        translators,
+    )
+
+    chosen = parse(translation.TranslationSpec, spec.translation, "spec.translation")
+    if chosen.task != pairs.task:
+        raise ValueError(f"{args.set} is for {pairs.task}, not for {chosen.task}")
+    device = loading.default_device()
+    translator = translators.load_translator(
+        chosen.task, args.translator, args.model, device
+    )
+    shape = translator.noise_shape(inputs)
+    marks = [args.spec, storage.sha256(args.set), storage.sha256(args.images)]
+    marks += [storage.sha256_folder(args.translator)]
+    marks += [storage.sha256_folder(args.model)] if args.model is not None else []
+    marks += [provenance.code_sha256("steps.translate_images")]
+    if spec.level is not None:
+        # Not as something to undo: what is left out leaves the memory.
+        pipe = translator.pipe
+        pipe.unet = depth_skip.depth_skip(pipe.unet, spec.level)
+    passes: sampling.UNetPasses = translation.WholePasses(translator.pipe.unet)
+    pool = None
+    if spec.kind or args.adaptor is not None:
+        loaded = runs.load_passes(
+            translator.pipe,
+            args.translator,
+            spec.cut,
+            scheduler=chosen.scheduler,
+            steps=chosen.steps,
+            kind=spec.kind,
+            adaptor=args.adaptor,
+            clip=args.clip,
+        )
+        passes, pool = loaded.passes, loaded.pool
+        marks += loaded.checksums
+    encoded = translator.encode(pairs.prompts, pool)
+
+    def translate(part: slice) -> dict[str, torch.Tensor]:
+        seeds = [
+            sampling.image_seed(spec.seed, index)
+            for index in range(part.start, part.stop)
+        ]
+        latents = translation.translate(
+            translator,
+            passes,
+            inputs[part],
+            encoded[part],
+            sampling.initial_noise(seeds, shape),
+            chosen,
+        )
+        return {"images": translator.decode(latents, inputs[part])}
+
+    tensors = chunks.in_chunks(
+        len(pairs),
+        spec.batch_size,
+        translate,
+        args.state,
+        "\n".join(marks),
+        "translations",
+    )
+    storage.write_tensors(args.output, tensors, {"spec": args.spec})
+    chunks.discard(args.state)
+
+
+if __name__ == "__main__":
+    parser = new_parser(__doc__)
+    parser.add_argument("--spec", required=True, help="TranslateSpec as JSON")
+    parser.add_argument(
+        "--translator", required=True, type=Path, help="the model's folder"
+    )
+    parser.add_argument(
+        "--model", type=Path, help="pipeline folder that a ControlNet controls"
+    )
+    parser.add_argument("--adaptor", type=Path, help="folder of a learned adaptor")
+    parser.add_argument("--clip", type=Path, help="open_clip folder; for an adaptor")
+    parser.add_argument("--set", required=True, type=Path, help="prepared set, JSON")
+    parser.add_argument(
+        "--images", required=True, type=Path, help="its images, safetensors"
+    )
+    parser.add_argument("--state", required=True, type=Path, help="resumable state")
+    parser.add_argument("--output", required=True, type=Path, help="images to write")
+    run(parser, main)
