@@ -27,6 +27,7 @@ is worth elsewhere has to be measured elsewhere.
 from __future__ import annotations
 
 import itertools
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -524,8 +525,8 @@ class LevelCosts:
 
     Attributes:
         macs: MACs of a step at batch 1, with ControlNet's branch if there is one.
-        parameters: Share of the full UNet's parameters, as in Table S7: without the
-            time embedding.
+        parameters: Share of the full UNet's parameters, as in Table S7: the time
+            embedding is left out, and the output layers count in what is kept alone.
         milliseconds: Measured time of a step, or None.
     """
 
@@ -577,21 +578,19 @@ def level_costs(
     macs = {
         level: row["count"]["macs_with_norms"] + branch for level, row in rows.items()
     }
-    sums = dict(
-        zip(
-            sorted(rows),
-            itertools.accumulate(rows[level]["parameters"] for level in sorted(rows)),
-            strict=True,
-        )
-    )
-    output = counted["shared"]["output"]
-    total = sums[max(sums)] + output
-    parameters = {level: (count + output) / total for level, count in sums.items()}
+    counts = [rows[level]["parameters"] for level in sorted(rows)]
+    kept = dict(zip(sorted(rows), itertools.accumulate(counts), strict=True))
+    whole, output = sum(counts), counted["shared"]["output"]
+    parameters = {n: min(1.0, (count + output) / whole) for n, count in kept.items()}
     if timed is None:
         return LevelCosts(macs, parameters)
-    extra = 0.0 if timed["branch"] is None else timed["branch"]["mean_ms"]
+    extra = 0.0 if timed["branch"] is None else _typical_ms(timed["branch"])
     milliseconds = {
-        int(level): timing["mean_ms"] + extra
+        int(level): _typical_ms(timing) + extra
         for level, timing in timed["levels"].items()
     }
     return LevelCosts(macs, parameters, milliseconds)
+
+
+def _typical_ms(timing: Mapping[str, Any]) -> float:
+    return float(statistics.median(timing["runs"]))

@@ -371,12 +371,12 @@ def test_costs_are_read_as_they_are_written():
     }
     found = level_costs(counted)
     assert found.macs == {1: 100, 2: 300}
-    assert found.parameters == {1: 20 / 50, 2: 1.0}
+    assert found.parameters == {1: 20 / 40, 2: 1.0}
     assert found.milliseconds is None
     assert "milliseconds" not in found.savings((1, 2), 1)
     timed = {
-        "levels": {"1": {"mean_ms": 2.0}, "2": {"mean_ms": 5.0}},
-        "branch": {"mean_ms": 1.0},
+        "levels": {"1": {"runs": [2.0, 9.0, 1.0]}, "2": {"runs": [5.0]}},
+        "branch": {"runs": [1.0]},
     }
     counted["branch"] = {"macs_with_norms": 50}
     found = level_costs(counted, timed)
