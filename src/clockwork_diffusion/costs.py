@@ -1,7 +1,8 @@
 """Add up the FLOPs of runs from the counts of single calls, without torch.
 
-Counts are those of `count_flops`: ``full`` is a call of the whole UNet at batch 1, and
-``adaptors`` holds a ``step`` of ε_H with each adaptor.
+Counts are those of `count_flops`: ``full`` is a call of the whole UNet at batch 1,
+``levels`` holds calls of the UNet down to a level, and ``adaptors`` a ``step`` of ε_H
+with each adaptor.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ def run_flops(
     for DPM++, DPM and DDIM there is no difference.
 
     Args:
-        run: ``model``, ``adaptor`` (an id or empty) and ``sampler``; or of an edited
-            run ``model``, ``inversion`` and ``generation``, see `edit_flops`.
+        run: ``model``, ``adaptor`` (an id or empty), ``sampler``, and ``level`` if the
+            UNet ends there; or of an edited run ``model``, ``inversion`` and
+            ``generation``, see `edit_flops`.
         flops: Counts of the run's model.
         key: ``flops`` or ``flops_with_attention``.
         by_steps: Take a step for a call, as the paper does.
@@ -44,10 +46,34 @@ def run_flops(
     scheduler = "dpmpp" if by_steps else sampler.get("scheduler", "dpmpp")
     calls = clock_of(sampler).calls(scheduler, sampler["steps"])
     branches = 2 if sampler["guidance"] > 1 else 1
-    total = calls.full * flops["full"][key]
+    total = calls.full * full_count(run, flops)[key]
     if calls.light:
         total += calls.light * flops["adaptors"][run["adaptor"]]["step"][key]
     return float(branches * total)
+
+
+def full_count(run: Mapping[str, Any], flops: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the count of a call of a run's UNet, which may end at a level.
+
+    Raises:
+        ValueError: If its level is not counted.
+    """
+    level = run.get("level")
+    if level is None:
+        return dict(flops["full"])
+    counted = flops.get("levels", {})
+    if str(level) not in counted:
+        known = ", ".join(counted) or "none"
+        raise ValueError(f"level {level} is not one of those counted: {known}")
+    return dict(counted[str(level)])
+
+
+def run_parameters(run: Mapping[str, Any], flops: Mapping[str, Any]) -> int:
+    """Return the parameters of a run: of its UNet, and of its adaptor."""
+    total = int(full_count(run, flops)["parameters"])
+    if run.get("adaptor"):
+        total += int(flops["adaptors"][run["adaptor"]]["parameters"])
+    return total
 
 
 def call_flops(run: Mapping[str, Any], flops: Mapping[str, Any], key: str) -> float:
@@ -55,7 +81,7 @@ def call_flops(run: Mapping[str, Any], flops: Mapping[str, Any], key: str) -> fl
 
     With the adaptor, if the run has one: the figure of Tables 3 and S2.
     """
-    count = flops["full"]
+    count = full_count(run, flops)
     if run["adaptor"]:
         count = flops["adaptors"][run["adaptor"]]["step"]
     return float((2 if run["sampler"]["guidance"] > 1 else 1) * count[key])

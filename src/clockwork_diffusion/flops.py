@@ -3,7 +3,9 @@
 Models lie on torch's meta device, so that SD v1.5 is counted on a laptop in seconds.
 
 Two conventions. Clockwork's own rows leave out the two matrix products of attention
-(softmax(QKᵀ)V); the competitors' rows in its Table 1 include them. `Count` holds both.
+(softmax(QKᵀ)V); the competitors' rows in its Table 1 include them. `Count` holds both,
+and the MACs of a third: Kim et al.'s (2024) tool takes 4 MACs per element of an affine
+LayerNorm, and no attention products.
 """
 
 from __future__ import annotations
@@ -15,13 +17,15 @@ from typing import Any
 
 import torch
 from deepspeed.profiling.flops_profiler import FlopsProfiler
-from diffusers import UNet2DConditionModel
+from diffusers import ControlNetModel, UNet2DConditionModel
 from diffusers.models.attention_processor import Attention
 from torch import nn
 
 from clockwork_diffusion.adaptors import IdentityAdaptor
+from clockwork_diffusion.depth_skip import depth_skip
 from clockwork_diffusion.reuse import BranchUNet
 from clockwork_diffusion.split import SplitUNet
+from clockwork_diffusion.task_architectures import call_inputs, hint_for
 
 
 @dataclass(frozen=True)
@@ -33,12 +37,14 @@ class Count:
         flops_with_attention: FLOPs with attention products.
         macs: Multiply-accumulates without attention products.
         parameters: Parameters of the modules that were used.
+        macs_with_norms: MACs with 4 per element of each affine LayerNorm.
     """
 
     flops: int
     flops_with_attention: int
     macs: int
     parameters: int
+    macs_with_norms: int = 0
 
     def to_json(self) -> dict[str, int]:
         """Return the fields."""
@@ -86,7 +92,7 @@ class _Profile:
 
     def count(self, *modules: nn.Module) -> Count:
         """Return what the call spent in some modules, or in all of them."""
-        flops = macs = attention_flops = attention_macs = 0
+        flops = macs = attention_flops = attention_macs = norms = 0
         seen = {
             id(part): part
             for root in modules or self.modules
@@ -102,6 +108,9 @@ class _Profile:
                 # Its projections are modules of their own; what is left is products.
                 attention_flops += own_flops
                 attention_macs += own_macs
+            if isinstance(part, nn.LayerNorm) and part.elementwise_affine:
+                # The profiler takes 5 FLOPs per element, and no MACs.
+                norms += 4 * own_flops // 5
             if own_flops or own_macs:
                 ran.append(part)
         used = {
@@ -114,6 +123,7 @@ class _Profile:
             flops_with_attention=flops,
             macs=macs - attention_macs,
             parameters=sum(used.values()),
+            macs_with_norms=macs - attention_macs + norms,
         )
 
 
@@ -152,6 +162,23 @@ def count_full(unet: UNet2DConditionModel, tokens: int) -> Count:
     """Count one call of the whole UNet at batch 1 with a prompt of ``tokens``."""
     x, t, c = _inputs(unet, tokens)
     with _Profile(lambda: unet(x, t, c), unet) as profile:
+        return profile.count()
+
+
+def count_level(unet: UNet2DConditionModel, tokens: int, level: int) -> Count:
+    """Count one call at batch 1 of a UNet that ends at a level."""
+    pruned = depth_skip(unet, level)
+    given = call_inputs(pruned, tokens)
+    with _Profile(lambda: pruned(**given), pruned) as profile:
+        return profile.count()
+
+
+def count_control(
+    branch: ControlNetModel, unet: UNet2DConditionModel, tokens: int
+) -> Count:
+    """Count one call at batch 1 of ControlNet's branch, its hint net included."""
+    given, hint = call_inputs(unet, tokens), hint_for(branch, unet)
+    with _Profile(lambda: branch(**given, controlnet_cond=hint), branch) as profile:
         return profile.count()
 
 

@@ -60,11 +60,11 @@ def load_passes(
     Raises:
         ValueError: If the adaptor is for something else, or a file is damaged.
     """
-    bare = [each for each in adaptors.KINDS if not adaptors.is_learned(each)]
-    if kind not in ("", *bare):
+    if adaptors.is_learned(kind):
+        raise ValueError(f"adaptor kind {kind!r} has weights; give its folder")
+    if kind not in ("", *adaptors.KINDS):
         raise ValueError(
-            f"adaptor kind {kind!r} is not {' or '.join(bare)}; give a folder of one "
-            "with weights"
+            f"adaptor kind {kind!r} is not one of {', '.join(adaptors.KINDS)}"
         )
     if adaptor is not None and clip is None and not kind:
         raise ValueError(f"{adaptor} asks CLIP, and no --clip is given")

@@ -12,7 +12,12 @@ from typing import Any
 
 import pandas as pd
 
-from clockwork_diffusion.costs import call_flops, edit_flops, run_flops
+from clockwork_diffusion.costs import (
+    call_flops,
+    edit_flops,
+    run_flops,
+    run_parameters,
+)
 
 UNKNOWN = "—"
 
@@ -141,6 +146,7 @@ COLUMNS: dict[str, Column] = {
     "gflops_per_call_published": Column(
         "GFLOPs per call (published)", "published", "call", 0
     ),
+    "parameters": Column("parameters, M ↓", "parameters", "parameters", 2, 1e-6),
     "saving": Column("FLOPs saved", "saving", "flops", 0, 100.0),
     "saving_with_attention": Column(
         "saved with attention", "saving", "flops_with_attention", 0, 100.0
@@ -181,6 +187,7 @@ SOURCES = {
     "flops_printed": "flops",
     "flops_profiled": "profiles",
     "call": "flops",
+    "parameters": "flops",
     "saving": "flops",
     "latency": "latency",
     "latency_saving": "latency",
@@ -236,6 +243,8 @@ def cell(column: Column, row: Row, results: Results) -> Value | None:
         if not is_edited(settings):
             return None
         return Value(edit_flops(settings, counts, column.key, printed=True))
+    if column.kind == "parameters":
+        return Value(run_parameters(settings, counts))
     by_steps = column.kind == "flops_by_steps"
     value = run_flops(results.runs[row.run], counts, column.key, by_steps=by_steps)
     if by_steps:
@@ -346,13 +355,18 @@ def _markdown(spec: TableSpec | SettingsSpec, frame: pd.DataFrame, align: str) -
 
     All its columns but the first are aligned ``left`` or ``right``.
     """
+    return f"**{spec.title}**\n\n{aligned_markdown(frame, align)}\n\n{spec.caption}\n"
+
+
+def aligned_markdown(frame: pd.DataFrame, align: str = "right") -> str:
+    """Return a Markdown table; numbers keep the digits that they were given."""
     columns = ["left"] + [align] * (frame.shape[1] - 1)
-    text = frame.to_markdown(index=False, disable_numparse=True, colalign=columns)
-    return f"**{spec.title}**\n\n{text}\n\n{spec.caption}\n"
+    text: str = frame.to_markdown(index=False, disable_numparse=True, colalign=columns)
+    return text
 
 
 def _latex(spec: TableSpec | SettingsSpec, frame: pd.DataFrame, label: str) -> str:
-    caption = _escape(f"{spec.title}. {spec.caption}")
+    caption = escape(f"{spec.title}. {spec.caption}")
     text: str = frame.to_latex(
         index=False, caption=caption, label=f"tab:{label}", position="tb"
     )
@@ -365,7 +379,7 @@ def _text_frame(
     columns = [COLUMNS[name] for name in spec.columns]
     rows = [
         [
-            _escape(_label(row)) if latex else _label(row),
+            escape(_label(row)) if latex else _label(row),
             *(
                 _show(column, value, latex=latex)
                 for column, value in zip(columns, line, strict=True)
@@ -375,7 +389,7 @@ def _text_frame(
     ]
     headers = ["", *(column.header for column in columns)]
     if latex:
-        headers = [_escape(header) for header in headers]
+        headers = [escape(header) for header in headers]
     return pd.DataFrame(rows, columns=headers)
 
 
@@ -383,7 +397,8 @@ def _label(row: Row) -> str:
     return f"{row.label} (ours)" if row.ours else row.label
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """Return text as LaTeX takes it."""
     for symbol, replacement in (
         ("\\", "\\textbackslash{}"),
         ("&", "\\&"),
@@ -495,4 +510,4 @@ def settings_to_markdown(spec: SettingsSpec, frame: pd.DataFrame) -> str:
 
 def settings_to_latex(spec: SettingsSpec, frame: pd.DataFrame, label: str) -> str:
     """Return a table of settings in LaTeX (booktabs)."""
-    return _latex(spec, frame.map(lambda cell: _escape(cell) or "---"), label)
+    return _latex(spec, frame.map(lambda cell: escape(cell) or "---"), label)

@@ -9,12 +9,8 @@ def trajectory_shards(key):
 
     def get(wildcards):
         name = entry(wildcards.scale, "adaptors", wildcards.adaptor)[key]
-        return shards(
-            "results/{scale}/trajectories/{trajectory}/{shard}.safetensors",
-            wildcards.scale,
-            entry(wildcards.scale, "trajectories", name)["dataset"],
-            trajectory=name,
-        )
+        dataset = entry(wildcards.scale, "trajectories", name)["dataset"]
+        return shards("trajectories", wildcards.scale, dataset, name)
 
     return get
 
@@ -34,12 +30,7 @@ def training_data(wildcards):
         return {"train": trajectory_shards("train")(wildcards)}
     files = {"clip": files_of(clip_path)(wildcards)}
     if starts_from_images(trajectory):
-        files["images"] = shards(
-            "results/{scale}/images/{images}/{shard}.safetensors",
-            wildcards.scale,
-            trajectory["dataset"],
-            images=trajectory["dataset"],
-        )
+        files["images"] = shards("images", wildcards.scale, trajectory["dataset"])
     return files
 
 

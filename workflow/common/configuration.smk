@@ -37,11 +37,12 @@ def code(step):
     ]
 
 
-def shards(pattern, scale, dataset, **ids_):
-    """Return a path per shard of a data set."""
+def shards(kind, scale, dataset, *names):
+    """Return the files of a kind of runs on a data set, or of the data set itself."""
     count = entry(scale, "datasets", dataset)["shards"]
     return [
-        pattern.format(scale=scale, shard=f"{index:03d}", **ids_)
+        f"results/{scale}/{kind}/{name}/{index:03d}.safetensors"
+        for name in names or (dataset,)
         for index in range(count)
     ]
 
@@ -101,6 +102,11 @@ def files_of(get_path):
 def clip_path(wildcards):
     """Return the folder of the scale's CLIP."""
     return entry(wildcards.scale, "encoders", "clip")["path"]
+
+
+def text_channels(wildcards):
+    """Return the width of that CLIP's pooled text embedding."""
+    return entry(wildcards.scale, "encoders", "clip")["width"]
 
 
 def prompts_of(section, wildcard):

@@ -287,5 +287,5 @@ def edit_timing_spec(wildcards):
             light = timed_light_pass(scale, chosen.pop("adaptor"))
             runs[name][loop] = {**chosen, **light}
     timing = {k: v for k, v in editing(scale, "latency").items() if k != "runs"}
-    width = entry(scale, "encoders", "clip")["width"]
+    width = text_channels(wildcards)
     return json.dumps({**timing, "runs": runs, "text_channels": width})

@@ -17,12 +17,7 @@ def judged_run(wildcards):
 def judged_images(wildcards):
     """Return the images that a model is judged by."""
     name = entry(wildcards.scale, "quality", wildcards.judged)["run"]
-    return shards(
-        "results/{scale}/images/{images}/{shard}.safetensors",
-        wildcards.scale,
-        judged_run(wildcards)["dataset"],
-        images=name,
-    )
+    return shards("images", wildcards.scale, judged_run(wildcards)["dataset"], name)
 
 
 def judged_scenes(wildcards):
@@ -106,12 +101,7 @@ def quality_option(wildcards):
 def backbone_images(wildcards):
     """Return the images that a backbone is distilled on."""
     name = entry(wildcards.scale, "backbones", wildcards.backbone)["dataset"]
-    return shards(
-        "results/{scale}/images/{images}/{shard}.safetensors",
-        wildcards.scale,
-        name,
-        images=name,
-    )
+    return shards("images", wildcards.scale, name)
 
 
 def vae_folder(wildcards, input):

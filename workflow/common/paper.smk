@@ -25,6 +25,8 @@ def table_spec(wildcards):
 def table_runs(wildcards):
     """Return the runs of a table, id to settings."""
     table = table_of(wildcards)
+    if table_kind(wildcards) in LEVEL_TABLES:
+        return {}
     rows = table["rows"]
     names = [row[key] for row in rows for key in ("run", "baseline") if key in row]
     names += [table["run"]] if "run" in table else []
@@ -52,11 +54,14 @@ def run_settings(run):
         "model": run["model"],
         "adaptor": run.get("adaptor", ""),
         "sampler": run["sampler"],
+        **({"level": run["level"]} if "level" in run else {}),
     }
 
 
 def table_inputs(wildcards):
     """Return the scores, counts and timings that a table's columns show."""
+    if table_kind(wildcards) in LEVEL_TABLES:
+        return level_table_inputs(wildcards)
     columns, runs = table_of(wildcards).get("columns", ()), table_runs(wildcards)
     sources = {SOURCES[COLUMNS[name].kind] for name in columns}
     base = f"results/{wildcards.scale}"
@@ -79,12 +84,36 @@ def table_inputs(wildcards):
     return files
 
 
+def level_table_inputs(wildcards):
+    """Return what a table of levels shows."""
+    scale, names = wildcards.scale, level_translators(table_of(wildcards))
+    files = {"levels": [f"results/{scale}/levels/{name}.json" for name in names]}
+    if scale == "mini":
+        files["level_latency"] = level_timings(scale, names)
+    return files
+
+
+def table_options(wildcards, input):
+    """Return the command-line options for a table's inputs.
+
+    UNets of paper size are timed on request alone. A table shows those timings that
+    there are, and an em dash elsewhere; so these are not its inputs.
+    """
+    names = ("scores", "flops", "profiles", "latency", "edit_latency", "levels")
+    options = input_options(*names, "level_latency")(wildcards, input)
+    if table_kind(wildcards) in LEVEL_TABLES and wildcards.scale == "paper":
+        paths = level_timings("paper", level_translators(table_of(wildcards)))
+        timed = [path for path in paths if Path(path).is_file()]
+        options += f" --level_latency {' '.join(timed)}" if timed else ""
+    return options
+
+
 def figure_of(wildcards):
     """Return a figure's settings at a scale."""
     return PAPERS[wildcards.paper]["figures"][wildcards.figure][wildcards.scale]
 
 
-REFERENCES = ("kind", "model", "perturbation", "on_request")
+REFERENCES = ("kind", "model", "perturbation", "translator", "on_request")
 """Keys of a figure that tell the workflow what it shows, not how."""
 
 
@@ -115,6 +144,8 @@ def figure_inputs(wildcards):
             "curves": [f"{base}/curves/adaptors/{name}.csv" for name in names],
             "errors": [f"{base}/scores/adaptors/{name}.json" for name in names],
         }
+    if "translator" in figure:
+        return {"levels": f"{base}/levels/{figure['translator']}.json"}
     if "model" in figure:
         return {"flops": f"{base}/flops/{figure['model']}.json"}
     if "series" in figure:
@@ -135,13 +166,8 @@ def figure_inputs(wildcards):
         return {}
     runs = [shown["run"] for shown in figure["runs"]]
     (dataset,) = {entry(scale, "runs", name)["dataset"] for name in runs}
-    pattern = "results/{scale}/images/{images}/{shard}.safetensors"
     files = {
-        "images": [
-            path
-            for name in runs
-            for path in shards(pattern, scale, dataset, images=name)
-        ],
+        "images": shards("images", scale, dataset, *runs),
         "prompts": f"{base}/prompts/{dataset}.json",
     }
     if figure.get("latency"):
@@ -169,7 +195,7 @@ def edit_figure_inputs(scale, figure):
 def figure_options(wildcards, input):
     """Return the command-line options for a figure's inputs."""
     names = ("images", "prompts", "latency", "flops", "scores", "distances")
-    names += ("curves", "errors", "sets")
+    names += ("curves", "errors", "sets", "levels")
     options = input_options(*names)(wildcards, input)
     figure = figure_of(wildcards)
     if "series" not in figure:
@@ -249,11 +275,10 @@ def claims_inputs(wildcards):
     scale, base = wildcards.scale, f"results/{wildcards.scale}"
 
     def of_all(kind, names):
-        pattern = f"results/{{scale}}/{kind}/{{images}}/{{shard}}.safetensors"
         return [
             path
-            for images, dataset in names.items()
-            for path in shards(pattern, scale, dataset, images=images)
+            for name, dataset in names.items()
+            for path in shards(kind, scale, dataset, name)
         ]
 
     scored = claim_runs(wildcards, "frechet", "clip", "clip_above_chance")

@@ -21,9 +21,18 @@ def flops_spec(wildcards):
         {
             "backbone": model["backbone"],
             "tokens": model["tokens"],
-            "text_channels": entry(wildcards.scale, "encoders", "clip")["width"],
+            "text_channels": text_channels(wildcards),
             "adaptors": counted,
+            "levels": run_levels(wildcards.scale, wildcards.model),
         }
+    )
+
+
+def run_levels(scale, model):
+    """Return the levels at which runs keep a model's UNet."""
+    runs = entries(scale, "runs").values()
+    return sorted(
+        {run["level"] for run in runs if run["model"] == model and "level" in run}
     )
 
 
@@ -37,6 +46,7 @@ def edit_profile_spec(wildcards):
     # Nothing is computed on torch's meta device, which is slower for a small UNet.
     device = {"mini": "cpu", "paper": "meta"}[wildcards.scale]
     spec = json.loads(flops_spec(wildcards))
+    del spec["levels"]  # edits run the whole UNet
     return json.dumps({**spec, "runs": runs, "device": device})
 
 
@@ -46,9 +56,37 @@ def unet_of_model(wildcards):
     return {"unet": model["unet"]} if "unet" in model else {}
 
 
-def unet_options(wildcards, input):
-    """Return the command-line options for the same."""
-    return f"--unet {input.unet}" if hasattr(input, "unet") else ""
+def levels_spec(wildcards):
+    """Return which UNet's levels to count: that of a model for a task."""
+    chosen = entry(wildcards.scale, "translators", wildcards.translator)
+    tokens = chosen.get("tokens")
+    if "model" in chosen:
+        tokens = entry(wildcards.scale, "models", chosen["model"])["tokens"]
+    return json.dumps({"task": chosen["task"], "tokens": tokens})
+
+
+def levels_inputs(wildcards):
+    """Return the configurations that are not those of the published model."""
+    chosen = entry(wildcards.scale, "translators", wildcards.translator)
+    if "model" not in chosen:
+        return {"unet": chosen["unet"]} if "unet" in chosen else {}
+    model = entry(wildcards.scale, "models", chosen["model"])
+    if "unet" not in model:
+        return {}
+    branch = {"branch": f"{chosen['path']}/config.json"} if "path" in chosen else {}
+    return {"unet": model["unet"], **branch}
+
+
+def level_timing_spec(wildcards):
+    """Return what to time of a UNet's levels, as often as runs are timed."""
+    chosen = entries(wildcards.scale, "latency")
+    timing = {key: chosen[key] for key in ("repeats", "dtype") if key in chosen}
+    return json.dumps({**json.loads(levels_spec(wildcards)), **timing})
+
+
+def level_timings(scale, names):
+    """Return the timings of some models' levels."""
+    return [f"results/{scale}/latency/levels/{name}.json" for name in names]
 
 
 def timed_runs(wildcards):
@@ -100,8 +138,8 @@ def timing_spec(wildcards):
         }
         runs[name] |= timed_light_pass(wildcards.scale, run.get("adaptor"))
     chosen = dict(entries(wildcards.scale, "latency"))
-    clip = entry(wildcards.scale, "encoders", "clip")
-    return json.dumps({**chosen, "runs": runs, "text_channels": clip["width"]})
+    width = text_channels(wildcards)
+    return json.dumps({**chosen, "runs": runs, "text_channels": width})
 
 
 def overhead_model(wildcards):
@@ -122,7 +160,7 @@ def overhead_spec(wildcards):
         {
             "model": model["path"],
             "tokens": model["tokens"],
-            "text_channels": entry(wildcards.scale, "encoders", "clip")["width"],
+            "text_channels": text_channels(wildcards),
             "adaptor": "resnet",
             "cases": [
                 {"batch": 2, "pairs": 400},

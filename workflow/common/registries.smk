@@ -201,6 +201,32 @@ def check_editing(scale):
         check_edited_run(scale, f"{scale}: timed edits", name)
 
 
+LEVEL_TABLES = ("levels", "level_costs")
+"""Kinds of tables of depth-skip's levels."""
+
+
+def level_translators(table):
+    """Return the models that a table or a figure of levels is about."""
+    named = [table] if "translator" in table else table["rows"]
+    return list(dict.fromkeys(each["translator"] for each in named))
+
+
+def check_level(scale, name, run):
+    """Refuse a run whose level does not go with its clock."""
+    if "level" not in run or "adaptor" not in run:
+        return
+    adaptor = entry(scale, "adaptors", run["adaptor"])
+    what = f"{scale}: run {name!r}"
+    if adaptor.get("kind") == "branch":
+        raise WorkflowError(f"{what}: a branch needs the whole UNet, and not a level")
+    needed = {"stage1": 4, "stage2": 7}[adaptor.get("spec", adaptor)["cut"]]
+    if run["level"] < needed:
+        raise WorkflowError(
+            f"{what}: its adaptor's cut needs level {needed} or more, "
+            f"not {run['level']}"
+        )
+
+
 def check_registries():
     """Refuse a reference to what does not exist, before anything runs."""
     check_schema(config, "config.schema.yaml", "config.yaml")
@@ -227,6 +253,10 @@ def check_registries():
                     f"{scale}: run {name!r} needs both a clock above 1 and an adaptor, "
                     "or neither; adaptor steps, or every step, are a clock as well"
                 )
+            check_level(scale, name, run)
+        for translator in entries(scale, "translators").values():
+            if "model" in translator:
+                entry(scale, "models", translator["model"])
         for name, dataset in entries(scale, "datasets").items():
             reference = entry(scale, "datasets", dataset.get("reference", name))
             what = f"{scale}: data set {name!r} and its reference"
@@ -245,6 +275,10 @@ def check_registries():
                 check_equal(what, adaptor["spec"], trajectory["spec"], "cut")
         check_editing(scale)
         for paper, name, table in items(scale, "tables"):
+            if table.get("kind") in LEVEL_TABLES:
+                for translator in level_translators(table):
+                    entry(scale, "translators", translator)
+                continue
             if table.get("kind") == "settings":
                 check_edited_run(
                     scale, f"{paper}, {name} at {scale} scale", table["run"]
@@ -269,7 +303,7 @@ def check_registries():
                         )
         for paper, name, figure in items(scale, "figures"):
             what = f"{paper}, {name} at {scale} scale"
-            for key in ("model", "adaptor", "perturbation"):
+            for key in ("model", "adaptor", "perturbation", "translator"):
                 if key in figure:
                     entry(scale, f"{key}s", figure[key])
             for shown in figure.get("adaptors", ()):
@@ -306,15 +340,9 @@ def check_registries():
 check_registries()
 
 
-def ids(section):
+def ids(section, of=entries):
     """Return a wildcard constraint: the ids of a section at any scale."""
-    names = {name for scale in SCALES for name in entries(scale, section)}
-    return "|".join(sorted(names)) or "none"
-
-
-def editing_ids(section):
-    """Return a wildcard constraint: the ids of a section of editing at any scale."""
-    names = {name for scale in SCALES for name in editing(scale, section)}
+    names = {name for scale in SCALES for name in of(scale, section)}
     return "|".join(sorted(names)) or "none"
 
 
@@ -335,10 +363,11 @@ wildcard_constraints:
     judged=ids("quality"),
     backbone=ids("backbones"),
     perturbation=ids("perturbations"),
+    translator=ids("translators"),
     edit_set=ids("edit_sets"),
-    inversion=editing_ids("inversions"),
-    edit=editing_ids("edits"),
-    setting=editing_ids("settings"),
+    inversion=ids("inversions", editing),
+    edit=ids("edits", editing),
+    setting=ids("settings", editing),
     images="|".join((ids("runs"), ids("datasets"))),
     paper="|".join(PAPERS),
     table=paper_ids("tables"),
@@ -386,5 +415,5 @@ def claims(scale):
 
 def drawn_figures(scale):
     """Return the files of every figure at a scale that needs no weights."""
-    free = {"method", "block_map", "adaptor_map", "pnp_caching"}
+    free = {"method", "block_map", "adaptor_map", "pnp_caching", "level_map"}
     return figure_files(scale, lambda figure: figure.get("kind") in free)

@@ -16,7 +16,7 @@ def frechet_kind(wildcards):
 def first_item(scale, run):
     """Return the id of the first table or figure that shows a run, or ``other``."""
     for _, name, table in items(scale, "tables"):
-        rows = table["rows"]
+        rows = table.get("rows", ())
         if run in [row.get(key) for row in rows for key in ("run", "baseline")]:
             return name
     for _, name, figure in items(scale, "figures"):
@@ -50,14 +50,6 @@ def with_teachers(scale, runs):
     """Return runs and the runs that they are compared with."""
     teachers = [entry(scale, "runs", run).get("teacher") for run in runs]
     return list(dict.fromkeys([*runs, *filter(None, teachers)]))
-
-
-def all_shards(kind, scale, dataset, names):
-    """Return the files of several runs on a data set, or of the data set itself."""
-    pattern = f"results/{{scale}}/{kind}/{{images}}/{{shard}}.safetensors"
-    return [
-        path for name in names for path in shards(pattern, scale, dataset, images=name)
-    ]
 
 
 def scoring_spec(scale, runs):

@@ -43,7 +43,7 @@ def storage_spec(wildcards):
         {
             "backbone": model["backbone"],
             "tokens": model["tokens"],
-            "text_channels": entry(wildcards.scale, "encoders", "clip")["width"],
+            "text_channels": text_channels(wildcards),
             "trajectory": trajectory["spec"],
         }
     )

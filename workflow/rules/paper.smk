@@ -33,7 +33,7 @@ rule set_table:
         kind=table_kind,
         spec=table_spec,
         runs=table_run_settings,
-        inputs=input_options("scores", "flops", "profiles", "latency", "edit_latency"),
+        inputs=table_options,
     shell:
         "python -m clockwork_diffusion.steps.set_table"
         " --kind {params.kind} --spec {params.spec:q} --runs {params.runs:q} {params.inputs}"

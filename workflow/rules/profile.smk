@@ -4,6 +4,7 @@
 localrules:
     overhead,
     gpu_latency,
+    level_latency,
 
 
 rule count_flops:
@@ -29,10 +30,78 @@ rule count_flops:
         runtime=30,
     params:
         spec=flops_spec,
-        unet=unet_options,
+        unet=input_options("unet"),
     shell:
         "python -m clockwork_diffusion.steps.count_flops"
         " --spec {params.spec:q} {params.unet} --output {output}"
+        " --threads {threads} --log {log}"
+
+
+rule count_levels:
+    """Describe and count the levels of a task's UNet; needs no weights.
+
+    Reads: configurations, where they are not those of the published model.
+    Writes: modules, parameters and channels by level, and a call down to each.
+    """
+    input:
+        unpack(levels_inputs),
+        code=code("count_levels"),
+    output:
+        "results/{scale}/levels/{translator}.json",
+    log:
+        "logs/{scale}/count_levels/{translator}.log",
+    benchmark:
+        "benchmarks/{scale}/count_levels/{translator}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=2000,
+        runtime=30,
+    params:
+        spec=levels_spec,
+        configs=input_options("unet", "branch"),
+    shell:
+        "python -m clockwork_diffusion.steps.count_levels"
+        " --spec {params.spec:q} {params.configs} --output {output}"
+        " --threads {threads} --log {log}"
+
+
+rule level_latency:
+    """Time every level of the published models' UNets, with random weights."""
+    input:
+        level_timings("paper", entries("paper", "translators")),
+
+
+rule time_levels:
+    """Time a task's UNet down to each level, in turns; alone on the machine.
+
+    Reads: configurations, where they are not those of the published model.
+    Writes: mean, deviation and single calls in milliseconds; weights are random.
+    """
+    input:
+        unpack(levels_inputs),
+        code=code("time_levels"),
+    output:
+        "results/{scale}/latency/levels/{translator}.json",
+    log:
+        "logs/{scale}/time_levels/{translator}.log",
+    benchmark:
+        "benchmarks/{scale}/time_levels/{translator}.tsv"
+    conda:
+        "../../environment.yml"
+    # All cores, so that no other job disturbs the clock.
+    threads: workflow.cores or 1
+    resources:
+        gpu=1,
+        mem_mb=16000,
+        runtime=60,
+    params:
+        spec=level_timing_spec,
+        configs=input_options("unet", "branch"),
+    shell:
+        "python -m clockwork_diffusion.steps.time_levels"
+        " --spec {params.spec:q} {params.configs} --output {output}"
         " --threads {threads} --log {log}"
 
 
@@ -90,7 +159,7 @@ rule profile_editing:
         runtime=120,
     params:
         spec=edit_profile_spec,
-        unet=unet_options,
+        unet=input_options("unet"),
     shell:
         "python -m clockwork_diffusion.steps.profile_editing"
         " --spec {params.spec:q} --flops {input.flops} {params.unet}"

@@ -90,15 +90,10 @@ for scale, batch, dataset, runs in scoring_batches():
             f"score_images_{batch}"
         input:
             code=code("score_images"),
-            features=all_shards("features", scale, dataset, with_teachers(scale, runs)),
-            images=all_shards("images", scale, dataset, with_teachers(scale, runs)),
-            captions=all_shards("features", scale, dataset, [dataset]),
-            reference=all_shards(
-                "features",
-                scale,
-                reference_of(scale, dataset),
-                [reference_of(scale, dataset)],
-            ),
+            features=shards("features", scale, dataset, *with_teachers(scale, runs)),
+            images=shards("images", scale, dataset, *with_teachers(scale, runs)),
+            captions=shards("features", scale, dataset),
+            reference=shards("features", scale, reference_of(scale, dataset)),
         output:
             [f"results/{scale}/scores/{run}.json" for run in runs],
         log:

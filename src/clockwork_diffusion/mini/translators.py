@@ -26,7 +26,9 @@ from pathlib import Path
 
 import torch
 from diffusers import (
+    ConfigMixin,
     ControlNetModel,
+    DiffusionPipeline,
     StableDiffusionInstructPix2PixPipeline,
     StableDiffusionPipeline,
     UNet2DConditionModel,
@@ -36,31 +38,42 @@ from torch.nn import functional
 from transformers import CLIPTextModel
 
 from clockwork_diffusion.latents import encode_images
+from clockwork_diffusion.loading import default_device
+from clockwork_diffusion.metrics import psnr
 from clockwork_diffusion.mini import scenes
+from clockwork_diffusion.mini.cfw import FuseSpec
 from clockwork_diffusion.mini.pairs import TASKS, Pairs
 from clockwork_diffusion.mini.quality import ATTRIBUTES
 from clockwork_diffusion.mini.teacher import Reader, tokenize
+from clockwork_diffusion.sampling import image_seed, initial_noise
 from clockwork_diffusion.spade import SpadeUNet, calibrate_spade, spades
+from clockwork_diffusion.stablesr import StableSRPipeline
 from clockwork_diffusion.structure_encoder import StructureEncoder
 from clockwork_diffusion.training import Optimisation, Trained, fit, generator_for
-
-JOINED = ("edit", "inpainting", "synthesis")
-"""Tasks whose UNet takes the input's latents as further channels."""
+from clockwork_diffusion.translation import (
+    PROMPTED,
+    TranslationSpec,
+    WholePasses,
+    translate,
+)
+from clockwork_diffusion.translators import JOINED, load_translator
 
 
 @dataclass(frozen=True)
-class SpadeSizes:
-    """Channels of what StableSR adds to a UNet.
+class StableSRParts:
+    """What StableSR adds to a UNet, by channels.
 
     Attributes:
         structure: Channels of the structure, at every resolution.
         spade: Channels between structure and modulation.
         encoder: Channels of the structure encoder, from the highest resolution.
+        fuse: The decoder's fuse blocks, trained after everything else.
     """
 
     structure: int
     spade: int
     encoder: tuple[int, int, int, int]
+    fuse: FuseSpec
 
 
 @dataclass(frozen=True)
@@ -74,7 +87,7 @@ class TranslatorSpec:
         optimisation: The recipe.
         reading: The recipe by which the text encoder learns to read instructions; for
             ``edit`` alone.
-        sizes: Channels of what SPADE adds; for ``restoration`` alone.
+        parts: What StableSR adds; for ``restoration`` alone.
         empty_prompts: Share of samples without the prompt, for guidance.
         empty_inputs: Share of samples without the input image, for its guidance, and
             as many again without either.
@@ -88,7 +101,7 @@ class TranslatorSpec:
     offset: int
     optimisation: Optimisation
     reading: Optimisation | None = None
-    sizes: SpadeSizes | None = None
+    parts: StableSRParts | None = None
     empty_prompts: float = 0.0
     empty_inputs: float = 0.0
     blind_share: float = 0.15
@@ -100,8 +113,8 @@ class TranslatorSpec:
             raise ValueError(f"task {self.task!r} is not one of {', '.join(TASKS)}")
         if (self.reading is not None) != (self.task == "edit"):
             raise ValueError(f"task {self.task!r} and a recipe for reading do not fit")
-        if (self.sizes is not None) != (self.task == "restoration"):
-            raise ValueError(f"task {self.task!r} and sizes of SPADE do not fit")
+        if (self.parts is not None) != (self.task == "restoration"):
+            raise ValueError(f"task {self.task!r} and parts of StableSR do not fit")
         if not 0 <= self.empty_prompts + 2 * self.empty_inputs <= 1:
             raise ValueError(
                 f"empty_prompts {self.empty_prompts} and empty_inputs "
@@ -174,19 +187,19 @@ class Restored(nn.Module):
     """StableSR: a UNet with SPADE, and the structure encoder that it listens to."""
 
     def __init__(
-        self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, sizes: SpadeSizes
+        self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, parts: StableSRParts
     ) -> None:
         """Put SPADE into a UNet, all of which stays as it is but SPADE."""
         super().__init__()
         self.unet = SpadeUNet.from_unet(
-            unet, structure_channels=sizes.structure, spade_channels=sizes.spade
+            unet, structure_channels=parts.structure, spade_channels=parts.spade
         ).requires_grad_(False)
         for _, spade in spades(self.unet):
             spade.requires_grad_(True)
         self.structure_encoder = StructureEncoder(
             in_channels=unet.config.in_channels,
-            block_out_channels=sizes.encoder,
-            structure_channels=sizes.structure,
+            block_out_channels=parts.encoder,
+            structure_channels=parts.structure,
             layers_per_block=1,
             heads=2,
             norm_num_groups=unet.config.norm_num_groups,
@@ -256,8 +269,8 @@ def build(spec: TranslatorSpec, pipe: StableDiffusionPipeline) -> nn.Module:
     torch.manual_seed(spec.optimisation.seed)
     if spec.task in JOINED:
         return Joined(pipe.unet, pipe.text_encoder, learns=spec.task == "edit")
-    if spec.sizes is not None:
-        return Restored(pipe.unet, pipe.text_encoder, spec.sizes)
+    if spec.parts is not None:
+        return Restored(pipe.unet, pipe.text_encoder, spec.parts)
     factor = 2 ** (len(pipe.vae.config.block_out_channels) - 1)
     return Controlled(pipe.unet, pipe.text_encoder, factor)
 
@@ -421,17 +434,29 @@ def train(
     return Trained(trained.module, history, seconds + trained.seconds)
 
 
-def save(trained: nn.Module, pipe: StableDiffusionPipeline, folder: Path) -> None:
-    """Save what was trained as fp16, in the format of diffusers.
+def assemble(
+    trained: nn.Module, pipe: StableDiffusionPipeline
+) -> DiffusionPipeline | ControlNetModel:
+    """Return what is saved and shipped.
 
     A ControlNet alone, since the UNet beside it stays as it is; of the other tasks, a
     whole pipeline.
     """
     if isinstance(trained, Controlled):
-        trained.controlnet.half().save_pretrained(folder)
-        return
+        return trained.controlnet
+    if isinstance(trained, Restored):
+        return StableSRPipeline(
+            vae=pipe.vae,
+            text_encoder=trained.text_encoder,
+            tokenizer=pipe.tokenizer,
+            unet=trained.unet,
+            structure_encoder=trained.structure_encoder,
+            scheduler=pipe.scheduler,
+            # Degraded scenes are as large as the scenes.
+            upscale=1,
+        )
     assert isinstance(trained, Joined)
-    made = StableDiffusionInstructPix2PixPipeline(
+    return StableDiffusionInstructPix2PixPipeline(
         vae=pipe.vae,
         text_encoder=trained.text_encoder,
         tokenizer=pipe.tokenizer,
@@ -441,9 +466,53 @@ def save(trained: nn.Module, pipe: StableDiffusionPipeline, folder: Path) -> Non
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    for part in (made, made.vae, made.unet):
-        # Where the teacher lay says nothing to whoever loads the translator.
-        part.register_to_config(_name_or_path="")
-    for part in (made.vae, made.text_encoder, made.unet):
-        part.half()
+
+
+def save(made: DiffusionPipeline | ControlNetModel, folder: Path) -> None:
+    """Save what was trained as fp16, in the format of diffusers."""
+    parts = [made]
+    if isinstance(made, DiffusionPipeline):
+        parts = [part for part in made.components.values() if hasattr(part, "dtype")]
+    for part in (made, *parts):
+        if isinstance(part, nn.Module):
+            part.half()
+        if isinstance(part, ConfigMixin):
+            # Where the teacher lay says nothing to whoever loads the translator.
+            part.register_to_config(_name_or_path="")
     made.save_pretrained(folder)
+
+
+@torch.inference_mode()
+def measure(
+    folder: Path, teacher: Path, spec: TranslatorSpec, pairs: Pairs
+) -> dict[str, float]:
+    """Return how near a saved translator comes to the right answers of pairs.
+
+    Args:
+        folder: The translator's.
+        teacher: That of the pipeline that it was made from.
+        spec: Its specification.
+        pairs: Pairs that it was not trained on.
+    """
+    device = default_device()
+    model = teacher if spec.task == "control" else None
+    translator = load_translator(spec.task, folder, model, device)
+    steps, guidance = 20, 2.0 if spec.task in PROMPTED else 1.0
+    translation = TranslationSpec(spec.task, steps, guidance)
+    prompts = pairs.prompts if spec.task in PROMPTED else [""] * len(pairs)
+    seeds = [image_seed(0, index) for index in range(len(pairs))]
+    latents = translate(
+        translator,
+        WholePasses(translator.pipe.unet),
+        pairs.inputs,
+        translator.encode(prompts),
+        initial_noise(seeds, translator.noise_shape(pairs.inputs)),
+        translation,
+    )
+    images = translator.decode(latents, pairs.inputs)
+    found = float(psnr(images, pairs.targets).mean())
+    what = f"{len(pairs)} validation pairs, {steps} steps, guidance {guidance:g}"
+    return {
+        f"PSNR to the right answer, dB ({what})": found,
+        "PSNR of the input to it, dB": float(psnr(pairs.inputs, pairs.targets).mean()),
+    }

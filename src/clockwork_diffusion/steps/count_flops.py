@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from clockwork_diffusion import provenance, storage
@@ -38,12 +38,14 @@ class FlopsSpec:
         tokens: Length of a prompt.
         text_channels: Width of the pooled text embedding.
         adaptors: The adaptors by id.
+        levels: Levels at which runs keep the UNet.
     """
 
     backbone: str
     tokens: int
     text_channels: int
     adaptors: dict[str, AdaptorKind]
+    levels: tuple[int, ...] = field(default=(), kw_only=True)
 
 
 def main(args: Namespace) -> None:
@@ -66,6 +68,10 @@ def main(args: Namespace) -> None:
         "blocks": {
             name: count.to_json()
             for name, count in flops.count_blocks(unet, spec.tokens).items()
+        },
+        "levels": {
+            str(level): flops.count_level(unet, spec.tokens, level).to_json()
+            for level in spec.levels
         },
         "adaptors": counted,
         "versions": provenance.versions("torch", "diffusers", "deepspeed"),

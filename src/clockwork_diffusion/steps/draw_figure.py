@@ -17,6 +17,7 @@ from clockwork_diffusion.figures import (
     curves,
     editing,
     grid,
+    levels,
     perturbation,
     schematic,
     style,
@@ -38,6 +39,7 @@ SPECS: dict[str, type] = {
     "edit_grid": editing.EditGridSpec,
     "edit_timings": editing.EditTimingsSpec,
     "pnp_caching": caching.PnpCachingSpec,
+    "level_map": levels.LevelMapSpec,
 }
 """Kinds of figures."""
 
@@ -74,6 +76,9 @@ def main(args: Namespace) -> None:
             spec, _edits(spec, args), _latencies(args)
         ),
         "pnp_caching": lambda: caching.draw_pnp_caching(spec),
+        "level_map": lambda: levels.draw_level_map(
+            spec, storage.read_json(args.levels)
+        ),
     }
     style.save(draw[args.kind](), args.output)
 
@@ -158,6 +163,7 @@ if __name__ == "__main__":
     parser.add_argument("--runs", type=json.loads, help="settings of the runs")
     parser.add_argument("--curves", nargs="+", type=Path, help="<adaptor>.csv")
     parser.add_argument("--errors", nargs="+", type=Path, help="<adaptor>.json")
+    parser.add_argument("--levels", type=Path, help="levels, <translator>.json")
     parser.add_argument("--distances", type=Path, help="measures of perturbations")
     parser.add_argument(
         "--output", required=True, type=Path, help="path; the suffix is replaced"

@@ -23,6 +23,7 @@ class RunSpec:
         kind: Kind of an adaptor without weights, which has no file.
         branch: Reuse features at this skip connection (DeepCache's branch) instead of
             using an adaptor.
+        level: Keep the UNet down to this level only; the whole UNet if left out.
     """
 
     sampler: dict[str, object]
@@ -31,11 +32,14 @@ class RunSpec:
     cut: str = "stage1"
     kind: str = ""
     branch: int | None = None
+    level: int | None = None
 
     def __post_init__(self) -> None:
-        """Reject runs with two kinds of light pass."""
+        """Reject runs with two kinds of light pass, or a branch below its level."""
         if self.kind and self.branch is not None:
             raise ValueError("give either a kind or a branch, not both")
+        if self.level is not None and self.branch is not None:
+            raise ValueError("give either a level or a branch, not both")
 
 
 def main(args: Namespace) -> None:
@@ -46,11 +50,20 @@ def main(args: Namespace) -> None:
 
     import torch
 
-    from clockwork_diffusion import chunks, loading, reuse, runs, sampling
+    from clockwork_diffusion import (
+        chunks,
+        depth_skip,
+        loading,
+        reuse,
+        runs,
+        sampling,
+    )
 
     sampler = parse(sampling.SamplerSpec, spec.sampler, "spec.sampler")
     device = loading.default_device()
     pipe = loading.load_pipeline(args.model, device)
+    if spec.level is not None:
+        pipe.unet = depth_skip.depth_skip(pipe.unet, spec.level)
     loaded = runs.load_passes(
         pipe,
         args.model,

@@ -8,13 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clockwork_diffusion import storage, tables
+from clockwork_diffusion import level_tables, storage, tables
 from clockwork_diffusion.specs import parse
 from clockwork_diffusion.steps._run import new_parser, run
 
 SPECS: dict[str, type] = {
     "results": tables.TableSpec,
     "settings": tables.SettingsSpec,
+    "levels": level_tables.LevelTableSpec,
+    "level_costs": level_tables.CostTableSpec,
 }
 """Kinds of tables."""
 
@@ -31,6 +33,8 @@ def main(args: Namespace) -> None:
         csv = frame.to_csv(index=False)
         markdown = tables.settings_to_markdown(spec, frame)
         latex = tables.settings_to_latex(spec, frame, label)
+    elif args.kind in ("levels", "level_costs"):
+        csv, markdown, latex = _levels(spec, args)
     else:
         results = tables.Results(
             runs=runs,
@@ -49,6 +53,35 @@ def main(args: Namespace) -> None:
     storage.write_text(args.output.with_suffix(".csv"), csv)
     storage.write_text(args.output.with_suffix(".md"), markdown)
     storage.write_text(args.output.with_suffix(".tex"), latex)
+
+
+def _levels(
+    spec: level_tables.LevelTableSpec | level_tables.CostTableSpec, args: Namespace
+) -> tuple[str, str, str]:
+    """Return a table of levels, or of what they cost, as CSV, Markdown and LaTeX."""
+    counts = {path.stem: storage.read_json(path) for path in args.levels}
+    timings = {path.stem: storage.read_json(path) for path in args.level_latency}
+    caption = spec.caption
+    devices = {timed["device"]: timed["dtype"] for timed in timings.values()}
+    if devices:
+        named = ", ".join(f"{name}, {dtype}" for name, dtype in devices.items())
+        caption += f" Timed on: {named}."
+    if isinstance(spec, level_tables.LevelTableSpec):
+        if list(counts) != [spec.translator]:
+            given = ", ".join(counts) or "none"
+            raise ValueError(f"the table shows {spec.translator!r}, not {given}")
+        columns = level_tables.LEVEL_COLUMNS
+        timed = timings.get(spec.translator, {})
+        rows = level_tables.fill_levels(spec, counts[spec.translator], timed)
+    else:
+        columns = level_tables.COST_COLUMNS
+        rows = level_tables.fill_costs(spec, counts, timings)
+    text = (spec.title, caption, columns, rows)
+    return (
+        level_tables.to_csv(columns, rows),
+        level_tables.to_markdown(*text),
+        level_tables.to_latex(*text, args.output.stem),
+    )
 
 
 def _scores(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
@@ -84,6 +117,12 @@ if __name__ == "__main__":
         "--profiles", nargs="*", default=[], type=Path, help="profiles, <model>.json"
     )
     parser.add_argument("--latency", type=Path, help="timings")
+    parser.add_argument(
+        "--levels", nargs="*", default=[], type=Path, help="levels, <translator>.json"
+    )
+    parser.add_argument(
+        "--level_latency", nargs="*", default=[], type=Path, help="timings, likewise"
+    )
     parser.add_argument(
         "--edit_latency", type=Path, help="timings of edits, and bytes that they keep"
     )

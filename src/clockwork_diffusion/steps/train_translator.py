@@ -38,7 +38,7 @@ TITLES = {
 def main(args: Namespace) -> None:
     """Train, save."""
     from clockwork_diffusion import loading
-    from clockwork_diffusion.mini import card, networks, pairs, restorer, translators
+    from clockwork_diffusion.mini import card, cfw, networks, pairs, restorer, translators
 
     spec = parse(translators.TranslatorSpec, args.spec)
     restore = None
@@ -51,11 +51,19 @@ def main(args: Namespace) -> None:
         return pairs.scene_pairs(spec.task, "train", spec.pairs, spec.offset, restore)
 
     trained = translators.train(spec, pipe, make_pairs, args.state)
+    made = translators.assemble(trained.module, pipe)
+    if spec.parts is not None:
+        fused = cfw.train(
+            spec.parts.fuse, made, make_pairs(), args.state.with_suffix(".fuse.pt")
+        )
+        made.register_modules(vae=fused.module)
+    held_out = pairs.scene_pairs(spec.task, "validation", 128, 0, restore)
     last = [value for _, value in trained.history[-10:]]
     title, what = TITLES[spec.task]
     with storage.atomic_path(args.output) as folder:
-        translators.save(trained.module, pipe, folder)
+        translators.save(made, folder)
         storage.write_checksums(folder)
+        quality = translators.measure(folder, args.teacher, spec, held_out)
         card.write_card(
             folder,
             title,
@@ -64,8 +72,7 @@ def main(args: Namespace) -> None:
             f"{spec.offset:,} on",
             spec,
             trained,
-            {"mean of the last training losses": sum(last) / len(last)},
-            f"docs/reference/mini/quality/{args.output.name}.md",
+            {"mean of the last training losses": sum(last) / len(last), **quality},
         )
 
 

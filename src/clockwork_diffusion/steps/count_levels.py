@@ -1,0 +1,75 @@
+"""Describe and count the levels of a task's UNet; needs no weights."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import dataclass
+from pathlib import Path
+
+from clockwork_diffusion import provenance, storage
+from clockwork_diffusion.specs import parse
+from clockwork_diffusion.steps._run import new_parser, run
+
+
+@dataclass(frozen=True)
+class LevelsSpec:
+    """What to count.
+
+    Attributes:
+        task: A key of `clockwork_diffusion.task_architectures.TASKS`.
+        tokens: Length of a prompt.
+    """
+
+    task: str
+    tokens: int
+
+
+def main(args: Namespace) -> None:
+    """Count on the meta device."""
+    from clockwork_diffusion import depth_skip, flops, task_architectures
+
+    spec = parse(LevelsSpec, args.spec)
+    task = task_architectures.task_of(spec.task)
+    config, branch_config = (
+        None if path is None else storage.read_json(storage.existing(path))
+        for path in (args.unet, args.branch)
+    )
+    unet = task_architectures.build_task_unet(spec.task, config)
+    branch = None
+    if task.branch:
+        control = task_architectures.build_branch(unet, branch_config)
+        branch = flops.count_control(control, unet, spec.tokens).to_json()
+    levels = [
+        {
+            **level.to_json(),
+            "count": flops.count_level(unet, spec.tokens, level.level).to_json(),
+        }
+        for level in depth_skip.describe_levels(unet)
+    ]
+    storage.write_json(
+        args.output,
+        {
+            "unit": "one UNet call at batch 1, down to a level",
+            "task": spec.task,
+            "rows": task.rows,
+            "tokens": spec.tokens,
+            "size": unet.config.sample_size,
+            "levels": levels,
+            "shared": depth_skip.shared_parameters(unet),
+            "branch": branch,
+            "versions": provenance.versions("torch", "diffusers", "deepspeed"),
+        },
+    )
+
+
+if __name__ == "__main__":
+    parser = new_parser(__doc__)
+    parser.add_argument("--spec", required=True, help="LevelsSpec as JSON")
+    parser.add_argument(
+        "--unet", type=Path, help="configuration of the UNet; the task's if left out"
+    )
+    parser.add_argument(
+        "--branch", type=Path, help="configuration of ControlNet's branch, likewise"
+    )
+    parser.add_argument("--output", required=True, type=Path, help="JSON to write")
+    run(parser, main)

@@ -1,0 +1,213 @@
+"""Tables S7 and S8 at paper size, from the architectures alone."""
+
+import copy
+
+import pytest
+import torch
+
+from clockwork_diffusion.depth_skip import describe_levels, shared_parameters
+from clockwork_diffusion.flops import count_control, count_full, count_level
+from clockwork_diffusion.level_tables import (
+    COST_COLUMNS,
+    LEVEL_COLUMNS,
+    CostRow,
+    CostTableSpec,
+    LevelTableSpec,
+    fill_costs,
+    fill_levels,
+    image_macs,
+    kept_share,
+    short,
+    to_csv,
+    to_latex,
+    to_markdown,
+)
+from clockwork_diffusion.task_architectures import (
+    TASKS,
+    build_branch,
+    build_task_unet,
+    call_inputs,
+)
+
+# Table S8: steps, and TMACs of the whole UNet, of D9 and of D8.
+TABLE_S8 = {
+    "edit": (50, {13: 50.81, 9: 47.27, 8: 41.75}),
+    "restoration": (50, {13: 18.75, 9: 17.49, 8: 15.57}),
+    "control": (20, {13: 18.21, 9: 17.26, 8: 15.79}),
+}
+# The abstract: by how much the footprint shrinks, and the level that is kept.
+FOOTPRINTS = {"edit": (39.2, 9), "restoration": (56.4, 8), "control": (39.2, 9)}
+PUBLISHED = {
+    "share": (
+        (0.69, 1.25, 1.37, 2.85, 4.39, 5.06, 10.98)
+        + (16.71, 17.47, 9.17, 9.37, 9.37, 11.32)
+    ),
+    "kept": (
+        (0.70, 1.95, 3.32, 6.17, 10.56, 15.62, 26.60)
+        + (43.31, 60.78, 69.95, 79.32, 88.68, 100.0)
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def counted() -> dict[str, dict]:
+    """Count as `count_levels` does, at the levels that are printed."""
+    counts = {}
+    for name, (_, printed) in TABLE_S8.items():
+        unet = build_task_unet(name)
+        branch = None
+        if TASKS[name].branch:
+            branch = count_control(build_branch(unet), unet, 77).to_json()
+        levels = [level.to_json() for level in describe_levels(unet)]
+        for level in printed:
+            levels[level - 1]["count"] = count_level(unet, 77, level).to_json()
+        counts[name] = {
+            "task": name,
+            "rows": TASKS[name].rows,
+            "levels": levels,
+            "shared": shared_parameters(unet),
+            "branch": branch,
+        }
+    return counts
+
+
+@pytest.fixture
+def all_counted(counted) -> dict:
+    """Return those of editing, with a count of its own at each level."""
+    counts = copy.deepcopy(counted["edit"])
+    for entry in counts["levels"]:
+        entry.setdefault("count", {"macs_with_norms": 1e9 * entry["level"]})
+    return counts
+
+
+@pytest.mark.parametrize("name", TABLE_S8)
+def test_table_s8_has_the_printed_macs(counted, name):
+    steps, printed = TABLE_S8[name]
+    for level, tmacs in printed.items():
+        macs = image_macs(counted[name], level, steps)
+        assert macs == pytest.approx(tmacs * 1e12, rel=0.001)
+
+
+def test_the_control_branch_has_the_macs_of_the_recount(counted):
+    branch = counted["control"]["branch"]
+    assert branch["macs_with_norms"] == pytest.approx(116.48e9, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", FOOTPRINTS)
+def test_the_footprints_of_the_abstract(counted, name):
+    smaller, level = FOOTPRINTS[name]
+    assert f"{100 * (1 - kept_share(counted[name], level)):.1f}" == str(smaller)
+
+
+def test_the_last_level_costs_what_the_whole_unet_does(counted):
+    levels = counted["edit"]["levels"]
+    whole = count_full(build_task_unet("edit"), 77)
+    assert levels[-1]["count"] == whole.to_json()
+    assert levels[7]["count"]["macs"] < levels[8]["count"]["macs"] < whole.macs
+    assert levels[8]["count"]["parameters"] == 523_229_124
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_sizes_of_the_tasks(name):
+    unet = build_task_unet(name)
+    total = sum(p.numel() for p in unet.parameters())
+    wide = TASKS[name].conditioned
+    expected = 918_930_884 if TASKS[name].structure else 859_520_964 + 11_520 * wide
+    assert total == expected
+    assert unet.config.in_channels == (8 if wide else 4)
+    assert ("structure" in call_inputs(unet, 77)) == TASKS[name].structure
+
+
+def test_an_unknown_task():
+    with pytest.raises(ValueError, match="'edits' is not one of edit, control"):
+        build_task_unet("edits")
+
+
+def test_table_s7_shows_the_printed_beside_the_counted(all_counted):
+    spec = LevelTableSpec("Title", "Caption.", "edit", PUBLISHED)
+    rows = fill_levels(spec, all_counted, {})
+    assert len(rows) == 13
+    for row in rows:
+        for key in PUBLISHED:
+            assert f"{row[key]:.2f}" == f"{row[f'{key}_published']:.2f}"
+    assert rows[8]["level"] == "D09"
+    assert rows[8]["encoder"] == "down2.r1 + a1"
+    assert rows[3]["decoder"] == "up2.r2 + a2 + up"
+    assert all(row["latency"] is None for row in rows)
+    text = to_markdown("Title", "Caption.", LEVEL_COLUMNS, rows)
+    assert "| D09" in text and "17.47" in text and "—" in text
+    assert "---" in to_latex("Title", "5 %", LEVEL_COLUMNS, rows, "s7")
+    assert len(to_csv(LEVEL_COLUMNS, rows).splitlines()) == 14
+    # Columns of which nothing is printed are not there.
+    assert "latency_published" not in to_csv(LEVEL_COLUMNS, rows)
+
+
+def test_latency_shares_are_those_of_what_a_level_adds(all_counted):
+    times = {
+        str(level): {"runs": [2.0 * level, 2.0 * level, 900.0]}
+        for level in range(1, 14)
+    }
+    spec = LevelTableSpec("Title", "Caption.", "edit")
+    rows = fill_levels(spec, all_counted, {"levels": times, "branch": None})
+    assert [row["latency"] for row in rows] == pytest.approx([100 / 13] * 13)
+    assert rows[8]["latency_kept"] == pytest.approx(100 * 9 / 13)
+
+
+def test_published_values_must_be_one_per_level(all_counted):
+    spec = LevelTableSpec("Title", "Caption.", "edit", {"share": (1.0, 2.0)})
+    with pytest.raises(ValueError, match="2 values are published as 'share', and the"):
+        fill_levels(spec, all_counted, {})
+    with pytest.raises(ValueError, match="nothing is published as 'macs'"):
+        LevelTableSpec("Title", "Caption.", "edit", {"macs": (1.0,)})
+
+
+def test_table_s8_shows_the_printed_beside_the_counted(counted):
+    timed = {"levels": {"9": {"runs": [30.0]}}, "branch": {"runs": [10.0]}}
+    spec = CostTableSpec(
+        "Title",
+        "Caption.",
+        (
+            CostRow("ControlNet, D9", "control", 9, 20, {"tmacs": 17.26}),
+            CostRow("StableSR, D8", "restoration", 8, 50),
+        ),
+    )
+    rows = fill_costs(spec, counted, {"control": timed})
+    assert rows[0]["tmacs"] == pytest.approx(rows[0]["tmacs_published"], rel=1e-3)
+    assert rows[0]["seconds"] == pytest.approx(20 * 0.040)
+    assert rows[0]["kept"] == pytest.approx(60.78, abs=0.005)
+    assert rows[1]["seconds"] is None
+    assert "published" in to_markdown("T", "C", COST_COLUMNS, rows)
+    with pytest.raises(ValueError, match="'edits' is not one of those counted: edit,"):
+        fill_costs(CostTableSpec("T", "C", (CostRow("", "edits", 9, 1),)), counted, {})
+
+
+def test_names_of_modules_in_few_letters():
+    assert short(["conv_in"]) == "conv_in"
+    assert short(["mid_block"]) == "mid"
+    assert short([]) == ""
+    assert short(["down_blocks.0.downsamplers.0"]) == "down0.down"
+    assert short(["up_blocks.0.resnets.2", "up_blocks.0.upsamplers.0"]) == "up0.r2 + up"
+
+
+def test_timing_takes_a_call_of_each_level(tmp_path, root):
+    from argparse import Namespace
+
+    from clockwork_diffusion import storage
+    from clockwork_diffusion.steps import time_levels
+
+    output = tmp_path / "timed.json"
+    config = root / "resources/mini/stable-diffusion/unet/config.json"
+    time_levels.main(
+        Namespace(
+            spec='{"task": "control", "tokens": 5, "repeats": 2}',
+            unet=config,
+            branch=None,
+            output=output,
+        )
+    )
+    timed = storage.read_json(output)
+    assert list(timed["levels"]) == [str(level) for level in range(1, 14)]
+    assert all(entry["mean_ms"] > 0 for entry in timed["levels"].values())
+    assert timed["branch"]["mean_ms"] > 0
+    assert timed["rows"] == 2
+    assert torch.is_grad_enabled()
