@@ -211,12 +211,12 @@ def level_translators(table):
     return list(dict.fromkeys(each["translator"] for each in named))
 
 
-def check_level(scale, name, run):
+def check_level(scale, name, run, kind="run"):
     """Refuse a run whose level does not go with its clock."""
     if "level" not in run or "adaptor" not in run:
         return
     adaptor = entry(scale, "adaptors", run["adaptor"])
-    what = f"{scale}: run {name!r}"
+    what = f"{scale}: {kind} {name!r}"
     if adaptor.get("kind") == "branch":
         raise WorkflowError(f"{what}: a branch needs the whole UNet, and not a level")
     needed = {"stage1": 4, "stage2": 7}[adaptor.get("spec", adaptor)["cut"]]
@@ -274,6 +274,7 @@ def check_registries():
                 check_equal(what, adaptor, trajectory, "model")
                 check_equal(what, adaptor["spec"], trajectory["spec"], "cut")
         check_editing(scale)
+        check_translations(scale)
         for paper, name, table in items(scale, "tables"):
             if table.get("kind") in LEVEL_TABLES:
                 for translator in level_translators(table):
