@@ -39,13 +39,7 @@ def in_chunks(
     Returns:
         The tensors of all rows.
     """
-    marker = state / "fingerprint.txt"
-    if state.is_dir() and (
-        not marker.is_file() or marker.read_text(encoding="utf-8") != fingerprint
-    ):
-        log.info("%s: the chunks in %s are of other work; starting over", name, state)
-        shutil.rmtree(state)
-    storage.write_text(marker, fingerprint)
+    open_state(state, fingerprint, name)
     parts = []
     for start in tqdm(range(0, total, size), desc=name, unit="chunk", disable=None):
         rows = slice(start, min(start + size, total))
@@ -59,6 +53,17 @@ def in_chunks(
             log.info("%s: rows %d to %d done", name, rows.start, rows.stop - 1)
         parts.append(part)
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+
+def open_state(state: Path, fingerprint: str, name: str) -> None:
+    """Start a folder of results, or go on with it if it is of the same work."""
+    marker = state / "fingerprint.txt"
+    if state.is_dir() and (
+        not marker.is_file() or marker.read_text(encoding="utf-8") != fingerprint
+    ):
+        log.info("%s: the chunks in %s are of other work; starting over", name, state)
+        shutil.rmtree(state)
+    storage.write_text(marker, fingerprint)
 
 
 def discard(state: Path) -> None:

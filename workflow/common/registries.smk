@@ -275,6 +275,7 @@ def check_registries():
                 check_equal(what, adaptor["spec"], trajectory["spec"], "cut")
         check_editing(scale)
         check_translations(scale)
+        check_depth_searches(scale)
         for paper, name, table in items(scale, "tables"):
             if table.get("kind") in LEVEL_TABLES:
                 for translator in level_translators(table):
@@ -365,6 +366,7 @@ wildcard_constraints:
     backbone=ids("backbones"),
     perturbation=ids("perturbations"),
     translator=ids("translators"),
+    search=ids("depth_searches"),
     edit_set=ids("edit_sets"),
     inversion=ids("inversions", editing),
     edit=ids("edits", editing),

@@ -33,13 +33,19 @@ def main(args: Namespace) -> None:
     pairs = pair_sets.read_set(args.set)
     inputs, targets = pair_sets.read_images(args.images, pairs)
 
-    from clockwork_diffusion import encoders, loading, metrics, perceptual
+    from clockwork_diffusion import (
+        encoders,
+        loading,
+        metrics,
+        perceptual,
+        translation_scores,
+    )
 
     device = loading.default_device()
     clip = encoders.load_clip(args.clip, device)
     frechet = encoders.load_frechet(args.frechet_kind, args.frechet, device)
     lpips = perceptual.load_perceptual(args.lpips_kind, args.lpips, device)
-    described = _described(pairs, clip, inputs)
+    described = translation_scores.describe(pairs, clip, inputs)
     reference = None
     if targets is not None:
         reference = metrics.statistics(encoders.frechet_features(frechet, targets))
@@ -47,7 +53,7 @@ def main(args: Namespace) -> None:
     for name, output in outputs.items():
         images = shown[name]
         features = encoders.clip_image_features(clip, images)
-        values = _of_features(features, described)
+        values = translation_scores.of_features(features, described)
         if args.aesthetic is not None:
             predict = perceptual.load_aesthetic(args.aesthetic, features.shape[1])
             values["aesthetic"] = predict(features)
@@ -75,54 +81,6 @@ def main(args: Namespace) -> None:
                 ),
             },
         )
-
-
-@dataclasses.dataclass(frozen=True)
-class _Described:
-    """CLIP's features of what a set tells and shows, where the task has them.
-
-    Attributes:
-        text: Of what the outputs should show.
-        source: Of the inputs' captions; for edits.
-        inputs: Of the input images; for edits.
-    """
-
-    text: torch.Tensor | None = None
-    source: torch.Tensor | None = None
-    inputs: torch.Tensor | None = None
-
-
-def _described(pairs: pair_sets.PairSet, clip: Any, inputs: torch.Tensor) -> _Described:
-    """Return them. An instruction shows nothing: edits are told by their captions."""
-    from clockwork_diffusion import encoders
-
-    if pairs.task == "edit":
-        return _Described(
-            encoders.clip_text_features(clip, list(pairs.target_captions)),
-            encoders.clip_text_features(clip, list(pairs.source_captions)),
-            encoders.clip_image_features(clip, inputs),
-        )
-    if pairs.task == "control":
-        return _Described(encoders.clip_text_features(clip, list(pairs.prompts)))
-    return _Described()
-
-
-def _of_features(
-    features: torch.Tensor, described: _Described
-) -> dict[str, torch.Tensor]:
-    """Return the scores that compare output images with what a set tells."""
-    from clockwork_diffusion import metrics, perceptual
-
-    values = {}
-    if described.text is not None:
-        values["clip"] = metrics.cosines(features, described.text)
-    if described.inputs is not None:
-        assert described.source is not None and described.text is not None
-        values["clip_image"] = metrics.cosines(described.inputs, features)
-        values["clip_direction"] = perceptual.direction_cosines(
-            described.inputs, features, described.source, described.text
-        )
-    return values
 
 
 def _encoders(

@@ -1,0 +1,190 @@
+"""Search for the level that a translator needs, and for a level at each step."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from clockwork_diffusion import depth_search, pair_sets, provenance, storage
+from clockwork_diffusion.depth_search import MultiSpec, Threshold
+from clockwork_diffusion.specs import parse
+from clockwork_diffusion.steps._run import new_parser, run
+
+if TYPE_CHECKING:
+    from clockwork_diffusion.schedule_bench import Bench
+
+
+@dataclass(frozen=True)
+class DepthSearchSpec:
+    """What to search, and with which settings.
+
+    Attributes:
+        translation: A `clockwork_diffusion.translation.TranslationSpec`, as plain data.
+        seed: Pair *i* starts from the same noise with every schedule.
+        batch_size: Pairs per batch; has no influence on the images.
+        levels: The levels to scan, from the full model's upwards.
+        thresholds: What the chosen level keeps to.
+        multi: How to search for a level for each step; not at all if left out.
+    """
+
+    translation: dict[str, object]
+    seed: int
+    batch_size: int
+    levels: tuple[int, ...]
+    thresholds: tuple[Threshold, ...]
+    multi: MultiSpec | None = None
+
+    def __post_init__(self) -> None:
+        """Reject batches of nothing."""
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size {self.batch_size} is less than 1")
+
+
+def main(args: Namespace) -> None:
+    """Scan the levels, search schedules, and measure the answers on other pairs."""
+    spec = parse(DepthSearchSpec, args.spec)
+    counted = storage.read_json(storage.existing(args.levels))
+    timed = None
+    if args.timing is not None:
+        timed = storage.read_json(storage.existing(args.timing))
+    costs = depth_search.level_costs(counted, timed)
+
+    from clockwork_diffusion import (
+        chunks,
+        encoders,
+        loading,
+        schedule_bench,
+        translation,
+        translators,
+    )
+
+    chosen = parse(translation.TranslationSpec, spec.translation, "spec.translation")
+    device = loading.default_device()
+    translator = translators.load_translator(
+        chosen.task, args.translator, args.model, device
+    )
+    clip = encoders.load_clip(args.clip, device)
+    frechet = None
+    if any(each.metric == "frechet" for each in spec.thresholds):
+        if args.frechet is None:
+            raise ValueError("a threshold of the Fréchet distance needs its network")
+        frechet = encoders.load_frechet(args.frechet_kind, args.frechet, device)
+    model = schedule_bench.Model(translator, chosen, clip, frechet)
+    marks = [str(spec.translation), str(spec.seed), clip.sha256]
+    marks += [storage.sha256_folder(args.translator)]
+    marks += [storage.sha256_folder(args.model)] if args.model is not None else []
+    marks += [frechet.sha256] if frechet is not None else []
+    marks += [provenance.code_sha256("schedule_bench")]
+
+    def bench(name: str, path: Path) -> Bench:
+        pairs = pair_sets.read_set(path)
+        images = path.with_suffix(".safetensors")
+        inputs, targets = pair_sets.read_images(images, pairs)
+        own = [storage.sha256(path), storage.sha256(images)]
+        state = args.state / name
+        chunks.open_state(state, "\n".join([*marks, *own]), f"search, {name} pairs")
+        return schedule_bench.Bench(
+            model, pairs, inputs, targets, spec.seed, spec.batch_size, state
+        )
+
+    searched = bench("search", args.set)
+    heldout = bench("heldout", args.heldout)
+    if spec.levels[:1] != searched.full[:1]:
+        raise ValueError(
+            f"levels {list(spec.levels)} do not start at the full model's, "
+            f"{searched.full[0]}"
+        )
+    evaluate = depth_search.Evaluations(searched)
+    found = depth_search.scan(evaluate, spec.thresholds, spec.levels, chosen.steps)
+    evaluations = {"scan": len(evaluate)}
+    held = (found.chosen,) * chosen.steps
+    report: dict[str, Any] = {
+        "task": chosen.task,
+        "steps": chosen.steps,
+        "pairs": {"search": len(searched), "heldout": len(heldout)},
+        "scan": [
+            {
+                "level": level,
+                "time": 100 * costs.macs[level] / costs.macs[costs.full],
+                "parameters": 100 * costs.parameters[level],
+                "metrics": found.metrics[level],
+                "scores": searched.scores((level,) * chosen.steps),
+                "broken": found.broken[level],
+            }
+            for level in found.metrics
+        ],
+        "limits": found.limits,
+        "chosen": found.chosen,
+        "heldout": {
+            "metrics": heldout(held),
+            "scores": heldout.scores(held),
+            "minus_full": heldout.differences(held, heldout.full),
+        },
+    }
+    if spec.multi is not None:
+        multi = depth_search.search_levels(
+            evaluate, spec.multi, chosen.steps, searched.full[0], costs.macs
+        )
+        evaluations |= multi.evaluations
+        report["multi"] = {
+            "groups": multi.sizes,
+            "changes": multi.changes,
+            "rows": [
+                _row(answer, costs, searched.differences, heldout.differences)
+                for answer in multi.answers
+            ],
+        }
+    report["evaluations"] = {**evaluations, "heldout": heldout.count}
+    report["encoders"] = {
+        name: {"sha256": each.sha256, "preprocessing": each.preprocessing}
+        for name, each in (("clip", clip), ("frechet", frechet))
+        if each is not None
+    }
+    report["versions"] = provenance.versions("torch", "diffusers", "torchmetrics")
+    # What was measured stays: another threshold, or timing, needs none of it again.
+    storage.write_json(args.output, report)
+
+
+def _row(
+    answer: depth_search.Answer,
+    costs: depth_search.LevelCosts,
+    *differences: Callable[
+        [depth_search.Schedule, depth_search.Schedule], dict[str, Any]
+    ],
+) -> dict[str, Any]:
+    """Return a row of Table S6: what differs from the single depth."""
+    single = (answer.row,) * len(answer.schedule)
+    on_search, on_heldout = (each(answer.schedule, single) for each in differences)
+    return {
+        **answer.to_json(),
+        "title": depth_search.PROBLEMS[answer.problem].title,
+        "improved": answer.schedule != single,
+        "savings": costs.savings(answer.schedule, answer.row),
+        "search": on_search,
+        "heldout": on_heldout,
+    }
+
+
+if __name__ == "__main__":
+    parser = new_parser(__doc__)
+    parser.add_argument("--spec", required=True, help="DepthSearchSpec as JSON")
+    for name, what in (
+        ("--translator", "the model's folder"),
+        ("--set", "prepared set to search on, JSON; its images beside it"),
+        ("--heldout", "prepared set of other pairs, likewise"),
+        ("--clip", "open_clip folder"),
+        ("--levels", "counts of the levels, JSON"),
+    ):
+        parser.add_argument(name, required=True, type=Path, help=what)
+    parser.add_argument(
+        "--model", type=Path, help="pipeline folder that a ControlNet controls"
+    )
+    parser.add_argument("--timing", type=Path, help="timings of the levels, JSON")
+    parser.add_argument("--frechet", type=Path, help="the Fréchet distance's network")
+    parser.add_argument("--frechet-kind", help="kind of that network")
+    parser.add_argument("--state", required=True, type=Path, help="resumable state")
+    parser.add_argument("--output", required=True, type=Path, help="JSON to write")
+    run(parser, main)
