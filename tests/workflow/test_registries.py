@@ -27,7 +27,7 @@ from clockwork_diffusion.split import CUTS, LEVELS
 from clockwork_diffusion.steps import draw_figure, set_table
 from clockwork_diffusion.steps.sample_images import RunSpec
 from clockwork_diffusion.steps.translate_images import TranslateSpec
-from clockwork_diffusion.task_architectures import TASKS
+from clockwork_diffusion.task_architectures import TASKS as ARCHITECTURES
 from clockwork_diffusion.training import Optimisation
 from clockwork_diffusion.trajectories import TrajectorySpec
 from clockwork_diffusion.translation import SCHEDULERS as SOLVERS
@@ -277,7 +277,7 @@ def test_schema_and_code_know_the_same_choices():
     assert sampler["scheduler"]["enum"] == list(SCHEDULERS)
     level = SCHEMA["run"]["properties"]["level"]
     assert (level["minimum"], level["maximum"]) == (1, LEVELS)
-    assert SCHEMA["translator"]["properties"]["task"]["enum"] == list(TASKS)
+    assert SCHEMA["translator"]["properties"]["task"]["enum"] == list(ARCHITECTURES)
     model = SCHEMA["model"]["properties"]
     assert model["backbone"]["enum"] == list(BACKBONES)
     assert SCHEMA["weightless"]["properties"]["cut"]["enum"] == list(CUTS)
