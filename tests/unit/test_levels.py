@@ -1,11 +1,16 @@
 """Tables S7 and S8 at paper size, from the architectures alone."""
 
 import copy
+import json
+from argparse import Namespace
 
 import pytest
 import torch
 
+from clockwork_diffusion import storage
+from clockwork_diffusion.costs import run_flops, run_parameters
 from clockwork_diffusion.depth_skip import describe_levels, shared_parameters
+from clockwork_diffusion.figures.levels import LevelMapSpec, draw_level_map
 from clockwork_diffusion.flops import count_control, count_full, count_level
 from clockwork_diffusion.level_tables import (
     COST_COLUMNS,
@@ -21,6 +26,12 @@ from clockwork_diffusion.level_tables import (
     to_csv,
     to_latex,
     to_markdown,
+)
+from clockwork_diffusion.steps import (
+    draw_figure,
+    sample_images,
+    set_table,
+    time_levels,
 )
 from clockwork_diffusion.task_architectures import (
     TASKS,
@@ -189,12 +200,101 @@ def test_names_of_modules_in_few_letters():
     assert short(["up_blocks.0.resnets.2", "up_blocks.0.upsamplers.0"]) == "up0.r2 + up"
 
 
+def test_the_steps_set_and_draw_what_is_counted(tmp_path, all_counted):
+    counts, timed = tmp_path / "edit.json", tmp_path / "timed" / "edit.json"
+    storage.write_json(counts, all_counted)
+    calls = {str(n): {"runs": [float(n)]} for n in range(1, 14)}
+    device = {"device": "some device", "dtype": "float32"}
+    storage.write_json(timed, {**device, "levels": calls, "branch": None})
+    spec = {"title": "T", "caption": "C.", "translator": "edit"}
+    given = {"runs": "{}", "levels": [counts], "output": tmp_path / "s7.csv"}
+
+    def set_levels(spec: dict, **other) -> str:
+        arguments = {"kind": "levels", "level_latency": [], **given, **other}
+        set_table.main(Namespace(spec=json.dumps(spec), **arguments))
+        assert (tmp_path / "s7.tex").is_file()
+        return (tmp_path / "s7.md").read_text("utf-8")
+
+    assert "some device" not in set_levels(spec)
+    assert "Timed on: some device, float32." in set_levels(spec, level_latency=[timed])
+    row = {"label": "Edit", "translator": "edit", "level": 9, "steps": 10}
+    costs = {"title": "T", "caption": "C.", "rows": [row]}
+    assert "| Edit" in set_levels(costs, kind="level_costs", level_latency=[timed])
+    assert "0.090" in (tmp_path / "s7.md").read_text("utf-8")
+    with pytest.raises(ValueError, match="the table shows 'control', not edit"):
+        set_levels({**spec, "translator": "control"})
+    figure = {"title": "T", "caption": "C.", "level": 9}
+    arguments = {"kind": "level_map", "spec": json.dumps(figure), "levels": counts}
+    draw_figure.main(Namespace(**arguments, output=tmp_path / "map.png"))
+    assert (tmp_path / "map.pdf").stat().st_size > 5000
+
+
+def texts_of(figure) -> list[str]:
+    return [text.get_text() for text in figure.axes[0].texts]
+
+
+def test_the_map_shows_what_is_kept(all_counted):
+    spec = LevelMapSpec("Title", "Caption.", 9)
+    texts = texts_of(draw_level_map(spec, all_counted))
+    assert "zeros\n1280 × 16 × 16" in texts
+    assert any("60.8 % of the parameters" in text for text in texts)
+    assert {"D01", "D13", "down2.r1 + a1", "middle block", "17.5 %"} <= set(texts)
+    whole = texts_of(draw_level_map(LevelMapSpec("T", "C.", 13), all_counted))
+    assert not any(text.startswith("zeros") for text in whole)
+    with pytest.raises(ValueError, match="level 14 is not one of 1 to 13"):
+        draw_level_map(LevelMapSpec("T", "C.", 14), all_counted)
+
+
+# --- runs at a level --------------------------------------------------------------
+
+
+def test_runs_at_a_level_cost_what_is_left():
+    counts = {
+        "full": {"flops": 100, "parameters": 50},
+        "levels": {"9": {"flops": 90, "parameters": 30}},
+        "adaptors": {"identity": {"parameters": 1, "step": {"flops": 20}}},
+    }
+    plain = {"sampler": {"steps": 8, "guidance": 1.0}, "adaptor": ""}
+    clocked = {"sampler": {**plain["sampler"], "clock": 2}, "adaptor": "identity"}
+    assert run_flops({**plain, "level": 9}, counts, "flops") == 8 * 90
+    assert run_flops({**clocked, "level": 9}, counts, "flops") == 4 * 90 + 4 * 20
+    assert run_flops(clocked, counts, "flops") == 4 * 100 + 4 * 20
+    assert run_parameters({**clocked, "level": 9}, counts) == 31
+    assert run_parameters(plain, counts) == 50
+    with pytest.raises(ValueError, match="level 8 is not one of those counted: 9"):
+        run_flops({**plain, "level": 8}, counts, "flops")
+
+
+def test_the_step_samples_at_a_level(tmp_path, root):
+    prompts = tmp_path / "prompts.json"
+    storage.write_json(prompts, ["a red ring on the sea", "a blue disc on the sand"])
+    sampler = {"scheduler": "dpmpp", "steps": 2, "guidance": 2.0}
+
+    def images(**further):
+        spec = {"sampler": sampler, "seed": 0, "batch_size": 2, **further}
+        output = tmp_path / "images.safetensors"
+        arguments = Namespace(
+            spec=json.dumps(spec),
+            model=root / "resources/mini/stable-diffusion",
+            adaptor=None,
+            clip=None,
+            prompts=prompts,
+            shard=0,
+            shards=1,
+            state=tmp_path / "state",
+            output=output,
+        )
+        sample_images.main(arguments)
+        return torch.from_numpy(storage.read_arrays(output)["images"])
+
+    whole = images()
+    assert torch.equal(images(level=13), whole)
+    assert not torch.equal(images(level=9), whole)
+    with pytest.raises(ValueError, match="give either a level or a branch, not both"):
+        images(level=9, branch=2)
+
+
 def test_timing_takes_a_call_of_each_level(tmp_path, root):
-    from argparse import Namespace
-
-    from clockwork_diffusion import storage
-    from clockwork_diffusion.steps import time_levels
-
     output = tmp_path / "timed.json"
     config = root / "resources/mini/stable-diffusion/unet/config.json"
     time_levels.main(

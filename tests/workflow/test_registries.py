@@ -22,11 +22,12 @@ from clockwork_diffusion.mini.teacher import TeacherSpec
 from clockwork_diffusion.perturbation import PerturbationSpec
 from clockwork_diffusion.sampling import SCHEDULERS, SamplerSpec
 from clockwork_diffusion.specs import parse
-from clockwork_diffusion.split import CUTS
+from clockwork_diffusion.split import CUTS, LEVELS
 from clockwork_diffusion.steps import draw_figure, set_table
 from clockwork_diffusion.steps.sample_images import RunSpec
 from clockwork_diffusion.training import Optimisation
 from clockwork_diffusion.trajectories import TrajectorySpec
+from clockwork_diffusion.translators import TASKS
 
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text("utf-8"))
 SCHEMA = yaml.safe_load(
@@ -71,6 +72,7 @@ def items(kind: str, *, by_scale: bool = True):
 @pytest.mark.parametrize("run", entries("runs"))
 def test_runs(run):
     chosen = {key: run[key] for key in ("sampler", "seed", "batch_size")}
+    chosen |= {"level": run["level"]} if "level" in run else {}
     sampler = parse(SamplerSpec, parse(RunSpec, chosen).sampler)
     assert sampler.phases.needs_adaptor == ("adaptor" in run)
 
@@ -114,7 +116,7 @@ def test_backbones(backbone):
 @pytest.mark.parametrize("table", items("tables"))
 def test_tables(table):
     spec = {key: value for key, value in table.items() if key != "kind"}
-    assert parse(set_table.SPECS[table.get("kind", "results")], spec).rows
+    assert parse(set_table.SPECS[table.get("kind", "results")], spec).title
 
 
 @pytest.mark.parametrize("table", items("tables", by_scale=False))
@@ -132,7 +134,7 @@ def test_each_published_value_is_shown_at_one_scale_at_least(table):
 
 @pytest.mark.parametrize("figure", items("figures"))
 def test_figures(figure):
-    references = ("kind", "model", "perturbation", "on_request")
+    references = ("kind", "model", "perturbation", "translator", "on_request")
     spec = {key: value for key, value in figure.items() if key not in references}
     parse(draw_figure.SPECS[figure.get("kind", "grid")], spec)
 
@@ -190,6 +192,18 @@ def check_keys(place: dict, spec: type) -> None:
             check_keys(place["properties"][name]["items"], listed)
 
 
+def test_a_translator_is_a_pipeline_or_steers_a_model():
+    validator = Draft202012Validator({"$defs": SCHEMA, "$ref": "#/$defs/translator"})
+    pipeline = {"task": "edit", "path": "resources/edit", "tokens": 77}
+    control = {"task": "control", "path": "resources/control", "model": "sd"}
+    assert validator.is_valid(pipeline) and validator.is_valid(control)
+    assert validator.is_valid({"task": "text", "model": "sd"})
+    assert not validator.is_valid({"task": "edit", "path": "resources/edit"})
+    assert not validator.is_valid({**pipeline, "model": "sd"})
+    assert not validator.is_valid({**control, "tokens": 77})
+    assert not validator.is_valid({"task": "edit", "model": "sd"})
+
+
 def test_edited_runs_have_names_of_two_parts():
     curve = {
         "kind": "edit_curves",
@@ -236,6 +250,9 @@ def test_schema_and_code_know_the_same_choices():
     assert PAPER["table"]["properties"]["kind"]["enum"] == list(set_table.SPECS)
     sampler = SCHEMA["sampler"]["properties"]
     assert sampler["scheduler"]["enum"] == list(SCHEDULERS)
+    level = SCHEMA["run"]["properties"]["level"]
+    assert (level["minimum"], level["maximum"]) == (1, LEVELS)
+    assert SCHEMA["translator"]["properties"]["task"]["enum"] == list(TASKS)
     model = SCHEMA["model"]["properties"]
     assert model["backbone"]["enum"] == list(BACKBONES)
     assert SCHEMA["weightless"]["properties"]["cut"]["enum"] == list(CUTS)

@@ -187,7 +187,10 @@ class Restored(nn.Module):
     """StableSR: a UNet with SPADE, and the structure encoder that it listens to."""
 
     def __init__(
-        self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, parts: StableSRParts
+        self,
+        unet: UNet2DConditionModel,
+        text_encoder: CLIPTextModel,
+        parts: StableSRParts,
     ) -> None:
         """Put SPADE into a UNet, all of which stays as it is but SPADE."""
         super().__init__()
@@ -303,8 +306,7 @@ def _named(scene: scenes.Scene) -> dict[str, str]:
 
 def learn_instructions(
     text_encoder: CLIPTextModel,
-    tokens: torch.Tensor,
-    labels: torch.Tensor,
+    make_data: Callable[[], tuple[torch.Tensor, torch.Tensor]],
     recipe: Optimisation,
     state: Path,
 ) -> Trained:
@@ -312,8 +314,8 @@ def learn_instructions(
 
     Args:
         text_encoder: Trained in place.
-        tokens: int64, ``(N, L)``.
-        labels: int64, ``(N, 6)``, of `change_labels`.
+        make_data: Makes the instructions' tokens, int64, ``(N, L)``, and what they
+            change, ``(N, 6)``, of `change_labels`; called once, on first use.
         recipe: The recipe.
         state: Where the resumable state lies.
     """
@@ -324,7 +326,10 @@ def learn_instructions(
         for values in ATTRIBUTES.values()
     )
 
+    data = cache(make_data)
+
     def misread(step: int) -> torch.Tensor:
+        tokens, labels = data()
         generator = generator_for(recipe.seed, step)
         chosen = torch.randint(len(tokens), (recipe.batch_size,), generator=generator)
         losses = [
@@ -381,11 +386,9 @@ def train(
     history, seconds = [(0, 0.0)][:0], 0.0
     if spec.reading is not None:
         assert isinstance(model, Joined)
-        labels = change_labels("train", spec.pairs, spec.offset)
         read = learn_instructions(
             model.text_encoder,
-            tokens(),
-            labels,
+            lambda: (tokens(), change_labels("train", spec.pairs, spec.offset)),
             spec.reading,
             state.with_suffix(".text.pt"),
         )

@@ -38,7 +38,14 @@ TITLES = {
 def main(args: Namespace) -> None:
     """Train, save."""
     from clockwork_diffusion import loading
-    from clockwork_diffusion.mini import card, cfw, networks, pairs, restorer, translators
+    from clockwork_diffusion.mini import (
+        card,
+        cfw,
+        networks,
+        pairs,
+        restorer,
+        translators,
+    )
 
     spec = parse(translators.TranslatorSpec, args.spec)
     restore = None
