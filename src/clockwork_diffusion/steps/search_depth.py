@@ -133,7 +133,12 @@ def main(args: Namespace) -> None:
             "groups": multi.sizes,
             "changes": multi.changes,
             "rows": [
-                _row(answer, costs, searched.differences, heldout.differences)
+                {
+                    **_row(answer, costs, searched.differences, heldout.differences),
+                    "heldout_pairs": heldout.gaps(
+                        answer.schedule, (answer.row,) * chosen.steps
+                    ),
+                }
                 for answer in multi.answers
             ],
         }
