@@ -8,6 +8,7 @@ from diffusers import (
     ControlNetModel,
     DDIMScheduler,
     StableDiffusionControlNetPipeline,
+    StableDiffusionPipeline,
     UNet2DConditionModel,
 )
 from diffusers.models.resnet import ResnetBlock2D
@@ -673,3 +674,17 @@ def test_table_s7_has_the_printed_shares():
         assert float(f"{100 * kept / whole:.2f}") == float(cumulative)
     deep = sum(entry.parameters for entry in levels[7:])
     assert f"{100 * deep / whole:.1f}" == "73.4"
+
+
+def test_a_saved_pipeline_loads_again_and_keeps_its_level(root, tmp_path):
+    pipe = loading.load_pipeline(root / "resources/mini/stable-diffusion")
+    pipe.unet = depth_skip(pipe.unet, 9)
+    pipe.save_pretrained(tmp_path)
+    loaded = StableDiffusionPipeline.from_pretrained(tmp_path, local_files_only=True)
+    assert isinstance(loaded.unet, DepthSkipUNet)
+    assert loaded.unet.config.level == 9
+    assert loaded.unet.mid_block is None
+    x, c = torch.randn(1, 4, 16, 16), torch.randn(1, 32, 64)
+    with torch.no_grad():
+        expected = pipe.unet(x, torch.tensor(500), c).sample
+        assert torch.equal(loaded.unet(x, torch.tensor(500), c).sample, expected)
