@@ -44,5 +44,6 @@ rule all:
         tables("mini"),
         figures("mini"),
         claims("mini"),
+        claims("paper"),
         tables("paper"),
         drawn_figures("paper"),

@@ -2,8 +2,10 @@
 
 A claim is a list of parts, and a part compares measurements of runs on the same prompts
 and seeds, or of edited runs ``<edit set>/<edit>/<setting>`` on the same pairs of source
-image and target prompt. The *gain* of a run over another is oriented: positive where
-the first is better, that is lower by Fréchet distance, higher by CLIP.
+image and target prompt, or of translations of the same pairs. The *gain* of a run
+over another is oriented: positive where the first is better, that is lower by Fréchet
+distance, higher by CLIP. Of translations some kinds of pairs alone can be meant, and a
+score can be held against a number without another run.
 
 **Tests.** ``greater``: the effect is above the margin. ``no_worse``: it is above minus
 the margin. ``equivalent``: it is within ± the margin; two one-sided tests. ``counted``:
@@ -29,7 +31,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any
 
@@ -37,6 +39,13 @@ import torch
 
 from clockwork_diffusion import metrics
 from clockwork_diffusion.costs import run_flops
+from clockwork_diffusion.depth_claims import (
+    LevelCount,
+    MultiRow,
+    count_of,
+    multi_row,
+    times_saved,
+)
 from clockwork_diffusion.tables import UNKNOWN
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
@@ -78,7 +87,22 @@ METRICS: dict[str, Metric] = {
     "psnr": Metric("PSNR to the teacher", "images", 2, 1, " dB"),
     "edit_clip": Metric("CLIP", "edits", 4, 1),
     "structure": Metric("DINO distance", "edits", 4, -1),
+    "clip_image": Metric("CLIP_I", "translations", 4, 1),
+    "clip_direction": Metric("CLIP_D", "translations", 4, 1),
+    "psnr_to_target": Metric("PSNR to the target", "translations", 2, 1, " dB"),
+    "psnr_to_whole": Metric("PSNR to the whole UNet", "translations", 2, 1, " dB"),
+    "lpips": Metric("LPIPS to the target", "translations", 4, -1),
+    "translated_clip": Metric("CLIP", "translations", 4, 1),
+    "translated_frechet": Metric("Fréchet", "translations", 3, -1),
     "flops": Metric("FLOPs saved", "flops", 1, unit=" %", factor=100),
+    "deep_share": Metric("parameters", "levels", 2, unit=" %", factor=100),
+    "footprint": Metric("parameters saved", "levels", 2, unit=" %", factor=100),
+    "macs": Metric("MACs above the print", "levels", 3, unit=" %", factor=100),
+    "macs_saved": Metric("MACs saved", "levels", 1, unit=" %", factor=100),
+    "level_time": Metric("time saved", "level_latency", 1, unit=" %", factor=100),
+    "multi_time": Metric("time saved", "schedules", 2, unit=" % of the whole UNet's"),
+    "multi_clip_image": Metric("CLIP_I", "searches", 4),
+    "multi_clip_direction": Metric("CLIP_D", "searches", 4),
     "latency": Metric("time saved", "latency", 1, unit=" %", factor=100),
     "image_distance": Metric("image distance", "perturbations", 3),
     "latent_distance": Metric("latent distance", "perturbations", 3),
@@ -88,6 +112,29 @@ METRICS: dict[str, Metric] = {
 
 EDIT_SCORES = {"edit_clip": "clip", "structure": "structure"}
 """By metric of edited runs, the name of its values per pair."""
+
+TRANSLATION_SCORES = {
+    "clip_image": "clip_image",
+    "clip_direction": "clip_direction",
+    "psnr_to_target": "psnr",
+    "psnr_to_whole": "psnr_to_teacher",
+    "lpips": "lpips",
+    "translated_clip": "clip",
+    "translated_frechet": "frechet",
+}
+"""By metric of translations, the name of its values per pair."""
+
+MULTI_SCORES = {
+    "multi_clip_image": "clip_image",
+    "multi_clip_direction": "clip_direction",
+}
+"""By metric of schedules of levels, the name of its gains per held-out pair."""
+
+GROUPED = ("translated_frechet",)
+"""Metrics of translations that are no mean over pairs."""
+
+COUNTED = ("flops", "levels", "schedules")
+"""Sources of numbers without chance."""
 
 KINDS = ("greater", "no_worse", "equivalent", "counted")
 
@@ -167,8 +214,13 @@ class Part:
         margin: Name of a margin.
         of: The run whose gain, or saving, is meant.
         over: The run that it is compared with. Several: the score interpolated at
-            ``of``'s FLOPs, linearly between the two that enclose them.
+            ``of``'s FLOPs, linearly between the two that enclose them. None: a
+            translation's score itself is the effect.
         to: For PSNR, the run whose images are the target.
+        kinds: For translations, the kinds of pairs that are meant; all if empty.
+        level: For counts and timings of levels, which one.
+        multi: For schedules of levels, which answer of which search; the effect is
+            what the single depth is better by.
         perturbation: Perturbation whose cells are summed.
         alpha: Its α.
         log: Whether logarithms are summed, and so ratios compared.
@@ -184,6 +236,9 @@ class Part:
     of: str = ""
     over: tuple[str, ...] = ()
     to: str = ""
+    kinds: tuple[str, ...] = ()
+    level: LevelCount | None = None
+    multi: MultiRow | None = None
     perturbation: str = ""
     alpha: float = 0.0
     log: bool = False
@@ -210,17 +265,45 @@ class Part:
                 raise ValueError(
                     f"{name!r} and cells of a perturbation need each other"
                 )
-            if not perturbed and not (self.of and self.over):
+            self._check_level(name, source)
+            alone = self.level is not None or self.multi is not None
+            if not perturbed and not alone and not (self.of and self._compared(source)):
                 raise ValueError(f"{name!r} needs both `of` and `over`")
             if source != "flops" and edited != (source == "edits"):
                 what = "edited runs" if edited else "runs from text to image"
                 raise ValueError(f"{name!r} is not known of {what}")
-            if source in ("flops", "latency") and len(self.over) > 1:
+            single = ("flops", "latency", "translations")
+            if source in single and len(self.over) > 1:
                 raise ValueError(f"{name!r} compares with one run, not {self.over}")
             if (name == "psnr") != bool(self.to):
                 raise ValueError("PSNR and a target `to` need each other")
-            if (self.test == "counted") != (source == "flops"):
+            if (self.test == "counted") != (source in COUNTED):
                 raise ValueError(f"{name!r} does not go with the test {self.test!r}")
+            if self.kinds and (
+                source != "translations" or name == "translated_frechet"
+            ):
+                raise ValueError(f"{name!r} is not known of kinds of pairs")
+
+    def _compared(self, source: str) -> bool:
+        """Tell whether there is something to compare with, or need not be."""
+        itself = source == "translations" and self.test == "greater"
+        return bool(self.over) or itself
+
+    def _check_level(self, name: str, source: str) -> None:
+        """Reject counts without a level, searches without an answer, and the reverse.
+
+        Raises:
+            ValueError: In one line.
+        """
+        for key, sources in (
+            ("level", ("levels", "level_latency")),
+            ("multi", ("schedules", "searches")),
+        ):
+            given = getattr(self, key)
+            if (source in sources) != (given is not None):
+                raise ValueError(f"{name!r} and `{key}` do not go together")
+        if self.level is not None and (name == "macs") != bool(self.level.expected):
+            raise ValueError("`macs` and what is printed, `expected`, need each other")
 
 
 @dataclass(frozen=True)
@@ -370,7 +453,8 @@ class Measured:
     def method(self) -> str:
         """Say how the interval is made."""
         if self.grouped:
-            return f"jackknife, {len(self.samples)} groups of captions, fixed reference"
+            what = "pairs" if self.unit == "groups" else self.unit
+            return f"jackknife, {len(self.samples)} groups of {what}, fixed reference"
         if self._boots is None:
             return f"Student's t over {self.n} {self.unit}"
         return f"percentile bootstrap over {self.n} {self.unit}, {RESAMPLES} resamples"
@@ -534,6 +618,12 @@ class Evidence:
         captions: Number of captions of each perturbation.
         edits: By edited run ``clip`` and ``structure`` of each pair, and the index
             ``source`` of each pair's source image.
+        translations: Values of each pair by translation, as `score_translations`
+            writes them.
+        kinds: The kind of each pair, by translation.
+        levels: Counts by model for a task, as `count_levels` writes them.
+        level_latency: Timings likewise, as `time_levels` writes them.
+        searches: Searches of levels by id, as `search_depth` writes them.
     """
 
     runs: Mapping[str, Mapping[str, Any]]
@@ -544,6 +634,11 @@ class Evidence:
     perturbations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     captions: Mapping[str, int] = field(default_factory=dict)
     edits: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
+    translations: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
+    kinds: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    levels: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    level_latency: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    searches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 class Measurements:
@@ -552,13 +647,15 @@ class Measurements:
     def __init__(self, evidence: Evidence) -> None:
         """Keep the evidence."""
         self.evidence = evidence
-        self._scores: dict[tuple[str, str, str], Measured] = {}
+        self._scores: dict[tuple[str, str, str, tuple[str, ...]], Measured] = {}
         self._references: dict[str, metrics.Statistics] = {}
         self._sources: dict[str, torch.Tensor] = {}
 
-    def score(self, metric: str, name: str, to: str = "") -> Measured:
+    def score(
+        self, metric: str, name: str, to: str = "", kinds: tuple[str, ...] = ()
+    ) -> Measured:
         """Return a run's score."""
-        key = (metric, name, to)
+        key = (metric, name, to, kinds)
         if key not in self._scores:
             try:
                 self._scores[key] = self._score(*key)
@@ -566,9 +663,13 @@ class Measurements:
                 raise ValueError(f"{metric} of run {name!r}: {error}") from error
         return self._scores[key]
 
-    def _score(self, metric: str, name: str, to: str) -> Measured:
+    def _score(
+        self, metric: str, name: str, to: str, kinds: tuple[str, ...]
+    ) -> Measured:
         if metric in EDIT_SCORES:
             return self._edited(metric, name)
+        if metric in TRANSLATION_SCORES:
+            return self._translated(metric, name, kinds)
         run = self.evidence.runs[name]
         captions = run["captions"]
         if metric == "frechet":
@@ -597,6 +698,25 @@ class Measurements:
             raise ValueError(f"its pairs are not those of other runs of {edit_set!r}")
         return per_source(scored[EDIT_SCORES[metric]], sources)
 
+    def _translated(self, metric: str, name: str, kinds: tuple[str, ...]) -> Measured:
+        if name not in self.evidence.translations:
+            listed = ", ".join(self.evidence.translations) or "none"
+            raise ValueError(f"it is not one of the scored translations ({listed})")
+        scored, key = self.evidence.translations[name], TRANSLATION_SCORES[metric]
+        if key not in scored:
+            raise ValueError(f"it is scored by {', '.join(scored)} alone")
+        if key == "frechet":
+            without = scored["frechet_without"].double()
+            value = float(scored[key])
+            own = torch.tensor([value], dtype=torch.float64)
+            return Measured(value, without, own, len(without), "groups", grouped=True)
+        values = scored[key]
+        if kinds:
+            of = self.evidence.kinds[name]
+            chosen = torch.tensor([kind in kinds for kind in of], dtype=torch.bool)
+            values = values[chosen]
+        return per_caption(values, len(values), "pairs")
+
     def _reference(self, name: str) -> metrics.Statistics:
         if name not in self._references:
             features = self.evidence.features[name]["frechet"]
@@ -614,8 +734,8 @@ class Measurements:
         Raises:
             ValueError: If no two of the runs enclose them.
         """
-        if len(over) == 1:
-            return {over[0]: 1.0}
+        if len(over) < 2:
+            return dict.fromkeys(over, 1.0)
         cost = self.flops(of)
         costs = sorted((self.flops(name), name) for name in over)
         for (low, cheaper), (high, dearer) in zip(costs, costs[1:], strict=False):
@@ -628,12 +748,17 @@ class Measurements:
         )
 
     def gain(
-        self, metric: str, of: str, weights: Mapping[str, float], to: str = ""
+        self,
+        metric: str,
+        of: str,
+        weights: Mapping[str, float],
+        to: str = "",
+        kinds: tuple[str, ...] = (),
     ) -> Measured:
         """Return by how much a run is better than a mean of others, in pairs."""
-        total = self.score(metric, of, to)
+        total = self.score(metric, of, to, kinds)
         for name, weight in weights.items():
-            total = total - self.score(metric, name, to) * weight
+            total = total - self.score(metric, name, to, kinds) * weight
         return total * float(METRICS[metric].sign)
 
     def effect(self, part: Part, metric: str) -> Measured:
@@ -655,7 +780,25 @@ class Measurements:
             return Measured(
                 saved.value, saved.samples, torch.empty(0), len(one), "turns"
             )
-        return self.gain(metric, part.of, self.weights(part.of, part.over), part.to)
+        if part.level is not None:
+            shares = times_saved(part.level, self.evidence.level_latency)
+            saved = per_caption(torch.tensor(shares), len(shares), "turns")
+            return replace(saved, by_seed=torch.empty(0))
+        if part.multi is not None:
+            pairs = multi_row(part.multi, self.evidence.searches)["heldout_pairs"]
+            lost = -torch.tensor(pairs[MULTI_SCORES[metric]], dtype=torch.float64)
+            return per_caption(lost, len(lost), "held-out pairs")
+        weights = self.weights(part.of, part.over)
+        return self.gain(metric, part.of, weights, part.to, part.kinds)
+
+    def counted(self, part: Part, metric: str) -> float:
+        """Return the number that a counted part is about."""
+        if part.level is not None:
+            return count_of(metric, part.level, self.evidence.levels)
+        if part.multi is not None:
+            row = multi_row(part.multi, self.evidence.searches)
+            return 0.0 - float(row["savings"]["time"])
+        return 1 - self.flops(part.of) / self.flops(part.over[0])
 
     def _perturbed(self, part: Part, metric: str) -> Measured:
         summary = self.evidence.perturbations[part.perturbation]
@@ -680,19 +823,26 @@ class Measurements:
         total[~total.isfinite()] = math.nan
         return per_caption(total, self.evidence.captions[part.perturbation])
 
-    def loss(self, metric: str, margin: Margin, to: str = "") -> Measured:
+    def loss(
+        self,
+        metric: str,
+        margin: Margin,
+        to: str = "",
+        kinds: tuple[str, ...] = (),
+    ) -> Measured:
         """Return the measured loss that a margin is a share of."""
         if not margin.worse:
-            return self.score(metric, margin.better, to)
-        return self.gain(metric, margin.better, {margin.worse: 1.0}, to)
+            return self.score(metric, margin.better, to, kinds)
+        return self.gain(metric, margin.better, {margin.worse: 1.0}, to, kinds)
 
     def spread(self, part: Part, metric: str) -> float | None:
         """Return the runs' spread over captions or sources, for scores with one."""
-        if metric not in ("clip", "clip_above_chance", "psnr", *EDIT_SCORES):
+        spread = ("clip", "clip_above_chance", "psnr", *EDIT_SCORES)
+        if metric not in (*spread, *TRANSLATION_SCORES) or metric in GROUPED:
             return None
         names = (part.of, *self.weights(part.of, part.over))
         squares = [
-            self.score(metric, name, part.to).spread ** 2
+            self.score(metric, name, part.to, part.kinds).spread ** 2
             for name in names
             if name != part.to
         ]
@@ -880,20 +1030,20 @@ def _judge_part(
         "ours": part.ours,
     }
     if part.test == "counted":
-        saved = 1 - measurements.flops(part.of) / measurements.flops(part.over[0])
+        counted = measurements.counted(part, metric)
         return Judged(
             **known,
-            verdict=counted_verdict(saved, chosen),
-            effect=Number(saved),
+            verdict=counted_verdict(counted, chosen),
+            effect=Number(counted),
             margin=Number(chosen.value),
-            compared={part.of: 1.0, part.over[0]: -1.0},
+            compared={part.of: 1.0, part.over[0]: -1.0} if part.of else {},
         )
     effect = measurements.effect(part, metric)
     margin: Measured | float = chosen.value
     shown = Number(chosen.value)
     note, measurable = "", True
     if chosen.share:
-        loss = measurements.loss(metric, chosen, part.to)
+        loss = measurements.loss(metric, chosen, part.to, part.kinds)
         margin = loss * chosen.share
         shown = Number(margin.value, *margin.interval())
         measurable = loss.interval()[0] > 0
@@ -990,8 +1140,9 @@ def _reading(tested: int, claims: int) -> list[str]:
     return [
         "Effects are gains: positive where the first run is better. Brackets: 95 % "
         "interval; captions are resampled, with all their sampling seeds, and in "
-        "editing sources, with all their target prompts. In spreads: effect over the "
-        "standard deviation between captions or sources. By seed: the effect of each "
+        "editing sources, with all their target prompts, and in translation pairs. In "
+        "spreads: effect over the standard deviation between captions, sources or "
+        "pairs. By seed: the effect of each "
         "sampling seed alone; a Fréchet distance of fewer images is larger, so compare "
         "these with each other only. A margin with an interval is measured, and its "
         "uncertainty counts in the verdict.",

@@ -205,10 +205,25 @@ def frechet_score(
     """
     whole = statistics(features)
     value = frechet_distance(whole, reference)
-    replicates = [
-        frechet_distance(part, reference) for part in _jackknife(features, seeds)
-    ]
+    replicates = frechet_replicates(features, reference, seeds)
     return _jackknife_score(value, replicates, whole.n, _rank_note(whole, reference))
+
+
+def frechet_replicates(
+    features: torch.Tensor, reference: Statistics, seeds: int = 1
+) -> list[float]:
+    """Return the Fréchet distance without each group of images in turn.
+
+    Args:
+        features: Of the generated images, ``(N, D)``.
+        reference: Of the reference set.
+        seeds: Sampling seeds per prompt.
+
+    Raises:
+        ValueError: If there are fewer than 3 generated, or 2 reference, images.
+    """
+    parts = _jackknife(features, seeds)
+    return [frechet_distance(part, reference) for part in parts]
 
 
 def frechet_difference(

@@ -133,6 +133,14 @@ class Bench:
             for name, each in by_pair(self.values(schedule)).items()
         }
 
+    def gaps(self, schedule: Schedule, other: Schedule) -> dict[str, list[float]]:
+        """Return by how much a schedule's values exceed another's, of each pair."""
+        mine, theirs = self.values(schedule), self.values(other)
+        return {
+            name: (each - theirs[name]).tolist()
+            for name, each in _by_pair(mine).items()
+        }
+
     def differences(
         self, schedule: Schedule, other: Schedule
     ) -> dict[str, dict[str, Any]]:

@@ -28,6 +28,7 @@ from clockwork_diffusion.cfw import CFWAutoencoder
 from clockwork_diffusion.colour_fix import fix_colours
 from clockwork_diffusion.spade import SpadeUNet
 from clockwork_diffusion.structure_encoder import StructureEncoder
+from clockwork_diffusion.translation import scheduler_at, uniform_timesteps
 
 STEPS = 50
 """Of the paper's reference."""
@@ -242,12 +243,10 @@ class StableSRPipeline(DiffusionPipeline):  # type: ignore[misc]
         """
         low = self.enlarge(self.image_processor.preprocess(image))
         low = low.to(self._execution_device)
-        schedule = Noise(self.scheduler.config, low.device)
-        chosen = (
-            uniform_timesteps(num_inference_steps, schedule.timesteps)
-            if timesteps is None
-            else check_timesteps(timesteps, schedule.timesteps)
-        )
+        chosen = uniform_timesteps(num_inference_steps)
+        if timesteps is not None:
+            chosen = tuple(timesteps)
+        scheduler = scheduler_at("ddim", self.scheduler.config, chosen)
         lq_latents = self.encode(low).to(self.unet.dtype)
         noise = randn_tensor(
             lq_latents.shape,
@@ -257,51 +256,13 @@ class StableSRPipeline(DiffusionPipeline):  # type: ignore[misc]
         )
         text = self.empty_prompt(len(low))
         x = self.start(lq_latents, noise, chosen[0])
-        steps = torch.tensor(chosen, device=x.device)
-        for index, t in enumerate(self.progress_bar(steps)):
+        for t in self.progress_bar(scheduler.timesteps):
+            structure = self.structure_of(lq_latents, t)
             predicted = self.unet(
-                x,
-                t,
-                text,
-                structure=self.structure_of(lq_latents, t),
-                **(unet_arguments or {}),
+                x, t, text, structure=structure, **(unet_arguments or {})
             ).sample
-            clean = schedule.clean(predicted, x, t)
-            if index + 1 < len(steps):
-                x = schedule.step(clean, x, t, steps[index + 1]).to(x.dtype)
-        images = self.decode(clean, low, fidelity_weight, colour_fix)
+            x = scheduler.step(predicted, t, x, return_dict=False)[0]
+        images = self.decode(x, low, fidelity_weight, colour_fix)
         return ImagePipelineOutput(
             self.image_processor.postprocess(images, output_type)
         )
-
-
-def uniform_timesteps(steps: int, of: int = 1000) -> tuple[int, ...]:
-    """Return evenly spaced timesteps from the last to 0 (the paper's *uniform*).
-
-    Args:
-        steps: How many.
-        of: Timesteps of the noise schedule.
-
-    Raises:
-        ValueError: If there are none, or more than the schedule has.
-    """
-    if not 1 <= steps <= of:
-        raise ValueError(f"{steps} steps are not between 1 and {of}")
-    if steps == 1:
-        return (of - 1,)
-    return tuple((of - 1) * i // (steps - 1) for i in reversed(range(steps)))
-
-
-def check_timesteps(timesteps: Sequence[int], of: int = 1000) -> tuple[int, ...]:
-    """Return timesteps if they can be sampled at.
-
-    Raises:
-        ValueError: If there are none, they do not fall, or one is not of the schedule.
-    """
-    chosen = tuple(timesteps)
-    falling = all(a > b for a, b in zip(chosen, chosen[1:], strict=False))
-    if not chosen or not falling or chosen[0] >= of or chosen[-1] < 0:
-        raise ValueError(
-            f"timesteps {list(chosen)} do not fall from {of - 1} at most to 0 at least"
-        )
-    return chosen

@@ -19,15 +19,19 @@ from clockwork_diffusion.mini.clip import ClipSpec
 from clockwork_diffusion.mini.features import FeaturesSpec
 from clockwork_diffusion.mini.structure import StructureSpec
 from clockwork_diffusion.mini.teacher import TeacherSpec
+from clockwork_diffusion.pair_sets import TASKS, PairSetSpec
 from clockwork_diffusion.perturbation import PerturbationSpec
 from clockwork_diffusion.sampling import SCHEDULERS, SamplerSpec
 from clockwork_diffusion.specs import parse
 from clockwork_diffusion.split import CUTS, LEVELS
 from clockwork_diffusion.steps import draw_figure, set_table
 from clockwork_diffusion.steps.sample_images import RunSpec
+from clockwork_diffusion.steps.translate_images import TranslateSpec
+from clockwork_diffusion.task_architectures import TASKS as ARCHITECTURES
 from clockwork_diffusion.training import Optimisation
 from clockwork_diffusion.trajectories import TrajectorySpec
-from clockwork_diffusion.translators import TASKS
+from clockwork_diffusion.translation import SCHEDULERS as SOLVERS
+from clockwork_diffusion.translation import TranslationSpec
 
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text("utf-8"))
 SCHEMA = yaml.safe_load(
@@ -144,6 +148,22 @@ def test_perturbations(perturbation):
     assert parse(PerturbationSpec, perturbation["spec"]).layers
 
 
+@pytest.mark.parametrize("pairs", entries("translation_sets"))
+def test_translation_sets(pairs):
+    assert parse(PairSetSpec, pairs).task in TASKS
+
+
+@pytest.mark.parametrize("scale", CONFIG)
+def test_translations(scale):
+    for name, run in CONFIG[scale]["translations"].items():
+        task = CONFIG[scale]["translators"][run["translator"]]["task"]
+        keys = fields(TranslationSpec) & set(run)
+        spec = {"task": task, **{key: run[key] for key in keys}}
+        assert parse(TranslationSpec, spec, name).visited[0] == 999
+        keys = fields(TranslateSpec) & set(run)
+        parse(TranslateSpec, {"translation": spec, **{key: run[key] for key in keys}})
+
+
 def fields(kind: type) -> set[str]:
     return {field.name for field in dataclasses.fields(kind)}
 
@@ -161,6 +181,11 @@ def test_schema_and_dataclasses_know_the_same_keys():
     assert keys("adaptor", "spec") == fields(AdaptorSpec)
     recipe = keys("adaptor", "spec", "optimisation")
     assert recipe == fields(Optimisation)
+    assert keys("translation_set") == fields(PairSetSpec)
+    run = {"translator", "set", "teacher", "adaptor"}
+    told = {"task", "translation", "cut", "kind"}
+    known = fields(TranslationSpec) | fields(TranslateSpec)
+    assert keys("translation") == known - told | run
 
 
 @pytest.mark.parametrize("kind", set_table.SPECS)
@@ -252,10 +277,13 @@ def test_schema_and_code_know_the_same_choices():
     assert sampler["scheduler"]["enum"] == list(SCHEDULERS)
     level = SCHEMA["run"]["properties"]["level"]
     assert (level["minimum"], level["maximum"]) == (1, LEVELS)
-    assert SCHEMA["translator"]["properties"]["task"]["enum"] == list(TASKS)
+    assert SCHEMA["translator"]["properties"]["task"]["enum"] == list(ARCHITECTURES)
     model = SCHEMA["model"]["properties"]
     assert model["backbone"]["enum"] == list(BACKBONES)
     assert SCHEMA["weightless"]["properties"]["cut"]["enum"] == list(CUTS)
+    solvers = SCHEMA["translation"]["properties"]["scheduler"]
+    assert solvers["enum"] == list(SOLVERS)
+    assert SCHEMA["translation_set"]["properties"]["task"]["enum"] == list(TASKS)
 
 
 def test_every_kind_of_column_has_a_source():

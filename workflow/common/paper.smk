@@ -207,6 +207,22 @@ def figure_options(wildcards, input):
     return f"{options} --runs {shlex.quote(json.dumps(runs))}"
 
 
+CLAIM_INPUTS = (
+    "features",
+    "images",
+    "flops",
+    "perturbations",
+    "latency",
+    "edits",
+    "translations",
+    "pairs",
+    "levels",
+    "level_latency",
+    "searches",
+)
+"""What claims are judged by; each is an option of the step."""
+
+
 def claims_of(wildcards):
     """Return a paper's claims at a scale."""
     return PAPERS[wildcards.paper]["claims"][wildcards.scale]
@@ -239,8 +255,20 @@ def claim_runs(wildcards, *metrics):
     return {
         name: entry(wildcards.scale, "runs", name)
         for name in claimed(wildcards, *metrics)
-        if not is_edited(name)
+        if name in entries(wildcards.scale, "runs")
     }
+
+
+def claim_translations(wildcards):
+    """Return the translations that claims are about, id to settings."""
+    known = entries(wildcards.scale, "translations")
+    return {name: known[name] for name in claimed(wildcards) if name in known}
+
+
+def claim_levels(wildcards, *metrics):
+    """Return the models whose levels claims, or such with some metrics, are about."""
+    parts = [part for part in claim_parts(wildcards, *metrics) if "level" in part]
+    return list(dict.fromkeys(part["level"]["translator"] for part in parts))
 
 
 def claim_edits(wildcards):
@@ -267,7 +295,9 @@ def claims_settings(wildcards):
     for name in perturbed:
         dataset = entry(scale, "perturbations", name)["dataset"]
         captions[name] = entry(scale, "datasets", dataset)["count"]
-    return json.dumps({"runs": runs, "perturbations": captions})
+    sets = {name: run["set"] for name, run in claim_translations(wildcards).items()}
+    settings = {"runs": runs, "perturbations": captions}
+    return json.dumps({**settings, "translations": sets} if sets else settings)
 
 
 def claims_inputs(wildcards):
@@ -305,4 +335,14 @@ def claims_inputs(wildcards):
     files["edits"] = [path.replace(".json", ".safetensors") for path in edited]
     if claim_parts(wildcards, "latency"):
         files["latency"] = f"{base}/latency/sampling.json"
+    translated = translation_scores(scale, claim_translations(wildcards))
+    files["translations"] = [p.replace(".json", ".safetensors") for p in translated]
+    sets = {run["set"] for run in claim_translations(wildcards).values()}
+    files["pairs"] = [f"{base}/pairs/{name}.json" for name in sorted(sets)]
+    files["levels"] = [
+        f"{base}/levels/{name}.json" for name in claim_levels(wildcards)
+    ]
+    files["level_latency"] = level_timings(scale, claim_levels(wildcards, "level_time"))
+    searched = [p["multi"]["search"] for p in claim_parts(wildcards) if "multi" in p]
+    files["searches"] = [f"{base}/depth/{name}.json" for name in dict.fromkeys(searched)]
     return {key: value for key, value in files.items() if value}

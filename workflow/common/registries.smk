@@ -97,6 +97,10 @@ def check_claims(scale, paper, registry):
                 check_edited_run(scale, what, run)
             if edited:
                 continue
+            check_level_part(scale, what, part)
+            if any(run in entries(scale, "translations") for run in runs):
+                check_translated(scale, what, runs)
+                continue
             missing = [run for run in dict.fromkeys(runs) if run not in known]
             if missing:
                 listed = ", ".join(known)
@@ -116,6 +120,40 @@ def check_claims(scale, paper, registry):
                     )
             if "perturbation" in part:
                 check_cells(scale, what, part)
+
+
+def check_translated(scale, what, runs):
+    """Refuse comparisons of translations that share no pairs and seeds."""
+    chosen = [entry(scale, "translations", run) for run in runs]
+    for each in chosen:
+        check_equal(f"{what}: translations", chosen[0], each, "set", "seed")
+
+
+def check_level_part(scale, what, part):
+    """Refuse levels of models, and answers of searches, that there are not."""
+    if "level" in part:
+        translator = part["level"]["translator"]
+        known = entries(scale, "translators")
+        if translator not in known:
+            listed = ", ".join(known) or "none"
+            raise WorkflowError(
+                f"{what}: {translator!r} is not one of the translators ({listed})"
+            )
+    if "multi" in part:
+        asked = part["multi"]
+        known = entries(scale, "depth_searches")
+        if asked["search"] not in known:
+            listed = ", ".join(known) or "none"
+            raise WorkflowError(
+                f"{what}: {asked['search']!r} is not one of the searches ({listed})"
+            )
+        rows = known[asked["search"]].get("multi", {}).get("rows", ())
+        if asked["row"] not in rows:
+            listed = ", ".join(map(str, rows)) or "none"
+            raise WorkflowError(
+                f"{what}: row {asked['row']} is not one of those that search "
+                f"{asked['search']!r} has ({listed})"
+            )
 
 
 def check_cells(scale, what, part):
@@ -233,9 +271,10 @@ def check_registries():
     for paper, registry in PAPERS.items():
         check_schema(registry, "paper.schema.yaml", f"workflow/papers/{paper}.yaml")
     for scale in SCALES:
-        shared = set(entries(scale, "runs")) & set(entries(scale, "datasets"))
-        if shared:
-            raise WorkflowError(f"{scale}: {shared} names a run and a data set")
+        for other, what in (("datasets", "data set"), ("translations", "translation")):
+            shared = set(entries(scale, "runs")) & set(entries(scale, other))
+            if shared:
+                raise WorkflowError(f"{scale}: {shared} names a run and a {what}")
         for name, run in entries(scale, "runs").items():
             entry(scale, "models", run["model"])
             entry(scale, "datasets", run["dataset"])

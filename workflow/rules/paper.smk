@@ -103,9 +103,7 @@ rule judge_claims:
     params:
         spec=claims_spec,
         settings=claims_settings,
-        inputs=input_options(
-            "features", "images", "flops", "perturbations", "latency", "edits"
-        ),
+        inputs=input_options(*CLAIM_INPUTS),
     shell:
         "python -m clockwork_diffusion.steps.judge_claims"
         " --spec {params.spec:q} --settings {params.settings:q} {params.inputs}"

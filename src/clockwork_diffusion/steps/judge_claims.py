@@ -6,7 +6,7 @@ import json
 from argparse import Namespace
 from pathlib import Path
 
-from clockwork_diffusion import provenance, storage
+from clockwork_diffusion import pair_sets, provenance, storage
 from clockwork_diffusion.specs import parse
 from clockwork_diffusion.steps._run import new_parser, run
 
@@ -51,7 +51,18 @@ def main(args: Namespace) -> None:
         raise ValueError(
             f"edits scored by {len(edit_encoders)} sets of encoders do not compare"
         )
+    translations: dict[str, dict[str, torch.Tensor]] = {}
+    translation_encoders = set()
+    for path in args.translations:
+        translations[path.stem], notes = storage.read_tensors(path)
+        translation_encoders.add(notes.get("encoders", ""))
+    if len(translation_encoders) > 1:
+        raise ValueError(
+            f"translations scored by {len(translation_encoders)} sets of encoders do "
+            "not compare"
+        )
     settings = json.loads(args.settings)
+    sets = {path.stem: pair_sets.read_set(path).kinds for path in args.pairs}
     judged = claims.judge(
         spec,
         claims.Evidence(
@@ -63,11 +74,25 @@ def main(args: Namespace) -> None:
             perturbations={p.stem: storage.read_json(p) for p in args.perturbations},
             captions=settings["perturbations"],
             edits=edits,
+            translations=translations,
+            kinds={
+                name: sets[chosen]
+                for name, chosen in settings.get("translations", {}).items()
+            },
+            levels={path.stem: storage.read_json(path) for path in args.levels},
+            level_latency={
+                path.stem: storage.read_json(path) for path in args.level_latency
+            },
+            searches={path.stem: storage.read_json(path) for path in args.searches},
         ),
     )
     data = {
         **claims.to_json(spec, judged),
-        "encoders": [json.loads(text) for text in (*encoders, *edit_encoders)],
+        "encoders": [
+            json.loads(text)
+            for text in (*encoders, *edit_encoders, *translation_encoders)
+            if text
+        ],
         "versions": provenance.versions("torch", "torchmetrics", "open_clip_torch"),
     }
     storage.write_json(args.output.with_suffix(".json"), data)
@@ -79,7 +104,9 @@ if __name__ == "__main__":
     parser = new_parser(__doc__)
     parser.add_argument("--spec", required=True, help="ClaimsSpec as JSON")
     parser.add_argument(
-        "--settings", required=True, help="settings of runs and perturbations as JSON"
+        "--settings",
+        required=True,
+        help="settings of runs and perturbations, and sets of translations, as JSON",
     )
     for name, what in (
         ("--features", "feature shards, <run or data set>/<shard>"),
@@ -87,6 +114,11 @@ if __name__ == "__main__":
         ("--flops", "counts, <model>.json"),
         ("--perturbations", "measures, <perturbation>.json"),
         ("--edits", "scores per pair, <edit set>/<setting>.safetensors"),
+        ("--translations", "scores per pair, <translation>.safetensors"),
+        ("--pairs", "sets of pairs that were translated, <set>.json"),
+        ("--levels", "counts of levels, <translator>.json"),
+        ("--level_latency", "timings of levels, <translator>.json"),
+        ("--searches", "searches of levels, <search>.json"),
     ):
         parser.add_argument(name, nargs="*", default=[], type=Path, help=what)
     parser.add_argument("--latency", type=Path, help="timings")

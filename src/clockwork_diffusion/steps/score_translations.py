@@ -33,6 +33,8 @@ def main(args: Namespace) -> None:
     pairs = pair_sets.read_set(args.set)
     inputs, targets = pair_sets.read_images(args.images, pairs)
 
+    import torch
+
     from clockwork_diffusion import (
         encoders,
         loading,
@@ -69,13 +71,22 @@ def main(args: Namespace) -> None:
         if reference is not None:
             described_by = encoders.frechet_features(frechet, images)
             scores["frechet"] = metrics.frechet_score(described_by, reference)
-        storage.write_tensors(output.with_suffix(".safetensors"), values)
+            # Not of a pair: the distance, and that without each group of pairs.
+            without = metrics.frechet_replicates(described_by, reference)
+            for key, numbers in (
+                ("frechet", [scores["frechet"].value]),
+                ("frechet_without", without),
+            ):
+                values[key] = torch.tensor(numbers, dtype=torch.float64)
+        named = _encoders(clip, frechet, lpips, args.aesthetic)
+        notes = {"encoders": json.dumps(named)}
+        storage.write_tensors(output.with_suffix(".safetensors"), values, notes)
         storage.write_json(
             output,
             {
                 "translation": name,
                 "scores": {k: dataclasses.asdict(v) for k, v in scores.items()},
-                "encoders": _encoders(clip, frechet, lpips, args.aesthetic),
+                "encoders": named,
                 "versions": provenance.versions(
                     "torch", "torchmetrics", "open_clip_torch"
                 ),

@@ -134,7 +134,12 @@ def main(args: Namespace) -> None:
             "changes": multi.changes,
             "joint": multi.joint,
             "rows": [
-                _row(answer, costs, searched.differences, heldout.differences)
+                {
+                    **_row(answer, costs, searched.differences, heldout.differences),
+                    "heldout_pairs": heldout.gaps(
+                        answer.schedule, (answer.row,) * chosen.steps
+                    ),
+                }
                 for answer in multi.answers
             ],
         }
