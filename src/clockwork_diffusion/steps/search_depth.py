@@ -132,6 +132,7 @@ def main(args: Namespace) -> None:
         report["multi"] = {
             "groups": multi.sizes,
             "changes": multi.changes,
+            "joint": multi.joint,
             "rows": [
                 {
                     **_row(answer, costs, searched.differences, heldout.differences),
