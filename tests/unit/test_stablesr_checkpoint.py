@@ -32,7 +32,7 @@ from clockwork_diffusion.stablesr_checkpoint import (
     unet_sources,
 )
 from clockwork_diffusion.steps import convert_stablesr as convert_step
-from clockwork_diffusion.storage import check_weights
+from clockwork_diffusion.storage import check_weights, read_tensors
 from clockwork_diffusion.structure_encoder import StructureEncoder
 
 # --- the published layout ------------------------------------------------------------
@@ -787,4 +787,6 @@ def test_the_step_converts_and_saves(published, cfw_state, tmp_path, root, monke
     check_weights(tmp_path / "made")
     pipe = StableSRPipeline.from_pretrained(tmp_path / "made", local_files_only=True)
     assert isinstance(pipe.vae, CFWAutoencoder)
-    assert pipe.unet.dtype == torch.float16
+    stored = tmp_path / "made/unet/diffusion_pytorch_model.safetensors"
+    tensors, _ = read_tensors(stored)
+    assert {value.dtype for value in tensors.values()} == {torch.float16}
