@@ -138,7 +138,7 @@ class Bench:
         mine, theirs = self.values(schedule), self.values(other)
         return {
             name: (each - theirs[name]).tolist()
-            for name, each in _by_pair(mine).items()
+            for name, each in by_pair(mine).items()
         }
 
     def differences(
