@@ -164,6 +164,7 @@ def test_the_rows_of_table_s6(folder, report):
         levels = row["schedule"]
         assert len(levels) == STEPS and row["row"] == 9
         assert row["improved"] == (levels != [9] * STEPS)
+        assert row["single"] == (levels in ([level] * STEPS for level in LEVELS))
         mean = sum(100 + level for level in levels) / STEPS
         assert row["savings"]["time"] == pytest.approx(100 * (mean - 109) / 113)
         for where in ("search", "heldout"):

@@ -274,6 +274,38 @@ CASES = {
         "'number'",
         "known keys are task, source",
     ),
+    "unknown set of a search": (
+        CONFIG,
+        "mini.depth_searches.ip2p.heldout",
+        "edits_typo",
+        "'edits_typo'",
+        "translation_sets (edits_test, ",
+    ),
+    "a search on a set of another task": (
+        CONFIG,
+        "mini.depth_searches.ip2p.set",
+        "edges_search",
+        "search 'ip2p', its translator and its set",
+        "task",
+    ),
+    "a search that holds nothing out": (
+        CONFIG,
+        "mini.depth_searches.ip2p.heldout",
+        "edits_search",
+        "search 'ip2p' holds out the set that it searches on",
+    ),
+    "a threshold on both sides": (
+        CONFIG,
+        "mini.depth_searches.stablesr.thresholds.0.at_most",
+        30,
+        "mini.depth_searches.stablesr.thresholds.0",
+    ),
+    "unknown recipe of what is trained further": (
+        CONFIG,
+        "mini.finetuned.ip2p_d6.recipe",
+        "stable-diffusion",
+        "'stable-diffusion' is not one of the recipes of translators",
+    ),
     "unknown run in the latencies": (
         CONFIG,
         "mini.latency.runs",

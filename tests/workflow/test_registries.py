@@ -12,11 +12,13 @@ from clockwork_diffusion import tables
 from clockwork_diffusion.architectures import BACKBONES
 from clockwork_diffusion.backbones import BackboneSpec
 from clockwork_diffusion.datasets import DatasetSpec
+from clockwork_diffusion.depth_search import MultiSpec, Threshold
 from clockwork_diffusion.distillation import AdaptorSpec
 from clockwork_diffusion.mini.autoencoder import AutoencoderSpec
 from clockwork_diffusion.mini.classifier import ClassifierSpec
 from clockwork_diffusion.mini.clip import ClipSpec
 from clockwork_diffusion.mini.features import FeaturesSpec
+from clockwork_diffusion.mini.finetuning import FineTuneSpec
 from clockwork_diffusion.mini.structure import StructureSpec
 from clockwork_diffusion.mini.teacher import TeacherSpec
 from clockwork_diffusion.pair_sets import TASKS, PairSetSpec
@@ -26,6 +28,7 @@ from clockwork_diffusion.specs import parse
 from clockwork_diffusion.split import CUTS, LEVELS
 from clockwork_diffusion.steps import draw_figure, set_table
 from clockwork_diffusion.steps.sample_images import RunSpec
+from clockwork_diffusion.steps.search_depth import DepthSearchSpec
 from clockwork_diffusion.steps.translate_images import TranslateSpec
 from clockwork_diffusion.task_architectures import TASKS as ARCHITECTURES
 from clockwork_diffusion.training import Optimisation
@@ -117,6 +120,31 @@ def test_backbones(backbone):
     assert (spec.empty_captions > 0) == BACKBONES[spec.backbone].guided
 
 
+@pytest.mark.parametrize("search", entries("depth_searches"))
+def test_depth_searches(search):
+    keys = ("seed", "batch_size", "levels", "thresholds", "multi")
+    own = {key: search[key] for key in keys if key in search}
+    spec = parse(DepthSearchSpec, {"translation": {}, **own})
+    assert spec.levels == tuple(range(LEVELS, 0, -1))
+    if spec.multi is not None:
+        # The full model is among the levels, or else nothing could be deeper.
+        assert max(spec.multi.levels) == LEVELS
+        assert 1 < spec.multi.groups <= search["steps"]
+
+
+@pytest.mark.parametrize("finetuned", entries("finetuned"))
+def test_finetuned(finetuned):
+    recipe = dict(CONFIG["mini"]["training"]["translators"][finetuned["recipe"]])
+    recipe["optimisation"] = {**recipe["optimisation"], **finetuned["optimisation"]}
+    chosen = {"level": finetuned["level"], "recipe": recipe}
+    spec = parse(FineTuneSpec, chosen)
+    # Fewer updates than the translator was made with, and other samples.
+    made = CONFIG["mini"]["training"]["translators"][finetuned["recipe"]]
+    assert finetuned["pairs"] <= made["pairs"]
+    assert spec.recipe.optimisation.steps < made["optimisation"]["steps"]
+    assert spec.recipe.optimisation.seed != made["optimisation"]["seed"]
+
+
 @pytest.mark.parametrize("table", items("tables"))
 def test_tables(table):
     spec = {key: value for key, value in table.items() if key != "kind"}
@@ -181,6 +209,10 @@ def test_schema_and_dataclasses_know_the_same_keys():
     assert keys("adaptor", "spec") == fields(AdaptorSpec)
     recipe = keys("adaptor", "spec", "optimisation")
     assert recipe == fields(Optimisation)
+    search = SCHEMA["depth_search"]["properties"]
+    threshold = search["thresholds"]["items"]["properties"]
+    assert set(threshold) == fields(Threshold)
+    assert set(search["multi"]["properties"]) == fields(MultiSpec)
     assert keys("translation_set") == fields(PairSetSpec)
     run = {"translator", "set", "teacher", "adaptor"}
     told = {"task", "translation", "cut", "kind"}

@@ -147,6 +147,7 @@ def finetuned_spec(wildcards):
     chosen = finetuned_of(wildcards)
     recipe = dict(entry("mini", "training", "translators")[chosen["recipe"]])
     recipe["optimisation"] = {**recipe["optimisation"], **chosen["optimisation"]}
+    recipe["pairs"] = chosen["pairs"]
     sampled = {key: chosen[key] for key in SAMPLED if key in chosen}
     return json.dumps(
         {

@@ -55,7 +55,8 @@ rule finetuned:
     """Train what depth-skip leaves of mini translators further; on request."""
     input:
         expand(
-            "results/mini/finetuned/{name}/gain.json", name=entries("mini", "finetuned")
+            "results/mini/finetuned/{name}/gain.json",
+            name=entries("mini", "finetuned"),
         ),
 
 
