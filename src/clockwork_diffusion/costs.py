@@ -2,7 +2,7 @@
 
 Counts are those of `count_flops`: ``full`` is a call of the whole UNet at batch 1,
 ``levels`` holds calls of the UNet down to a level, and ``adaptors`` a ``step`` of ε_H
-with each adaptor.
+with each adaptor. Those of image-to-image models are of `count_levels`.
 """
 
 from __future__ import annotations
@@ -167,3 +167,77 @@ def _cost(
     if light:
         total += light * flops["adaptors"][loop["adaptor"]]["step"][key]
     return total
+
+
+# --- image-to-image -------------------------------------------------------------------
+
+
+def kept_share(counts: Mapping[str, Any], level: int) -> float:
+    """Return the share of parameters that is kept down to a level, as the paper has it.
+
+    The time embedding is left out; the output layers count in what is kept, and not in
+    the whole (Table S7: 0.70 % at D01, where the level itself has 0.69 %).
+
+    Raises:
+        ValueError: If there is no such level.
+    """
+    levels = counts["levels"]
+    if not 1 <= level <= len(levels):
+        raise ValueError(f"level {level} is not one of 1 to {len(levels)}")
+    kept = sum(entry["parameters"] for entry in levels[:level])
+    whole = sum(entry["parameters"] for entry in levels)
+    return float((kept + counts["shared"]["output"]) / whole)
+
+
+def translation_rows(run: Mapping[str, Any], task: str) -> int:
+    """Return how many UNet samples guidance takes per image and step of a translation.
+
+    As many as the task has, less those that guidance by 1 cancels; see
+    `clockwork_diffusion.translation.TranslationSpec.rows`.
+    """
+    text, image = run.get("guidance", 1), run.get("image_guidance", 1)
+    if run.get("all_rows", False):
+        return {"edit": 3, "control": 2}.get(task, 1)
+    if task == "edit":
+        return 1 + (image != text) + (image != 1)
+    return 1 + (task == "control" and text != 1)
+
+
+def translation_count(
+    run: Mapping[str, Any], counts: Mapping[str, Any]
+) -> Mapping[str, Any]:
+    """Return the count of a call of a translation's UNet, which may end at a level."""
+    levels = counts["levels"]
+    return dict(levels[run.get("level", len(levels)) - 1]["count"])
+
+
+def translation_flops(
+    run: Mapping[str, Any], counts: Mapping[str, Any], key: str
+) -> float:
+    """Return the FLOPs of one translated image: of the UNet, and of ControlNet.
+
+    Encoders, decoders and the structure encoder are left out.
+
+    Args:
+        run: ``steps`` and, where they differ from none, ``level``, ``clock``,
+            ``adaptor``, ``guidance``, ``image_guidance`` and ``all_rows``.
+        counts: Counts of the model's levels.
+        key: ``flops`` or ``flops_with_attention``.
+
+    Raises:
+        ValueError: If the adaptor is not counted.
+    """
+    clock, steps = clock_of(run), run["steps"]
+    full = sum(clock.is_full(index) for index in range(steps))
+    total = float(full * translation_count(run, counts)[key])
+    if full < steps:
+        known = counts.get("adaptors", {})
+        if run["adaptor"] not in known:
+            listed = ", ".join(known) or "none"
+            raise ValueError(
+                f"adaptor {run['adaptor']!r} is not one of those counted: {listed}"
+            )
+        total += (steps - full) * known[run["adaptor"]][key]
+    if counts["branch"]:
+        total += steps * counts["branch"][key]
+    return translation_rows(run, counts["task"]) * total

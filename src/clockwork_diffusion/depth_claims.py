@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from clockwork_diffusion.costs import kept_share
 from clockwork_diffusion.depth_search import PROBLEMS
-from clockwork_diffusion.level_tables import image_macs, kept_share
+from clockwork_diffusion.level_tables import image_macs
 
 
 @dataclass(frozen=True)

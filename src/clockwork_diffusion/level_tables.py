@@ -13,6 +13,7 @@ from typing import Any
 
 import pandas as pd
 
+from clockwork_diffusion.costs import kept_share
 from clockwork_diffusion.tables import UNKNOWN, aligned_markdown, escape
 
 UNITS = {"T": ("tmacs", 1e-12), "G": ("gmacs", 1e-9)}
@@ -139,23 +140,6 @@ class CostTableSpec:
 def level_name(level: int) -> str:
     """Return a level as the paper writes it: ``D09``."""
     return f"D{level:02}"
-
-
-def kept_share(counts: Mapping[str, Any], level: int) -> float:
-    """Return the share of parameters that is kept down to a level, as the paper has it.
-
-    The time embedding is left out; the output layers count in what is kept, and not in
-    the whole (Table S7: 0.70 % at D01, where the level itself has 0.69 %).
-
-    Raises:
-        ValueError: If there is no such level.
-    """
-    levels = counts["levels"]
-    if not 1 <= level <= len(levels):
-        raise ValueError(f"level {level} is not one of 1 to {len(levels)}")
-    kept = sum(entry["parameters"] for entry in levels[:level])
-    whole = sum(entry["parameters"] for entry in levels)
-    return float((kept + counts["shared"]["output"]) / whole)
 
 
 def image_macs(counts: Mapping[str, Any], level: int, steps: int) -> float:

@@ -15,8 +15,11 @@ import pandas as pd
 from clockwork_diffusion.costs import (
     call_flops,
     edit_flops,
+    kept_share,
     run_flops,
     run_parameters,
+    translation_count,
+    translation_flops,
 )
 
 UNKNOWN = "—"
@@ -29,7 +32,8 @@ class Row:
     Attributes:
         label: What the reader sees.
         run: Id of the run that fills our cells; empty if only published values exist.
-            An edited run is ``<edit_set>/<edit>/<setting>``.
+            An edited run is ``<edit_set>/<edit>/<setting>``, and it may be a
+            translation.
         baseline: Id of the run that savings refer to.
         published: Printed values by key.
         ours: Whether the row is an addition of ours, not in the paper.
@@ -70,13 +74,15 @@ class Results:
     """What runs have yielded, as plain data read from JSON.
 
     Attributes:
-        runs: Settings of each run by id: ``model``, ``adaptor``, ``sampler``.
-        scores: Scores by run, as `score_images` writes them.
+        runs: Settings of each run by id: ``model``, ``adaptor``, ``sampler``; of
+            translations ``translator`` and how it samples.
+        scores: Scores by run, as `score_images` and `score_translations` write them.
         flops: Counts by model, as `count_flops` writes them.
         latency: Timings, as `time_sampling` writes them.
         profiles: Profiles of edits by model, as `profile_editing` writes them.
         edit_latency: Timings of edits by ``<edit>/<setting>``, and the bytes that each
             keeps of an image, as `time_editing` writes them.
+        levels: Counts of translators' levels, as `count_levels` writes them.
     """
 
     runs: Mapping[str, Mapping[str, Any]]
@@ -85,6 +91,7 @@ class Results:
     latency: Mapping[str, Any] = field(default_factory=dict)
     edit_latency: Mapping[str, Any] = field(default_factory=dict)
     profiles: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    levels: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -173,6 +180,13 @@ COLUMNS: dict[str, Column] = {
     "gflops_profiled": Column(
         "GFLOPs, profiled ↓", "flops_profiled", "profiled", 3, 1e-9
     ),
+    "clip_image": Column("CLIP_I ↑", "score", "clip_image", 4),
+    "clip_direction": Column("CLIP_D ↑", "score", "clip_direction", 4),
+    "psnr_to_target": Column("PSNR to target, dB ↑", "score", "psnr", 2),
+    "lpips": Column("LPIPS to target ↓", "score", "lpips", 4),
+    "kept": Column("kept, %", "kept", "parameters", 1, 100.0),
+    "kept_published": Column("kept, % (published)", "published", "kept", 1),
+    "quality_published": Column("quality (published)", "published", "quality", 2),
     "tflops_printed": Column(
         "TFLOPs by Eqs. 2–4 ↓", "flops_printed", "flops", 1, 1e-12
     ),
@@ -188,6 +202,7 @@ SOURCES = {
     "flops_profiled": "profiles",
     "call": "flops",
     "parameters": "flops",
+    "kept": "levels",
     "saving": "flops",
     "latency": "latency",
     "latency_saving": "latency",
@@ -208,11 +223,12 @@ def cell(column: Column, row: Row, results: Results) -> Value | None:
         return None
     if column.kind in ("score", "n"):
         scores = results.scores.get(row.run, {}).get("scores", {})
-        score = scores.get("clip" if column.kind == "n" else column.key)
+        if column.kind == "n":
+            counted = scores.get("clip") or next(iter(scores.values()), None)
+            return None if counted is None else Value(counted["n"])
+        score = scores.get(column.key)
         if score is None:
             return None
-        if column.kind == "n":
-            return Value(score["n"])
         return Value(score["value"], score["low"], score["high"])
     if column.kind.startswith("latency"):
         timed = results.latency.get("runs", {})
@@ -227,6 +243,10 @@ def cell(column: Column, row: Row, results: Results) -> Value | None:
         return None if kept is None else Value(kept)
     settings = results.runs[row.run]
     if not settings:  # a source as it is costs nothing
+        return None
+    if is_translation(settings):
+        return _translated(column, row, results)
+    if column.kind == "kept":
         return None
     if column.kind == "steps":
         return Value(setting(settings, column.key)) if is_edited(settings) else None
@@ -256,6 +276,34 @@ def cell(column: Column, row: Row, results: Results) -> Value | None:
     if not row.baseline:
         return None
     return Value(value / run_flops(results.runs[row.baseline], counts, column.key) - 1)
+
+
+def _translated(column: Column, row: Row, results: Results) -> Value | None:
+    """Return the number of a translation's cell that its counts fill."""
+    run = results.runs[row.run]
+    counts = results.levels.get(run["translator"])
+    if counts is None:
+        return None
+    if column.kind == "kept":
+        return Value(
+            min(1.0, kept_share(counts, run.get("level", len(counts["levels"]))))
+        )
+    if column.kind == "parameters":
+        return Value(translation_count(run, counts)["parameters"])
+    if column.kind == "flops":
+        return Value(translation_flops(run, counts, column.key))
+    if column.kind == "saving" and row.baseline:
+        value, other = (
+            translation_flops(results.runs[name], counts, column.key)
+            for name in (row.run, row.baseline)
+        )
+        return Value(value / other - 1)
+    return None
+
+
+def is_translation(run: Mapping[str, Any]) -> bool:
+    """Tell whether settings are those of a translation."""
+    return "translator" in run
 
 
 def is_edited(run: Mapping[str, Any]) -> bool:

@@ -25,7 +25,7 @@ def table_spec(wildcards):
 def table_runs(wildcards):
     """Return the runs of a table, id to settings."""
     table = table_of(wildcards)
-    if table_kind(wildcards) in LEVEL_TABLES:
+    if table_kind(wildcards) in (*LEVEL_TABLES, "multi_depth"):
         return {}
     rows = table["rows"]
     names = [row[key] for row in rows for key in ("run", "baseline") if key in row]
@@ -35,6 +35,8 @@ def table_runs(wildcards):
 
 def any_run(scale, name):
     """Return a run as it is configured, or an edited run's settings."""
+    if name in entries(scale, "translations"):
+        return entry(scale, "translations", name)
     if not is_edited(name):
         return entry(scale, "runs", name)
     return {} if name.split("/")[-2] == UNEDITED else edit_run(scale, name)
@@ -48,6 +50,9 @@ def table_run_settings(wildcards):
 
 def run_settings(run):
     """Return what decides a run's FLOPs."""
+    if "translator" in run:
+        keys = ("guidance", "image_guidance", "all_rows", "level", "clock", "adaptor")
+        return {key: run[key] for key in ("translator", "steps", *keys) if key in run}
     if "sampler" not in run:
         return run
     return {
@@ -62,17 +67,25 @@ def table_inputs(wildcards):
     """Return the scores, counts and timings that a table's columns show."""
     if table_kind(wildcards) in LEVEL_TABLES:
         return level_table_inputs(wildcards)
+    if table_kind(wildcards) == "multi_depth":
+        name = table_of(wildcards).get("search")
+        return {"search": f"results/{wildcards.scale}/depth/{name}.json"} if name else {}
     columns, runs = table_of(wildcards).get("columns", ()), table_runs(wildcards)
     sources = {SOURCES[COLUMNS[name].kind] for name in columns}
     base = f"results/{wildcards.scale}"
     files = {}
     if "scores" in sources:
-        sampled = [name for name in runs if not is_edited(name)]
+        translated = [name for name, run in runs.items() if "translator" in run]
+        sampled = [n for n in runs if not is_edited(n) and n not in translated]
         edited = [name for name in runs if is_edited(name)]
         files["scores"] = [f"{base}/scores/{name}.json" for name in sampled]
         files["scores"] += edit_scores(wildcards.scale, edited)
+        files["scores"] += translation_scores(wildcards.scale, translated)
+    if {"flops", "levels"} & sources:
+        named = [run["translator"] for run in runs.values() if "translator" in run]
+        files["levels"] = [f"{base}/levels/{n}.json" for n in dict.fromkeys(named)]
     if "flops" in sources:
-        models = dict.fromkeys(run["model"] for run in runs.values() if run)
+        models = dict.fromkeys(run["model"] for run in runs.values() if "model" in run)
         files["flops"] = [f"{base}/flops/{model}.json" for model in models]
     if "latency" in sources:
         files["latency"] = f"{base}/latency/sampling.json"
@@ -81,7 +94,7 @@ def table_inputs(wildcards):
         files["profiles"] = [f"{base}/profiles/{model}.json" for model in models]
     if "edit_latency" in sources:
         files["edit_latency"] = f"{base}/latency/editing.json"
-    return files
+    return {key: paths for key, paths in files.items() if paths}
 
 
 def level_table_inputs(wildcards):
@@ -100,7 +113,7 @@ def table_options(wildcards, input):
     there are, and an em dash elsewhere; so these are not its inputs.
     """
     names = ("scores", "flops", "profiles", "latency", "edit_latency", "levels")
-    options = input_options(*names, "level_latency")(wildcards, input)
+    options = input_options(*names, "level_latency", "search")(wildcards, input)
     if table_kind(wildcards) in LEVEL_TABLES and wildcards.scale == "paper":
         paths = level_timings("paper", level_translators(table_of(wildcards)))
         timed = [path for path in paths if Path(path).is_file()]
@@ -162,6 +175,16 @@ def figure_inputs(wildcards):
         }
     if "edit_set" in figure:
         return edit_figure_inputs(scale, figure)
+    if "translations" in figure:
+        named = [shown["translation"] for shown in figure["translations"]]
+        pairs = f"{base}/pairs/{figure['set']}"
+        return {
+            "sets": [f"{pairs}.json", f"{pairs}.safetensors"],
+            "images": [f"{base}/translated/{name}.safetensors" for name in named],
+        }
+    if figure_kind(wildcards) == "depth_curves":
+        named = dict.fromkeys(panel["search"] for panel in figure["panels"])
+        return {"searches": [f"{base}/depth/{name}.json" for name in named]}
     if "runs" not in figure:
         return {}
     runs = [shown["run"] for shown in figure["runs"]]
@@ -195,7 +218,7 @@ def edit_figure_inputs(scale, figure):
 def figure_options(wildcards, input):
     """Return the command-line options for a figure's inputs."""
     names = ("images", "prompts", "latency", "flops", "scores", "distances")
-    names += ("curves", "errors", "sets", "levels")
+    names += ("curves", "errors", "sets", "levels", "searches")
     options = input_options(*names)(wildcards, input)
     figure = figure_of(wildcards)
     if "series" not in figure:

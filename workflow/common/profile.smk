@@ -62,7 +62,17 @@ def levels_spec(wildcards):
     tokens = chosen.get("tokens")
     if "model" in chosen:
         tokens = entry(wildcards.scale, "models", chosen["model"])["tokens"]
-    return json.dumps({"task": chosen["task"], "tokens": tokens})
+    spec = {"task": chosen["task"], "tokens": tokens}
+    runs = entries(wildcards.scale, "translations").values()
+    used = sorted(
+        {
+            run["adaptor"]
+            for run in runs
+            if run["translator"] == wildcards.translator and "adaptor" in run
+        }
+    )
+    cuts = {name: entry(wildcards.scale, "adaptors", name)["cut"] for name in used}
+    return json.dumps({**spec, "adaptors": cuts} if cuts else spec)
 
 
 def levels_inputs(wildcards):
@@ -81,7 +91,8 @@ def level_timing_spec(wildcards):
     """Return what to time of a UNet's levels, as often as runs are timed."""
     chosen = entries(wildcards.scale, "latency")
     timing = {key: chosen[key] for key in ("repeats", "dtype") if key in chosen}
-    return json.dumps({**json.loads(levels_spec(wildcards)), **timing})
+    spec = json.loads(levels_spec(wildcards))
+    return json.dumps({"task": spec["task"], "tokens": spec["tokens"], **timing})
 
 
 def level_timings(scale, names):

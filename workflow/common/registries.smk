@@ -156,6 +156,15 @@ def check_level_part(scale, what, part):
             )
 
 
+def check_translation_grid(scale, what, figure):
+    """Refuse a grid of translations of other pairs than it shows."""
+    pairs = {"set": figure["set"]}
+    entry(scale, "translation_sets", figure["set"])
+    for shown in figure["translations"]:
+        chosen = entry(scale, "translations", shown["translation"])
+        check_equal(f"{what}: its pairs and those of", pairs, chosen, "set")
+
+
 def check_cells(scale, what, part):
     """Refuse cells that a perturbation's grid does not have."""
     grid = entry(scale, "perturbations", part["perturbation"])["spec"]
@@ -321,6 +330,12 @@ def check_registries():
                 for translator in level_translators(table):
                     entry(scale, "translators", translator)
                 continue
+            if table.get("kind") == "multi_depth":
+                what = f"{paper}, {name} at {scale} scale"
+                for row in table["rows"] if "search" in table else ():
+                    asked = {"search": table["search"], **row}
+                    check_level_part(scale, what, {"multi": asked})
+                continue
             if table.get("kind") == "settings":
                 check_edited_run(
                     scale, f"{paper}, {name} at {scale} scale", table["run"]
@@ -337,8 +352,13 @@ def check_registries():
                     if is_edited(row.get(key, "")):
                         what = f"{paper}, {name} at {scale} scale"
                         check_edited_run(scale, what, row[key])
-                    elif key in row and row[key] not in entries(scale, "runs"):
-                        listed = ", ".join(entries(scale, "runs"))
+                        continue
+                    known = {
+                        **entries(scale, "runs"),
+                        **entries(scale, "translations"),
+                    }
+                    if key in row and row[key] not in known:
+                        listed = ", ".join(known)
                         raise WorkflowError(
                             f"{paper}, {name} at {scale} scale: {key} {row[key]!r} is "
                             f"not one of the runs ({listed})"
@@ -359,6 +379,11 @@ def check_registries():
                         check_edited_run(scale, what, f"{edit_set}/{run}")
                 else:
                     entry(scale, "runs", run)
+            if "translations" in figure:
+                check_translation_grid(scale, what, figure)
+            if figure.get("kind") == "depth_curves":
+                for panel in figure["panels"]:
+                    entry(scale, "depth_searches", panel["search"])
             if "edit_set" in figure:
                 for run in figure_edits(figure):
                     check_edited_run(scale, what, f"{figure['edit_set']}/{run}")

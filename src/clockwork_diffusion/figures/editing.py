@@ -6,19 +6,12 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from clockwork_diffusion import storage
-
-CELL, GAP, EDGE = 1.0, 0.05, 0.1
-"""Inches: an image, the gap between two, and the margin of the page."""
-
-GREY = "#666666"
-LINE = 0.125
-"""Inches between two lines of a prompt."""
+from clockwork_diffusion.figures.page import CELL, EDGE, GAP, GREY, LINE, Page
 
 EXACT = "exact edit"
 """Heading of the images that a perfect edit would give."""
@@ -259,7 +252,7 @@ def draw_grid(spec: EditGridSpec, edits: Edits) -> Figure:
     width = 2 * EDGE + columns * (block + between) - between
     height = head + sum(texts) + len(bands) * (CELL + under) - under + EDGE
     note = "Grey: what the source shows. Black: what the edit should show."
-    page = _Page(width, height, spec.title, note)
+    page = Page(width, height, spec.title, note)
     top = height - head
     for column in range(columns):
         left = EDGE + column * (block + between)
@@ -316,7 +309,7 @@ def draw_timings(
     width = first + columns * (CELL + GAP) - GAP + EDGE
     written = 0.1 + len(prompts) * LINE
     height = head + max(rows * (CELL + below), CELL + written) + EDGE
-    page = _Page(width, height, spec.title)
+    page = Page(width, height, spec.title)
     top = height - head
     page.show(EDGE, top - CELL, edits.sources[pair.source])
     page.write(
@@ -363,34 +356,3 @@ def duration(milliseconds: float, longest: float = 0.0) -> str:
 
 def _wrapped(label: str) -> list[str]:
     return textwrap.wrap(label, 15)
-
-
-class _Page:
-    """A figure that is laid out in inches from its lower left corner."""
-
-    def __init__(self, width: float, height: float, title: str, note: str = "") -> None:
-        # Wide enough for what stands above the images.
-        text = max(0.091 * len(title), 0.052 * len(note))
-        self.width, self.height = max(width, text + 2 * EDGE), height
-        self.figure = Figure(figsize=(self.width, height))
-        self.write(EDGE, height - 0.1, title, va="top", weight="bold", size=9)
-        self.write(EDGE, height - 0.29, note, va="top", size=7, color=GREY)
-
-    def write(self, x: float, y: float, text: str, **look: Any) -> None:
-        # A prompt may hold a dollar sign, which is no formula.
-        self.figure.text(
-            x / self.width, y / self.height, text, parse_math=False, **look
-        )
-
-    def show(self, left: float, bottom: float, image: np.ndarray) -> None:
-        """Show an image, uint8 ``(3, H, W)``."""
-        axes = self.figure.add_axes(
-            (
-                left / self.width,
-                bottom / self.height,
-                CELL / self.width,
-                CELL / self.height,
-            )
-        )
-        axes.imshow(image.transpose(1, 2, 0), interpolation="lanczos")
-        axes.set_axis_off()

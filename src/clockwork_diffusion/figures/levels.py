@@ -10,9 +10,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from clockwork_diffusion.costs import kept_share
 from clockwork_diffusion.figures.pieces import FAINT, INK, arrow, box, canvas, text
 from clockwork_diffusion.figures.style import COLOURS
-from clockwork_diffusion.level_tables import kept_share, level_name, short
+from clockwork_diffusion.level_tables import level_name, short
 
 KEPT, ZERO = COLOURS[0], COLOURS[1]
 """Colours of what is kept, and of the zeros."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from clockwork_diffusion import provenance, storage
@@ -18,15 +18,17 @@ class LevelsSpec:
     Attributes:
         task: A key of `clockwork_diffusion.task_architectures.TASKS`.
         tokens: Length of a prompt.
+        adaptors: Where the UNet is split for the identity, by id of that adaptor.
     """
 
     task: str
     tokens: int
+    adaptors: dict[str, str] = field(default_factory=dict)
 
 
 def main(args: Namespace) -> None:
     """Count on the meta device."""
-    from clockwork_diffusion import depth_skip, flops, task_architectures
+    from clockwork_diffusion import adaptors, depth_skip, flops, task_architectures
 
     spec = parse(LevelsSpec, args.spec)
     task = task_architectures.task_of(spec.task)
@@ -46,6 +48,12 @@ def main(args: Namespace) -> None:
         }
         for level in depth_skip.describe_levels(unet)
     ]
+    light = {}
+    for name, cut in spec.adaptors.items():
+        # Where it lies, the same at every level.
+        identity = adaptors.build_adaptor("identity", unet, cut, text_channels=1)
+        count = flops.count_light(unet, spec.tokens, identity, text_channels=1)
+        light[name] = count["step"].to_json()
     storage.write_json(
         args.output,
         {
@@ -57,6 +65,7 @@ def main(args: Namespace) -> None:
             "levels": levels,
             "shared": depth_skip.shared_parameters(unet),
             "branch": branch,
+            "adaptors": light,
             "versions": provenance.versions("torch", "diffusers", "deepspeed"),
         },
     )

@@ -15,6 +15,7 @@ from clockwork_diffusion import datasets, storage
 from clockwork_diffusion.figures import (
     caching,
     curves,
+    depth,
     editing,
     grid,
     levels,
@@ -22,6 +23,7 @@ from clockwork_diffusion.figures import (
     schematic,
     style,
     training,
+    translations,
 )
 from clockwork_diffusion.specs import parse
 from clockwork_diffusion.steps._run import new_parser, run
@@ -40,6 +42,8 @@ SPECS: dict[str, type] = {
     "edit_timings": editing.EditTimingsSpec,
     "pnp_caching": caching.PnpCachingSpec,
     "level_map": levels.LevelMapSpec,
+    "translation_grid": translations.TranslationGridSpec,
+    "depth_curves": depth.DepthCurvesSpec,
 }
 """Kinds of figures."""
 
@@ -79,6 +83,12 @@ def main(args: Namespace) -> None:
         "level_map": lambda: levels.draw_level_map(
             spec, storage.read_json(args.levels)
         ),
+        "translation_grid": lambda: translations.draw_grid(
+            spec, _translated(spec, args)
+        ),
+        "depth_curves": lambda: depth.draw_depth_curves(
+            spec, {path.stem: storage.read_json(path) for path in args.searches}
+        ),
     }
     style.save(draw[args.kind](), args.output)
 
@@ -111,6 +121,17 @@ def _edits(
         given = ", ".join(map(str, listed)) or "none"
         raise ValueError(f"the figure shows the set {spec.edit_set!r}, not {given}")
     return editing.read_edits(listed[0], args.images)
+
+
+def _translated(
+    spec: translations.TranslationGridSpec, args: Namespace
+) -> translations.Translated:
+    """Read the pairs that a figure shows, and what was made of them."""
+    listed = [path for path in args.sets if path.suffix == ".json"]
+    if [path.stem for path in listed] != [spec.set]:
+        given = ", ".join(map(str, listed)) or "none"
+        raise ValueError(f"the figure shows the set {spec.set!r}, not {given}")
+    return translations.read_translated(listed[0], args.images)
 
 
 def _run_scores(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
@@ -155,7 +176,7 @@ if __name__ == "__main__":
     parser.add_argument("--kind", required=True, help=f"one of {', '.join(SPECS)}")
     parser.add_argument("--spec", required=True, help="the kind's spec as JSON")
     parser.add_argument("--images", nargs="+", type=Path, help="<run>/<shard> files")
-    parser.add_argument("--sets", nargs="+", type=Path, help="a prepared edit set")
+    parser.add_argument("--sets", nargs="+", type=Path, help="a prepared set")
     parser.add_argument("--prompts", type=Path, help="prompts as JSON")
     parser.add_argument("--latency", type=Path, help="timings")
     parser.add_argument("--flops", nargs="+", type=Path, help="counts, <model>.json")
@@ -164,6 +185,7 @@ if __name__ == "__main__":
     parser.add_argument("--curves", nargs="+", type=Path, help="<adaptor>.csv")
     parser.add_argument("--errors", nargs="+", type=Path, help="<adaptor>.json")
     parser.add_argument("--levels", type=Path, help="levels, <translator>.json")
+    parser.add_argument("--searches", nargs="+", type=Path, help="<search>.json")
     parser.add_argument("--distances", type=Path, help="measures of perturbations")
     parser.add_argument(
         "--output", required=True, type=Path, help="path; the suffix is replaced"

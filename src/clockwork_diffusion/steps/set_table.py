@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clockwork_diffusion import level_tables, storage, tables
+from clockwork_diffusion import level_tables, schedule_tables, storage, tables
 from clockwork_diffusion.specs import parse
 from clockwork_diffusion.steps._run import new_parser, run
 
@@ -17,6 +17,7 @@ SPECS: dict[str, type] = {
     "settings": tables.SettingsSpec,
     "levels": level_tables.LevelTableSpec,
     "level_costs": level_tables.CostTableSpec,
+    "multi_depth": schedule_tables.MultiTableSpec,
 }
 """Kinds of tables."""
 
@@ -35,6 +36,14 @@ def main(args: Namespace) -> None:
         latex = tables.settings_to_latex(spec, frame, label)
     elif args.kind in ("levels", "level_costs"):
         csv, markdown, latex = _levels(spec, args)
+    elif args.kind == "multi_depth":
+        found = storage.read_json(args.search) if args.search else {}
+        cells_of = schedule_tables.fill(spec, found)
+        text = schedule_tables.to_text(cells_of)
+        shown = (spec.title, spec.caption, schedule_tables.COLUMNS, text)
+        csv = schedule_tables.to_csv(cells_of)
+        markdown = level_tables.to_markdown(*shown)
+        latex = level_tables.to_latex(*shown, label)
     else:
         results = tables.Results(
             runs=runs,
@@ -45,6 +54,7 @@ def main(args: Namespace) -> None:
             edit_latency=(
                 storage.read_json(args.edit_latency) if args.edit_latency else {}
             ),
+            levels={path.stem: storage.read_json(path) for path in args.levels},
         )
         cells = tables.fill(spec, results)
         csv = tables.to_frame(spec, cells).to_csv(index=False)
@@ -85,7 +95,7 @@ def _levels(
 
 
 def _scores(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
-    """Return the scores of sampled and of edited runs by run.
+    """Return the scores of sampled and of edited runs, and of translations, by run.
 
     Args:
         paths: Files of sampled runs, and ``<edit_set>/<setting>.json`` of edited ones.
@@ -94,7 +104,7 @@ def _scores(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
     for path in paths:
         scored = storage.read_json(path)
         if "edits" not in scored:
-            scores[scored["run"]] = scored
+            scores[scored.get("translation") or scored["run"]] = scored
             continue
         for edit, values in scored["edits"].items():
             name = f"{path.parent.name}/{edit}/{path.stem}"
@@ -120,6 +130,7 @@ if __name__ == "__main__":
     parser.add_argument(
         "--levels", nargs="*", default=[], type=Path, help="levels, <translator>.json"
     )
+    parser.add_argument("--search", type=Path, help="search of levels, <search>.json")
     parser.add_argument(
         "--level_latency", nargs="*", default=[], type=Path, help="timings, likewise"
     )
