@@ -117,6 +117,10 @@ def test_recipes_of_the_mini_models(name):
     assert all(stage.optimisation.steps > 1 for stage in stages)
 
 
+def test_every_recipe_is_tested():
+    assert {*CONFIG["mini"]["training"]} == {*RECIPES, "translators"}
+
+
 @pytest.mark.parametrize("name", CONFIG["mini"]["training"]["translators"])
 def test_recipes_of_the_mini_translators(name):
     spec = parse(TranslatorSpec, CONFIG["mini"]["training"]["translators"][name])
