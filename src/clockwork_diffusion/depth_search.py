@@ -12,13 +12,18 @@ deepest level used, the time is the mean over the steps. The published search is
 described; this is ours:
 
 1. Steps form G contiguous groups, as equal as can be. For each group and level, what
-   the metrics change by is measured if that group alone ends at that level.
-2. The prediction for any assignment of levels to groups is a row's own measurement plus
-   the sum of the changes, the row being that of a single depth which the answer is
-   compared with. All assignments are gone through; time and memory are exact.
-3. The most promising few are measured for real, and the best of them that keeps the
-   constraint is the answer. The single depth is always among them. A candidate that
-   falls short by more than predicted makes the next ones keep as much distance.
+   the metrics change by is measured if that group alone ends at that level; and for
+   each level, what they change by if all do.
+2. The prediction for any assignment of levels to groups is the sum of its groups' own
+   changes, and of what each pair of groups adds to that: a pair makes up for each
+   other down to the deeper of its two levels, and all pairs at one level together
+   account for what that level's own measurement differs from the sum. So whatever was
+   measured is predicted exactly. All assignments are gone through; time and memory are
+   exact.
+3. The most promising few are measured for real. One that falls short by more than
+   predicted makes the next ones keep as much distance, as long as there are such.
+4. The answer is the best of all that was measured, for whichever row and problem, which
+   keeps the constraint. The single depth is always among it.
 
 So on the images of the search an answer is never worse than the single depth; what it
 is worth elsewhere has to be measured elsewhere.
@@ -28,7 +33,7 @@ from __future__ import annotations
 
 import itertools
 import statistics
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -299,7 +304,7 @@ class Answer:
         levels: By group; those of the row if nothing better was found.
         schedule: By step.
         metrics: As measured in the search.
-        candidates: What was measured, in that order.
+        candidates: What was measured for this row and problem, in that order.
     """
 
     row: int
@@ -322,12 +327,15 @@ class Multi:
         sizes: Steps of each group.
         changes: By group, level and metric: what it changes if that group alone ends
             at that level.
+        joint: By level and metric: what it changes if all groups end there, beyond the
+            sum of those.
         answers: By row and problem.
         evaluations: Schedules that were measured and had not been before, by purpose.
     """
 
     sizes: tuple[int, ...]
     changes: tuple[dict[int, dict[str, float]], ...]
+    joint: dict[int, dict[str, float]]
     answers: tuple[Answer, ...]
     evaluations: dict[str, int] = field(default_factory=dict)
 
@@ -390,17 +398,55 @@ def search_levels(
         changes.append(alone)
     counts = {"sensitivities": len(evaluate) - before}
     before = len(evaluate)
-    for row in spec.rows:
-        evaluate((row,) * steps)
-    counts["rows"] = len(evaluate) - before
+    joint = {}
+    for level in spec.levels:
+        found = evaluate((level,) * steps)
+        joint[level] = {
+            name: found[name]
+            - whole[name]
+            - sum(alone[level][name] for alone in changes)
+            for name in (LIKENESS, DIRECTION)
+        }
+    counts["constant"] = len(evaluate) - before
     before = len(evaluate)
-    answers = tuple(
-        _Row(evaluate, spec, sizes, tuple(changes), times, row).solve(problem)
-        for row in spec.rows
-        for problem in PROBLEMS
+    surrogate = Surrogate(
+        {name: whole[name] for name in (LIKENESS, DIRECTION)}, tuple(changes), joint
     )
+    rows = [_Row(evaluate, spec, sizes, surrogate, times, row) for row in spec.rows]
+    tried = {(row.row, name): row.verify(name) for row in rows for name in PROBLEMS}
     counts["candidates"] = len(evaluate) - before
-    return Multi(sizes, tuple(changes), answers, counts)
+    answers = tuple(
+        row.answer(name, tried[row.row, name]) for row in rows for name in PROBLEMS
+    )
+    return Multi(sizes, tuple(changes), joint, answers, counts)
+
+
+@dataclass(frozen=True)
+class Surrogate:
+    """Predicts both metrics of any assignment; exact where it was measured.
+
+    Attributes:
+        full: Of the full model.
+        changes: As in `Multi`.
+        joint: As in `Multi`.
+    """
+
+    full: dict[str, float]
+    changes: tuple[dict[int, dict[str, float]], ...]
+    joint: dict[int, dict[str, float]]
+
+    def __call__(self, levels: Schedule) -> dict[str, float]:
+        """Predict, given the level of each group."""
+        pairs = [max(pair) for pair in itertools.combinations(levels, 2)]
+        predicted = {}
+        for name, value in self.full.items():
+            alone = sum(
+                change[level][name]
+                for change, level in zip(self.changes, levels, strict=True)
+            )
+            together = sum(self.joint[level][name] for level in pairs)
+            predicted[name] = value + alone + together / max(1, len(pairs))
+        return predicted
 
 
 @dataclass(frozen=True)
@@ -410,7 +456,7 @@ class _Row:
     evaluate: Evaluations
     spec: MultiSpec
     sizes: tuple[int, ...]
-    changes: tuple[dict[int, dict[str, float]], ...]
+    surrogate: Surrogate
     times: Mapping[int, int]
     row: int
 
@@ -431,28 +477,11 @@ class _Row:
         found = self.evaluate(expand(levels, self.sizes))
         return {name: found[name] for name in (LIKENESS, DIRECTION)}
 
-    def predict(self, levels: Schedule) -> dict[str, float]:
-        """Predict both metrics: the row's, and what differs from it."""
-        found = self.measure(self.single)
-        return {
-            name: value
-            + sum(
-                alone[level][name] - alone[self.row][name]
-                for alone, level in zip(self.changes, levels, strict=True)
-            )
-            for name, value in found.items()
-        }
-
-    def affordable(self, problem: Problem) -> Iterable[Schedule]:
-        """Return the assignments that keep the fixed time and memory."""
-        most = self.time(self.single)
-        for levels in itertools.product(self.spec.levels, repeat=len(self.sizes)):
-            if problem.memory and max(levels) > self.row:
-                continue
-            if problem.time and self.time(levels) > most:
-                continue
-            if levels != self.single:
-                yield levels
+    def affords(self, problem: Problem, levels: Schedule) -> bool:
+        """Tell whether an assignment keeps the fixed time and memory."""
+        if problem.memory and max(levels) > self.row:
+            return False
+        return not problem.time or self.time(levels) <= self.time(self.single)
 
     def needed(self, problem: Problem) -> dict[str, float]:
         """Return the least that the metrics may be."""
@@ -461,59 +490,84 @@ class _Row:
         slack = self.spec.tolerance if problem.tolerant else 0.0
         return {n: v - slack for n, v in self.measure(self.single).items()}
 
-    def solve(self, name: str) -> Answer:
-        """Measure the most promising assignments, and choose."""
+    def rank(
+        self, problem: Problem, levels: Schedule, metrics: Metrics
+    ) -> tuple[Any, ...]:
+        """Return what the best has least of; ties go to what is better otherwise."""
+        time, memory = self.time(levels), max(levels)
+        if problem.goal == "time":
+            return (time, -sum(metrics.values()), memory, levels)
+        return (-metrics[problem.goal], time, memory, levels)
+
+    def verify(self, name: str) -> tuple[Candidate, ...]:
+        """Measure the most promising assignments."""
         problem = PROBLEMS[name]
-        needed = self.needed(problem)
-        fast = problem.goal == "time"
-        best, found = self.single, self.measure(self.single)
-        predicted = {each: self.predict(each) for each in self.affordable(problem)}
-
-        def rank(levels: Schedule, metrics: Metrics) -> tuple[Any, ...]:
-            # Ties go to what is better otherwise, then to the same one each time.
-            time, memory = self.time(levels), max(levels)
-            if fast:
-                return (time, -sum(metrics.values()), memory, levels)
-            return (-metrics[problem.goal], time, memory, levels)
-
-        def better(levels: Schedule, metrics: Metrics) -> bool:
-            if fast:
-                return self.time(levels) < self.time(best)
-            return metrics[problem.goal] > found[problem.goal]
-
-        order = sorted(predicted, key=lambda each: rank(each, predicted[each]))
-        own = self.measure(self.single)
-        if not fast:
-            order = [
-                each
-                for each in order
-                if predicted[each][problem.goal] > own[problem.goal]
-            ]
+        needed, own = self.needed(problem), self.measure(self.single)
+        start = self.rank(problem, self.single, own)[0]
+        order = []
+        for levels in itertools.product(self.spec.levels, repeat=len(self.sizes)):
+            if not self.affords(problem, levels) or len(set(levels)) == 1:
+                continue  # single depths are measured already
+            predicted = self.surrogate(levels)
+            rank = self.rank(problem, levels, predicted)
+            if rank[0] < start:
+                order.append((rank, levels, predicted))
+        order.sort(key=lambda each: each[0])
         tried: list[Candidate] = []
         distance = dict.fromkeys(needed, 0.0)
-        for levels in order:
-            if len(tried) == self.spec.verified:
-                break
-            if fast and not better(levels, {}):
-                break
-            if not _reach(predicted[levels], needed, distance):
-                continue
+        while order and len(tried) < self.spec.verified:
+            reaching = (
+                index
+                for index, (_, _, predicted) in enumerate(order)
+                if _margin(predicted, needed) >= 0
+                and all(
+                    predicted[each] >= least + distance[each]
+                    for each, least in needed.items()
+                )
+            )
+            index = next(reaching, None)
+            if index is None:
+                # None is predicted to keep such a distance: the one that keeps most.
+                index = max(
+                    range(len(order)), key=lambda i: _margin(order[i][2], needed)
+                )
+            _, levels, predicted = order.pop(index)
             measured = self.measure(levels)
-            holds = _reach(measured, needed, dict.fromkeys(needed, 0.0))
-            tried.append(Candidate(levels, predicted[levels], measured, holds))
-            if holds and better(levels, measured):
-                best, found = levels, measured
+            holds = _margin(measured, needed) >= 0
+            tried.append(Candidate(levels, predicted, measured, holds))
+            if holds and problem.goal == "time":
+                # What is slower is of no use any more.
+                order = [o for o in order if self.time(o[1]) < self.time(levels)]
             for each, least in needed.items():
                 if measured[each] < least:
-                    gap = predicted[levels][each] - measured[each]
+                    gap = predicted[each] - measured[each]
                     distance[each] = max(distance[each], gap)
+        return tuple(tried)
+
+    def answer(self, name: str, tried: tuple[Candidate, ...]) -> Answer:
+        """Choose from all that was measured, for whichever row and problem."""
+        problem = PROBLEMS[name]
+        needed = self.needed(problem)
+        best, found = self.single, self.measure(self.single)
+        for levels in itertools.product(self.spec.levels, repeat=len(self.sizes)):
+            schedule = expand(levels, self.sizes)
+            if schedule not in self.evaluate.measured:
+                continue
+            measured = self.measure(levels)
+            if not self.affords(problem, levels) or _margin(measured, needed) < 0:
+                continue
+            if (
+                self.rank(problem, levels, measured)[0]
+                < self.rank(problem, best, found)[0]
+            ):
+                best, found = levels, measured
         schedule = expand(best, self.sizes)
-        return Answer(self.row, name, best, schedule, found, tuple(tried))
+        return Answer(self.row, name, best, schedule, found, tried)
 
 
-def _reach(metrics: Metrics, needed: Metrics, distance: Metrics) -> bool:
-    """Tell whether metrics reach what is needed with some distance to spare."""
-    return all(metrics[name] >= needed[name] + distance[name] for name in needed)
+def _margin(metrics: Metrics, needed: Metrics) -> float:
+    """Return by how much metrics exceed what is needed, the worst of them."""
+    return min((metrics[name] - least for name, least in needed.items()), default=0.0)
 
 
 # --- what it saves --------------------------------------------------------------------

@@ -16,6 +16,9 @@ import pandas as pd
 from clockwork_diffusion.costs import kept_share
 from clockwork_diffusion.tables import UNKNOWN, aligned_markdown, escape
 
+UNITS = {"T": ("tmacs", 1e-12), "G": ("gmacs", 1e-9)}
+"""Units of MACs: the column, and the factor."""
+
 Cells = dict[str, float | str | None]
 """A row by column key."""
 
@@ -42,14 +45,14 @@ LEVEL_COLUMNS: dict[str, LevelColumn] = {
     "resolution": LevelColumn("latents", 0),
     "parameters": LevelColumn("parameters, M", 3),
     "share": LevelColumn("parameters, %", 2),
-    "share_published": LevelColumn("published", 2),
+    "share_published": LevelColumn("parameters, % (published)", 2),
     "kept": LevelColumn("cumulative, %", 2),
-    "kept_published": LevelColumn("published", 2),
+    "kept_published": LevelColumn("cumulative, % (published)", 2),
     "gmacs": LevelColumn("GMACs to here", 3),
     "latency": LevelColumn("latency, %", 2),
-    "latency_published": LevelColumn("published", 2),
+    "latency_published": LevelColumn("latency, % (published)", 2),
     "latency_kept": LevelColumn("cumulative latency, %", 2),
-    "latency_kept_published": LevelColumn("published", 2),
+    "latency_kept_published": LevelColumn("cumulative latency, % (published)", 2),
 }
 
 COST_COLUMNS: dict[str, LevelColumn] = {
@@ -58,10 +61,13 @@ COST_COLUMNS: dict[str, LevelColumn] = {
     "steps": LevelColumn("steps", 0),
     "parameters": LevelColumn("parameters, M", 2),
     "kept": LevelColumn("kept, %", 2),
-    "tmacs": LevelColumn("MACs, T", 3),
-    "tmacs_published": LevelColumn("published", 2),
+    "saved": LevelColumn("less, %", 1),
+    "saved_published": LevelColumn("less, % (published)", 1),
+    "gmacs": LevelColumn("GMACs", 3),
+    "tmacs": LevelColumn("TMACs", 3),
+    "tmacs_published": LevelColumn("TMACs (published)", 2),
     "seconds": LevelColumn("time, s", 3),
-    "seconds_published": LevelColumn("published", 3),
+    "seconds_published": LevelColumn("time, s (published)", 3),
 }
 
 
@@ -98,7 +104,8 @@ class CostRow:
         translator: Id of the model.
         level: The level that is kept.
         steps: Sampling steps.
-        published: Printed values: ``tmacs`` and ``seconds``.
+        published: Printed values: ``saved`` (per cent of the parameters), ``tmacs`` and
+            ``seconds``.
     """
 
     label: str
@@ -116,11 +123,18 @@ class CostTableSpec:
         title: Its heading.
         caption: What the reader must know, in full sentences.
         rows: The rows.
+        unit: Of MACs, ``T`` or ``G``.
     """
 
     title: str
     caption: str
     rows: tuple[CostRow, ...]
+    unit: str = "T"
+
+    def __post_init__(self) -> None:
+        """Reject other units."""
+        if self.unit not in UNITS:
+            raise ValueError(f"unit {self.unit!r} is not one of {', '.join(UNITS)}")
 
 
 def level_name(level: int) -> str:
@@ -230,14 +244,17 @@ def fill_costs(
         levels = counted["levels"][: row.level]
         kept = sum(e["parameters"] for e in levels) + sum(counted["shared"].values())
         timed = timings.get(row.translator, {})
+        share = min(100.0, 100 * kept_share(counted, row.level))
+        column, factor = UNITS[spec.unit]
         rows.append(
             {
                 "label": row.label,
                 "level": level_name(row.level),
                 "steps": row.steps,
                 "parameters": kept * 1e-6,
-                "kept": min(100.0, 100 * kept_share(counted, row.level)),
-                "tmacs": image_macs(counted, row.level, row.steps) * 1e-12,
+                "kept": share,
+                "saved": 100 - share,
+                column: image_macs(counted, row.level, row.steps) * factor,
                 "seconds": image_seconds(timed, row.level, row.steps),
                 **{f"{name}_published": v for name, v in row.published.items()},
             }
@@ -270,11 +287,11 @@ def short(names: Sequence[str]) -> str:
 def shown_columns(
     columns: Mapping[str, LevelColumn], rows: Sequence[Cells]
 ) -> dict[str, LevelColumn]:
-    """Return the columns to show: all but published ones of which nothing is."""
+    """Return the columns of which any row has something to say, be it a dash."""
     return {
         key: column
         for key, column in columns.items()
-        if not key.endswith("_published") or any(key in row for row in rows)
+        if any(key in row for row in rows)
     }
 
 

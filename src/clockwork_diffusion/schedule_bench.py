@@ -116,7 +116,7 @@ class Bench:
     def __call__(self, schedule: Schedule) -> dict[str, float]:
         """Return a schedule's metrics; see `scores` for their names."""
         values = self.values(schedule)
-        found = {name: float(each.mean()) for name, each in _by_pair(values).items()}
+        found = {name: float(each.mean()) for name, each in by_pair(values).items()}
         if self._reference is not None:
             generated = metrics.statistics(values["features"])
             found["frechet"] = metrics.frechet_distance(generated, self._reference)
@@ -130,7 +130,7 @@ class Bench:
         """
         return {
             name: asdict(metrics.mean_score(each))
-            for name, each in _by_pair(self.values(schedule)).items()
+            for name, each in by_pair(self.values(schedule)).items()
         }
 
     def gaps(self, schedule: Schedule, other: Schedule) -> dict[str, list[float]]:
@@ -138,7 +138,7 @@ class Bench:
         mine, theirs = self.values(schedule), self.values(other)
         return {
             name: (each - theirs[name]).tolist()
-            for name, each in _by_pair(mine).items()
+            for name, each in by_pair(mine).items()
         }
 
     def differences(
@@ -148,7 +148,7 @@ class Bench:
         mine, theirs = self.values(schedule), self.values(other)
         found = {
             name: asdict(metrics.difference_score(each, theirs[name]))
-            for name, each in _by_pair(mine).items()
+            for name, each in by_pair(mine).items()
         }
         if self._reference is not None:
             gap = metrics.frechet_difference(
@@ -172,24 +172,22 @@ class Bench:
         self._measured[schedule] = values
         return values
 
-    def _measure(self, schedule: Schedule) -> dict[str, torch.Tensor]:
-        images = self._translate(schedule)
+    def judge(
+        self, images: torch.Tensor, whole: torch.Tensor
+    ) -> dict[str, torch.Tensor]:
+        """Return what is known of each pair's image, given the full model's images."""
         features = encoders.clip_image_features(self._model.clip, images)
         values = translation_scores.of_features(features, self._described)
-        whole = images
-        if schedule != self.full:
-            whole = self.values(self.full)["images"]
         values[TO_FULL] = metrics.psnr(images, whole)
         if self._targets is not None:
             values["psnr"] = metrics.psnr(images, self._targets)
         if self._model.frechet is not None:
             values["features"] = encoders.frechet_features(self._model.frechet, images)
-        return {**values, "images": images} if schedule == self.full else values
+        return values
 
-    def _translate(self, schedule: Schedule) -> torch.Tensor:
-        """Return the images that a schedule yields."""
+    def translate(self, passes: sampling.UNetPasses) -> torch.Tensor:
+        """Return the images that a UNet's passes yield, from the noise of all runs."""
         translator, spec = self._model.translator, self._model.spec
-        passes = LevelPasses(translator.pipe.unet, schedule, spec.visited)
         shape = translator.noise_shape(self._inputs)
         parts = []
         for start in range(0, len(self._inputs), self._batch_size):
@@ -208,6 +206,14 @@ class Bench:
             parts.append(translator.decode(latents, inputs))
         return torch.cat(parts)
 
+    def _measure(self, schedule: Schedule) -> dict[str, torch.Tensor]:
+        visited = self._model.spec.visited
+        unet = self._model.translator.pipe.unet
+        images = self.translate(LevelPasses(unet, schedule, visited))
+        if schedule == self.full:
+            return {**self.judge(images, images), "images": images}
+        return self.judge(images, self.values(self.full)["images"])
+
 
 def name_of(schedule: Sequence[int]) -> str:
     """Return a schedule as a file's name: ``13x2-9x8``."""
@@ -216,6 +222,6 @@ def name_of(schedule: Sequence[int]) -> str:
     )
 
 
-def _by_pair(values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def by_pair(values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Return those values that are one number per pair."""
     return {name: each for name, each in values.items() if each.ndim == 1}

@@ -328,7 +328,9 @@ def load_translator(
 
         kind = stablesr.StableSRPipeline
         restoring = loading.load_pipeline(path, device, dtype, kind)
-        return RestorationTranslator(restoring, stablesr.FIDELITY)
+        # A plain decoder has no features of the input to weigh.
+        corrects = isinstance(restoring.vae, stablesr.CFWAutoencoder)
+        return RestorationTranslator(restoring, stablesr.FIDELITY if corrects else 0.0)
     try:
         if model is None:
             return JoinedTranslator(_load_joined(path, device, dtype), task)

@@ -12,6 +12,7 @@ from clockwork_diffusion.depth_search import (
     Evaluations,
     LevelCosts,
     MultiSpec,
+    Surrogate,
     Threshold,
     expand,
     group_sizes,
@@ -254,20 +255,71 @@ def test_with_interactions_the_prediction_alone_would_mislead():
 
 
 def test_a_disappointment_keeps_the_next_candidates_at_a_distance():
-    evaluate = toy(1, 0.0005)
-    multi = search_levels(Evaluations(evaluate), SPEC, 10, 13, TIMES)
     seen = 0
-    for answer in multi.answers:
-        for before, after in itertools.pairwise(answer.candidates):
-            if before.holds or answer.problem != "d":
-                continue
+    for seed in range(6):
+        evaluate = toy(seed, 0.001)
+        multi = search_levels(Evaluations(evaluate), SPEC, 10, 13, TIMES)
+        for answer in multi.answers:
             single = evaluate((answer.row,) * 10)
-            for name in (LIKENESS, DIRECTION):
-                gap = before.predicted[name] - before.measured[name]
-                if before.measured[name] < single[name]:
-                    assert after.predicted[name] >= single[name] + gap - 1e-12
-                    seen += 1
+            for before, after in itertools.pairwise(answer.candidates):
+                if before.holds or answer.problem != "d":
+                    continue
+                gaps = {
+                    name: before.predicted[name] - before.measured[name]
+                    for name in (LIKENESS, DIRECTION)
+                    if before.measured[name] < single[name]
+                }
+                seen += all(
+                    after.predicted[name] >= single[name] + gap - 1e-12
+                    for name, gap in gaps.items()
+                )
     assert seen
+
+
+def test_whatever_was_measured_is_predicted_exactly():
+    evaluate = toy(3, 0.002)
+    multi = search_levels(Evaluations(evaluate), SPEC, 10, 13, TIMES)
+    full = {name: evaluate((13,) * 10)[name] for name in (LIKENESS, DIRECTION)}
+    surrogate = Surrogate(full, multi.changes, multi.joint)
+    for levels in [(level,) * 4 for level in CHOICE] + [
+        (13, 9, 13, 13),
+        (8, 13, 13, 13),
+    ]:
+        found = evaluate(expand(levels, multi.sizes))
+        for name, value in surrogate(levels).items():
+            assert value == pytest.approx(found[name], abs=1e-12)
+
+
+def test_what_steps_make_up_for_together_is_not_mistaken_for_harmless():
+    def evaluate(schedule):
+        # Any step that is deep saves the image; nothing else matters.
+        good = max(schedule) >= 10
+        return {LIKENESS: 0.9 if good else 0.5, DIRECTION: 0.3 if good else 0.1}
+
+    spec = MultiSpec(groups=4, levels=CHOICE, rows=(10,), verified=3)
+    multi = search_levels(Evaluations(evaluate), spec, 10, 13, TIMES)
+    for answer in multi.answers:
+        if answer.problem in "ad":
+            # Two steps at level 10, eight at level 8: the least that there is.
+            assert cost(answer.levels) == 2 * TIMES[10] + 8 * TIMES[8]
+            assert answer.metrics == {LIKENESS: 0.9, DIRECTION: 0.3}
+
+
+def test_what_was_measured_for_one_row_serves_all():
+    evaluate = toy(4, 0.001)
+    evaluations = Evaluations(evaluate)
+    multi = search_levels(evaluations, SPEC, 10, 13, TIMES)
+    for answer in multi.answers:
+        if answer.problem not in "bc":
+            continue
+        goal = PROBLEMS[answer.problem].goal
+        row = cost((answer.row,) * 4)
+        affordable = [
+            found[goal]
+            for schedule, found in evaluations.measured.items()
+            if sum(TIMES[level] for level in schedule) <= row
+        ]
+        assert answer.metrics[goal] == max(affordable)
 
 
 def test_the_single_depth_stands_where_nothing_is_better():
@@ -297,15 +349,15 @@ def test_measurements_are_counted_once_each():
     assert len(evaluations) == 6
     multi = search_levels(evaluations, SPEC, 10, 13, TIMES)
     assert len(asked) == len(set(asked)) == len(evaluations)
-    # The rows were measured by the scan.
     assert multi.evaluations["sensitivities"] == 4 * 4
-    assert multi.evaluations["rows"] == 0
+    # The scan measured what every group at one level is worth.
+    assert multi.evaluations["constant"] == 0
     assert 6 + sum(multi.evaluations.values()) == len(evaluations)
     fresh = search_levels(Evaluations(evaluate), SPEC, 10, 13, TIMES)
     assert fresh.answers == multi.answers
     # The full model counts among the sensitivities here.
     assert fresh.evaluations["sensitivities"] == 4 * 4 + 1
-    assert fresh.evaluations["rows"] == 3
+    assert fresh.evaluations["constant"] == 4
 
 
 def test_changes_are_those_of_one_group_alone():

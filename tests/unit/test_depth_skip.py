@@ -8,6 +8,7 @@ from diffusers import (
     ControlNetModel,
     DDIMScheduler,
     StableDiffusionControlNetPipeline,
+    StableDiffusionPipeline,
     UNet2DConditionModel,
 )
 from diffusers.models.resnet import ResnetBlock2D
@@ -29,6 +30,7 @@ from clockwork_diffusion.depth_skip import (
 )
 from clockwork_diffusion.pipeline import apply_clockwork, clockwork
 from clockwork_diffusion.reuse import BranchUNet
+from clockwork_diffusion.spade import SpadeUNet
 from clockwork_diffusion.split import SpadeInput, SplitUNet
 
 CUT_LEVELS = range(1, LEVELS)
@@ -53,11 +55,22 @@ def reference(
         below = hidden.shape[1] - skip
         return torch.cat([0 * hidden[:, :below], hidden[:, below:]], dim=1), *rest
 
-    handle = first.register_forward_pre_hook(lose)
+    handles = [first.register_forward_pre_hook(lose)]
+    structure = kwargs.pop("structure", None)
+    if structure is not None:
+        # diffusers' forward knows nothing of it.
+        handles += [
+            module.register_forward_pre_hook(
+                lambda _m, given: (given[0], SpadeInput(given[1], structure))
+            )
+            for module in unet.modules()
+            if isinstance(module, ResnetBlock2D)
+        ]
     try:
-        return unet(*inputs, **kwargs).sample
+        return UNet2DConditionModel.forward(unet, *inputs, **kwargs).sample
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 @pytest.fixture(scope="module")
@@ -76,6 +89,26 @@ def wide(mini) -> UNet2DConditionModel:
     )
     new.load_state_dict(weights)
     return new.requires_grad_(False)
+
+
+@pytest.fixture(scope="module")
+def spade(mini) -> SpadeUNet:
+    """Return the mini UNet with SPADE, of which something is to be seen."""
+    torch.manual_seed(7)
+    new = SpadeUNet.from_unet(mini, structure_channels=8, spade_channels=6).eval()
+    for name, parameter in new.named_parameters():
+        if ".gamma." in name or ".beta." in name:
+            nn.init.normal_(parameter, std=0.05)
+    return new.requires_grad_(False)
+
+
+def structure_of(unet: SpadeUNet) -> dict[int, torch.Tensor]:
+    generator = torch.Generator().manual_seed(9)
+    channels = unet.config.structure_channels
+    return {
+        width: torch.randn(2, channels, width, width, generator=generator)
+        for width in (16, 8, 4, 2)
+    }
 
 
 def given(unet: UNet2DConditionModel, size: tuple[int, int] = (16, 16)) -> tuple:
@@ -143,6 +176,39 @@ def test_so_it_does_with_controlnet(mini, level):
     output = pruned(*inputs, **residuals).sample
     torch.testing.assert_close(output, expected, rtol=0, atol=1e-6)
     assert (output - pruned(*inputs).sample).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("level", CUT_LEVELS)
+@torch.no_grad()
+def test_so_it_does_with_structure(spade, level):
+    inputs, structure = given(spade), structure_of(spade)
+    expected = reference(spade, level, *inputs, structure=structure)
+    pruned = depth_skip(spade, level)
+    assert type(pruned) is SpadeUNet
+    output = pruned(*inputs, structure=structure).sample
+    torch.testing.assert_close(output, expected, rtol=0, atol=1e-6)
+    if level >= 4:
+        step = SplitUNet(pruned).full(*inputs, structure=structure)
+        assert torch.equal(step.eps, output)
+
+
+@torch.no_grad()
+def test_the_last_level_with_structure_is_the_whole_unet(spade):
+    inputs, structure = given(spade), structure_of(spade)
+    hooks = [
+        module.register_forward_pre_hook(
+            lambda _m, given: (given[0], SpadeInput(given[1], structure))
+        )
+        for module in spade.modules()
+        if isinstance(module, ResnetBlock2D)
+    ]
+    expected = UNet2DConditionModel.forward(spade, *inputs).sample
+    for hook in hooks:
+        hook.remove()
+    output = depth_skip(spade, LEVELS)(*inputs, structure=structure).sample
+    assert torch.equal(output, expected)
+    other = {width: 2 * value for width, value in structure.items()}
+    assert not torch.equal(spade(*inputs, structure=other).sample, expected)
 
 
 @torch.no_grad()
@@ -608,3 +674,17 @@ def test_table_s7_has_the_printed_shares():
         assert float(f"{100 * kept / whole:.2f}") == float(cumulative)
     deep = sum(entry.parameters for entry in levels[7:])
     assert f"{100 * deep / whole:.1f}" == "73.4"
+
+
+def test_a_saved_pipeline_loads_again_and_keeps_its_level(root, tmp_path):
+    pipe = loading.load_pipeline(root / "resources/mini/stable-diffusion")
+    pipe.unet = depth_skip(pipe.unet, 9)
+    pipe.save_pretrained(tmp_path)
+    loaded = StableDiffusionPipeline.from_pretrained(tmp_path, local_files_only=True)
+    assert isinstance(loaded.unet, DepthSkipUNet)
+    assert loaded.unet.config.level == 9
+    assert loaded.unet.mid_block is None
+    x, c = torch.randn(1, 4, 16, 16), torch.randn(1, 32, 64)
+    with torch.no_grad():
+        expected = pipe.unet(x, torch.tensor(500), c).sample
+        assert torch.equal(loaded.unet(x, torch.tensor(500), c).sample, expected)

@@ -187,7 +187,13 @@ def test_table_s8_shows_the_printed_beside_the_counted(counted):
     assert rows[0]["seconds"] == pytest.approx(20 * 0.040)
     assert rows[0]["kept"] == pytest.approx(60.78, abs=0.005)
     assert rows[1]["seconds"] is None
-    assert "published" in to_markdown("T", "C", COST_COLUMNS, rows)
+    assert rows[0]["saved"] == pytest.approx(39.2, abs=0.05)
+    text = to_markdown("T", "C", COST_COLUMNS, rows)
+    assert "TMACs (published)" in text and "GMACs" not in text
+    small = fill_costs(CostTableSpec("T", "C", spec.rows, "G"), counted, {})
+    assert small[0]["gmacs"] == pytest.approx(1e3 * rows[0]["tmacs"])
+    with pytest.raises(ValueError, match="unit 'M' is not one of T, G"):
+        CostTableSpec("T", "C", spec.rows, "M")
     with pytest.raises(ValueError, match="'edits' is not one of those counted: edit,"):
         fill_costs(CostTableSpec("T", "C", (CostRow("", "edits", 9, 1),)), counted, {})
 

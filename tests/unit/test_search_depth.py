@@ -164,6 +164,7 @@ def test_the_rows_of_table_s6(folder, report):
         levels = row["schedule"]
         assert len(levels) == STEPS and row["row"] == 9
         assert row["improved"] == (levels != [9] * STEPS)
+        assert row["single"] == (levels in ([level] * STEPS for level in LEVELS))
         mean = sum(100 + level for level in levels) / STEPS
         assert row["savings"]["time"] == pytest.approx(100 * (mean - 109) / 113)
         for where in ("search", "heldout"):
@@ -177,7 +178,7 @@ def test_the_rows_of_table_s6(folder, report):
             assert row["search"]["clip_direction"]["value"] >= 0
     counts = report["evaluations"]
     assert counts["scan"] == 5 and counts["sensitivities"] == 4
-    assert counts["rows"] == 0
+    assert counts["constant"] == 0
     # The full model, the chosen level, the row, and those answers that differ from it.
     answers = {tuple(row["schedule"]) for row in multi["rows"]}
     constant = {(level,) * STEPS for level in (13, 9, 2)}

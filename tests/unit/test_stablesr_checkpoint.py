@@ -7,6 +7,7 @@ with a state dict of them, in plain tensor functions.
 import math
 import sys
 import types
+from argparse import Namespace
 
 import open_clip
 import pytest
@@ -15,8 +16,10 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from clockwork_diffusion import stablesr_checkpoint
 from clockwork_diffusion.cfw import CFWAutoencoder
 from clockwork_diffusion.spade import STABLESR_UNET, SpadeUNet
+from clockwork_diffusion.stablesr import StableSRPipeline
 from clockwork_diffusion.stablesr_checkpoint import (
     Architecture,
     autoencoder_sources,
@@ -28,6 +31,8 @@ from clockwork_diffusion.stablesr_checkpoint import (
     text_sources,
     unet_sources,
 )
+from clockwork_diffusion.steps import convert_stablesr as convert_step
+from clockwork_diffusion.storage import check_weights, read_tensors
 from clockwork_diffusion.structure_encoder import StructureEncoder
 
 # --- the published layout ------------------------------------------------------------
@@ -762,3 +767,26 @@ def test_broken_files_are_named(tmp_path):
         read_checkpoint(tmp_path / "list.ckpt")
     with pytest.raises(ValueError, match="is no tokenizer folder"):
         convert_stablesr(whole, tmp_path / "none")
+
+
+def test_the_step_converts_and_saves(published, cfw_state, tmp_path, root, monkeypatch):
+    small = stablesr_checkpoint.convert_stablesr
+    monkeypatch.setattr(
+        stablesr_checkpoint, "convert_stablesr", lambda *given: small(*given, SMALL)
+    )
+    torch.save({"state_dict": published}, tmp_path / "main.ckpt")
+    torch.save({"state_dict": cfw_state}, tmp_path / "cfw.ckpt")
+    convert_step.main(
+        Namespace(
+            checkpoint=tmp_path / "main.ckpt",
+            cfw=tmp_path / "cfw.ckpt",
+            tokenizer=root / "resources/mini/stable-diffusion/tokenizer",
+            output=tmp_path / "made",
+        )
+    )
+    check_weights(tmp_path / "made")
+    pipe = StableSRPipeline.from_pretrained(tmp_path / "made", local_files_only=True)
+    assert isinstance(pipe.vae, CFWAutoencoder)
+    stored = tmp_path / "made/unet/diffusion_pytorch_model.safetensors"
+    tensors, _ = read_tensors(stored)
+    assert {value.dtype for value in tensors.values()} == {torch.float16}

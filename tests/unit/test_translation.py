@@ -559,6 +559,8 @@ def test_translators_come_back_from_disk(
         model = MODEL if task == "control" else None
         loaded = translators.load_translator(task, path, model)
         assert loaded.task == task
+        # The folder's autoencoder is a plain one.
+        assert getattr(loaded, "fidelity", 0.0) == 0.0
         wanted = run(made[task], images, noise, spec)
         assert torch.allclose(run(loaded, images, noise, spec), wanted, atol=1e-4)
 

@@ -7,6 +7,7 @@ LINKED = ("profiles", "resources/mini", "src")
 CONFIG, PAPER = "config.yaml", "workflow/papers/clockwork.yaml"
 RUN = "mini.runs.sd_clockwork"
 EDIT = "mini.editing.edits.pnp_clock2"
+TRANSLATION = "mini.translations.ip2p_d9"
 TABLE = "tables.table_1.mini"
 CASES = {
     "unknown key": (CONFIG, "mini.runs.sd.stepz", 6, "'stepz'", "known keys are model"),
@@ -212,6 +213,98 @@ CASES = {
         ["real/pnp/steps30"],
         "'steps30'",
         "settings of editing (steps10, ",
+    ),
+    "unknown translator": (
+        CONFIG,
+        f"{TRANSLATION}.translator",
+        "ip2p",
+        "'ip2p'",
+        "translators (text_to_image, instruct_pix2pix",
+    ),
+    "a set of another task": (
+        CONFIG,
+        f"{TRANSLATION}.set",
+        "edges_test",
+        "translation 'ip2p_d9': its translator and set",
+        "task, not 'edit' and 'control'",
+    ),
+    "a teacher of another set": (
+        CONFIG,
+        f"{TRANSLATION}.teacher",
+        "canny",
+        "translation 'ip2p_d9' and its teacher",
+        "not 'edits_test' and 'edges_test'",
+    ),
+    "a level that there is not": (
+        CONFIG,
+        f"{TRANSLATION}.level",
+        14,
+        f"{TRANSLATION}.level: 14",
+        "maximum of 13",
+    ),
+    "a clock above the level": (
+        CONFIG,
+        f"{TRANSLATION}_clock2.level",
+        3,
+        "translation 'ip2p_d9_clock2'",
+        "level 4 or more, not 3",
+    ),
+    "a clock without an adaptor": (
+        CONFIG,
+        f"{TRANSLATION}.clock",
+        2,
+        "translation 'ip2p_d9' needs both a clock above 1 and an adaptor",
+    ),
+    "an adaptor of text-to-image": (
+        CONFIG,
+        f"{TRANSLATION}_clock2.adaptor",
+        "sd_resnet",
+        "translation 'ip2p_d9_clock2': adaptor 'sd_resnet' is for text-to-image",
+    ),
+    "timesteps that are not the steps": (
+        CONFIG,
+        f"{TRANSLATION}.timesteps",
+        [999, 500],
+        "translation 'ip2p_d9': 2 timesteps are not 20 steps",
+    ),
+    "unknown key of a set": (
+        CONFIG,
+        "mini.translation_sets.edits_test.number",
+        3,
+        "'number'",
+        "known keys are task, source",
+    ),
+    "unknown set of a search": (
+        CONFIG,
+        "mini.depth_searches.ip2p.heldout",
+        "edits_typo",
+        "'edits_typo'",
+        "translation_sets (edits_test, ",
+    ),
+    "a search on a set of another task": (
+        CONFIG,
+        "mini.depth_searches.ip2p.set",
+        "edges_search",
+        "search 'ip2p', its translator and its set",
+        "task",
+    ),
+    "a search that holds nothing out": (
+        CONFIG,
+        "mini.depth_searches.ip2p.heldout",
+        "edits_search",
+        "search 'ip2p' holds out the set that it searches on",
+    ),
+    "a threshold on both sides": (
+        CONFIG,
+        "mini.depth_searches.stablesr.thresholds.0.at_most",
+        30,
+        "mini.depth_searches.stablesr.thresholds.0",
+    ),
+    "unknown recipe of what is trained further": (
+        CONFIG,
+        "mini.finetuned.ip2p_d6.recipe",
+        "stable-diffusion",
+        "'stable-diffusion' is not one of the recipes of translators",
     ),
     "unknown run in the latencies": (
         CONFIG,

@@ -12,22 +12,29 @@ from clockwork_diffusion import tables
 from clockwork_diffusion.architectures import BACKBONES
 from clockwork_diffusion.backbones import BackboneSpec
 from clockwork_diffusion.datasets import DatasetSpec
+from clockwork_diffusion.depth_search import MultiSpec, Threshold
 from clockwork_diffusion.distillation import AdaptorSpec
 from clockwork_diffusion.mini.autoencoder import AutoencoderSpec
 from clockwork_diffusion.mini.classifier import ClassifierSpec
 from clockwork_diffusion.mini.clip import ClipSpec
 from clockwork_diffusion.mini.features import FeaturesSpec
+from clockwork_diffusion.mini.finetuning import FineTuneSpec
 from clockwork_diffusion.mini.structure import StructureSpec
 from clockwork_diffusion.mini.teacher import TeacherSpec
+from clockwork_diffusion.pair_sets import TASKS, PairSetSpec
 from clockwork_diffusion.perturbation import PerturbationSpec
 from clockwork_diffusion.sampling import SCHEDULERS, SamplerSpec
 from clockwork_diffusion.specs import parse
 from clockwork_diffusion.split import CUTS, LEVELS
 from clockwork_diffusion.steps import draw_figure, set_table
 from clockwork_diffusion.steps.sample_images import RunSpec
+from clockwork_diffusion.steps.search_depth import DepthSearchSpec
+from clockwork_diffusion.steps.translate_images import TranslateSpec
+from clockwork_diffusion.task_architectures import TASKS as ARCHITECTURES
 from clockwork_diffusion.training import Optimisation
 from clockwork_diffusion.trajectories import TrajectorySpec
-from clockwork_diffusion.translators import TASKS
+from clockwork_diffusion.translation import SCHEDULERS as SOLVERS
+from clockwork_diffusion.translation import TranslationSpec
 
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text("utf-8"))
 SCHEMA = yaml.safe_load(
@@ -113,6 +120,31 @@ def test_backbones(backbone):
     assert (spec.empty_captions > 0) == BACKBONES[spec.backbone].guided
 
 
+@pytest.mark.parametrize("search", entries("depth_searches"))
+def test_depth_searches(search):
+    keys = ("seed", "batch_size", "levels", "thresholds", "multi")
+    own = {key: search[key] for key in keys if key in search}
+    spec = parse(DepthSearchSpec, {"translation": {}, **own})
+    assert spec.levels == tuple(range(LEVELS, 0, -1))
+    if spec.multi is not None:
+        # The full model is among the levels, or else nothing could be deeper.
+        assert max(spec.multi.levels) == LEVELS
+        assert 1 < spec.multi.groups <= search["steps"]
+
+
+@pytest.mark.parametrize("finetuned", entries("finetuned"))
+def test_finetuned(finetuned):
+    recipe = dict(CONFIG["mini"]["training"]["translators"][finetuned["recipe"]])
+    recipe["optimisation"] = {**recipe["optimisation"], **finetuned["optimisation"]}
+    chosen = {"level": finetuned["level"], "recipe": recipe}
+    spec = parse(FineTuneSpec, chosen)
+    # Fewer updates than the translator was made with, and other samples.
+    made = CONFIG["mini"]["training"]["translators"][finetuned["recipe"]]
+    assert finetuned["pairs"] <= made["pairs"]
+    assert spec.recipe.optimisation.steps < made["optimisation"]["steps"]
+    assert spec.recipe.optimisation.seed != made["optimisation"]["seed"]
+
+
 @pytest.mark.parametrize("table", items("tables"))
 def test_tables(table):
     spec = {key: value for key, value in table.items() if key != "kind"}
@@ -144,6 +176,22 @@ def test_perturbations(perturbation):
     assert parse(PerturbationSpec, perturbation["spec"]).layers
 
 
+@pytest.mark.parametrize("pairs", entries("translation_sets"))
+def test_translation_sets(pairs):
+    assert parse(PairSetSpec, pairs).task in TASKS
+
+
+@pytest.mark.parametrize("scale", CONFIG)
+def test_translations(scale):
+    for name, run in CONFIG[scale]["translations"].items():
+        task = CONFIG[scale]["translators"][run["translator"]]["task"]
+        keys = fields(TranslationSpec) & set(run)
+        spec = {"task": task, **{key: run[key] for key in keys}}
+        assert parse(TranslationSpec, spec, name).visited[0] == 999
+        keys = fields(TranslateSpec) & set(run)
+        parse(TranslateSpec, {"translation": spec, **{key: run[key] for key in keys}})
+
+
 def fields(kind: type) -> set[str]:
     return {field.name for field in dataclasses.fields(kind)}
 
@@ -161,6 +209,15 @@ def test_schema_and_dataclasses_know_the_same_keys():
     assert keys("adaptor", "spec") == fields(AdaptorSpec)
     recipe = keys("adaptor", "spec", "optimisation")
     assert recipe == fields(Optimisation)
+    search = SCHEMA["depth_search"]["properties"]
+    threshold = search["thresholds"]["items"]["properties"]
+    assert set(threshold) == fields(Threshold)
+    assert set(search["multi"]["properties"]) == fields(MultiSpec)
+    assert keys("translation_set") == fields(PairSetSpec)
+    run = {"translator", "set", "teacher", "adaptor"}
+    told = {"task", "translation", "cut", "kind"}
+    known = fields(TranslationSpec) | fields(TranslateSpec)
+    assert keys("translation") == known - told | run
 
 
 @pytest.mark.parametrize("kind", set_table.SPECS)
@@ -252,10 +309,13 @@ def test_schema_and_code_know_the_same_choices():
     assert sampler["scheduler"]["enum"] == list(SCHEDULERS)
     level = SCHEMA["run"]["properties"]["level"]
     assert (level["minimum"], level["maximum"]) == (1, LEVELS)
-    assert SCHEMA["translator"]["properties"]["task"]["enum"] == list(TASKS)
+    assert SCHEMA["translator"]["properties"]["task"]["enum"] == list(ARCHITECTURES)
     model = SCHEMA["model"]["properties"]
     assert model["backbone"]["enum"] == list(BACKBONES)
     assert SCHEMA["weightless"]["properties"]["cut"]["enum"] == list(CUTS)
+    solvers = SCHEMA["translation"]["properties"]["scheduler"]
+    assert solvers["enum"] == list(SOLVERS)
+    assert SCHEMA["translation_set"]["properties"]["task"]["enum"] == list(TASKS)
 
 
 def test_every_kind_of_column_has_a_source():

@@ -96,3 +96,64 @@ def search_spec(wildcards):
 def depth_searches(scale):
     """Return the results of every search at a scale."""
     return [f"results/{scale}/depth/{n}.json" for n in entries(scale, "depth_searches")]
+
+
+def check_finetuned(scale):
+    """Refuse fine-tuning of translators, by recipes or on sets that there are not."""
+    for name, chosen in entries(scale, "finetuned").items():
+        translator = entry(scale, "translators", chosen["translator"])
+        pairs = entry(scale, "translation_sets", chosen["set"])
+        recipes = entry(scale, "training", "translators")
+        if chosen["recipe"] not in recipes:
+            raise WorkflowError(
+                f"{scale}: {chosen['recipe']!r} is not one of the recipes of "
+                f"translators ({', '.join(recipes)})"
+            )
+        what = f"{scale}: fine-tuned {name!r}, its translator and its"
+        check_equal(f"{what} set", translator, pairs, "task")
+        check_equal(f"{what} recipe", translator, recipes[chosen["recipe"]], "task")
+
+
+def finetuned_of(wildcards):
+    """Return the settings of a translator that is trained further."""
+    return entry("mini", "finetuned", wildcards.finetuned)
+
+
+def finetuned_path(wildcards):
+    """Return the folder of the translator that it starts from."""
+    return entry("mini", "translators", finetuned_of(wildcards)["translator"])["path"]
+
+
+def finetuned_inputs(wildcards):
+    """Return the pairs that the gain is measured on; for synthesis the restorer."""
+    name = finetuned_of(wildcards)["set"]
+    pairs = f"results/mini/pairs/{name}"
+    files = {"set": f"{pairs}.json", "images": f"{pairs}.safetensors"}
+    restorer = entry("mini", "translation_sets", name).get("restorer")
+    if restorer is not None:
+        files["restorer"] = files_of(lambda _: restorer)(wildcards)
+    return files
+
+
+def finetuned_options(wildcards, input):
+    """Return the command-line option for the same."""
+    name = finetuned_of(wildcards)["set"]
+    restorer = entry("mini", "translation_sets", name).get("restorer")
+    return "" if restorer is None else f"--restorer {restorer}"
+
+
+def finetuned_spec(wildcards):
+    """Return what is trained further, by its translator's recipe but for what differs."""
+    chosen = finetuned_of(wildcards)
+    recipe = dict(entry("mini", "training", "translators")[chosen["recipe"]])
+    recipe["optimisation"] = {**recipe["optimisation"], **chosen["optimisation"]}
+    recipe["pairs"] = chosen["pairs"]
+    sampled = {key: chosen[key] for key in SAMPLED if key in chosen}
+    return json.dumps(
+        {
+            "training": {"level": chosen["level"], "recipe": recipe},
+            "translation": {"task": recipe["task"], **sampled},
+            "seed": chosen["seed"],
+            "batch_size": chosen["batch_size"],
+        }
+    )

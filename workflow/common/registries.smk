@@ -324,6 +324,7 @@ def check_registries():
         check_editing(scale)
         check_translations(scale)
         check_depth_searches(scale)
+        check_finetuned(scale)
         for paper, name, table in items(scale, "tables"):
             if table.get("kind") in LEVEL_TABLES:
                 for translator in level_translators(table):
@@ -431,6 +432,7 @@ wildcard_constraints:
     perturbation=ids("perturbations"),
     translator=ids("translators"),
     search=ids("depth_searches"),
+    finetuned=ids("finetuned"),
     edit_set=ids("edit_sets"),
     inversion=ids("inversions", editing),
     edit=ids("edits", editing),

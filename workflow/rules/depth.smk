@@ -3,6 +3,7 @@
 
 localrules:
     searched,
+    finetuned,
 
 
 rule searched:
@@ -47,4 +48,53 @@ rule search_depth:
         " --spec {params.spec:q} --translator {params.translator} {params.options}"
         " --clip {params.clip} --levels {input.levels}"
         " --state {params.state} --output {output}"
+        " --threads {threads} --log {log}"
+
+
+rule finetuned:
+    """Train what depth-skip leaves of mini translators further; on request."""
+    input:
+        expand(
+            "results/mini/finetuned/{name}/gain.json",
+            name=entries("mini", "finetuned"),
+        ),
+
+
+rule finetune_translator:
+    """Train a mini translator further after depth-skip, and measure the gain.
+
+    Reads: the translator, pairs to measure on; pairs to train on are generated.
+    Writes: a UNet in the format of `DepthSkipUNet`, its card, and `gain.json`.
+    """
+    input:
+        unpack(finetuned_inputs),
+        code=code("finetune_translator"),
+        translator=files_of(finetuned_path),
+        clip=files_of(lambda _: translations_clip("mini")),
+    output:
+        gain="results/mini/finetuned/{finetuned}/gain.json",
+        card="results/mini/finetuned/{finetuned}/README.md",
+    log:
+        "logs/mini/finetune_translator/{finetuned}.log",
+    benchmark:
+        "benchmarks/mini/finetune_translator/{finetuned}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 2
+    resources:
+        gpu=1,
+        mem_mb=6000,
+        runtime=240,
+    params:
+        spec=finetuned_spec,
+        translator=finetuned_path,
+        options=finetuned_options,
+        clip=translations_clip("mini"),
+        folder=model_folder,
+        state="results/mini/.state/finetuned/{finetuned}",
+    shell:
+        "python -m clockwork_diffusion.steps.finetune_translator"
+        " --spec {params.spec:q} --translator {params.translator} {params.options}"
+        " --set {input.set} --clip {params.clip}"
+        " --state {params.state} --output {params.folder}"
         " --threads {threads} --log {log}"

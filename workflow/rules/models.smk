@@ -339,6 +339,39 @@ rule make_backbone:
         " --threads {threads} --log {log}"
 
 
+rule convert_stablesr:
+    """Turn StableSR's published checkpoints into a pipeline folder.
+
+    Reads: both checkpoints, SD 2.1's tokenizer.
+    Writes: a folder with UNet, structure encoder, CFW autoencoder and text encoder.
+    """
+    input:
+        code=code("convert_stablesr"),
+        checkpoint="resources/paper/stablesr_000117.ckpt",
+        cfw="resources/paper/vqgan_cfw_00011.ckpt",
+        tokenizer="resources/paper/stable-diffusion-2-1-base/tokenizer/merges.txt",
+    output:
+        sums="results/paper/models/stablesr/SHA256SUMS",
+    log:
+        "logs/paper/convert_stablesr/stablesr.log",
+    benchmark:
+        "benchmarks/paper/convert_stablesr/stablesr.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 2
+    resources:
+        mem_mb=32000,
+        runtime=60,
+    params:
+        tokenizer=lambda wildcards, input: str(Path(input.tokenizer).parent),
+        folder=lambda wildcards, output: str(Path(output.sums).parent),
+    shell:
+        "python -m clockwork_diffusion.steps.convert_stablesr"
+        " --checkpoint {input.checkpoint} --cfw {input.cfw}"
+        " --tokenizer {params.tokenizer} --output {params.folder}"
+        " --threads {threads} --log {log}"
+
+
 rule recognise_images:
     """Recognise a model's images with the classifier of renders.
 

@@ -348,6 +348,7 @@ def train(
     state: Path,
     *,
     model: nn.Module | None = None,
+    tuned: bool = False,
 ) -> Trained:
     """Train a translator on pairs.
 
@@ -357,6 +358,8 @@ def train(
         make_pairs: Makes the training pairs, ``spec.pairs`` of them.
         state: Where the resumable state lies.
         model: An untrained translator, if `build` is not to make it.
+        tuned: The model is a trained one that only goes on: it can read instructions,
+            and its SPADE layers are calibrated.
 
     Returns:
         The trained module, a `Joined` or `Controlled` one or ``model`` itself.
@@ -384,7 +387,7 @@ def train(
         return encode_images(pipe.vae, pairs().inputs, scale=spec.task not in JOINED)
 
     history, seconds = [(0, 0.0)][:0], 0.0
-    if spec.reading is not None:
+    if spec.reading is not None and not tuned:
         assert isinstance(model, Joined)
         read = learn_instructions(
             model.text_encoder,
@@ -400,7 +403,7 @@ def train(
     alphas = pipe.scheduler.alphas_cumprod.cpu()
     recipe, device = spec.optimisation, pipe.device
 
-    if isinstance(model, Restored):
+    if isinstance(model, Restored) and not tuned:
         calibrate(model, pipe, clean()[:256], generator_for(recipe.seed))
 
     def loss(step: int) -> torch.Tensor:

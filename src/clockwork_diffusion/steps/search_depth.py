@@ -132,6 +132,7 @@ def main(args: Namespace) -> None:
         report["multi"] = {
             "groups": multi.sizes,
             "changes": multi.changes,
+            "joint": multi.joint,
             "rows": [
                 {
                     **_row(answer, costs, searched.differences, heldout.differences),
@@ -167,6 +168,8 @@ def _row(
         **answer.to_json(),
         "title": depth_search.PROBLEMS[answer.problem].title,
         "improved": answer.schedule != single,
+        # Another single depth may be the best schedule that there is.
+        "single": len(set(answer.schedule)) == 1,
         "savings": costs.savings(answer.schedule, answer.row),
         "search": on_search,
         "heldout": on_heldout,

@@ -1,0 +1,140 @@
+"""Train a mini translator further after depth-skip, and measure what that gains."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from clockwork_diffusion import pair_sets, provenance, storage
+from clockwork_diffusion.specs import parse
+from clockwork_diffusion.steps._run import new_parser, run
+
+
+@dataclass(frozen=True)
+class FineTuneStepSpec:
+    """What is trained further, and how the gain is measured.
+
+    Attributes:
+        training: A `clockwork_diffusion.mini.finetuning.FineTuneSpec`, as plain data.
+        translation: A `clockwork_diffusion.translation.TranslationSpec`, as plain data.
+        seed: Pair *i* starts from the same noise in every run.
+        batch_size: Pairs per batch of translation.
+    """
+
+    training: dict[str, object]
+    translation: dict[str, object]
+    seed: int
+    batch_size: int
+
+
+def main(args: Namespace) -> None:
+    """Train, save, then translate with the whole UNet, the cut one and the trained."""
+    spec = parse(FineTuneStepSpec, args.spec)
+    pairs = pair_sets.read_set(args.set)
+    inputs, targets = pair_sets.read_images(args.set.with_suffix(".safetensors"), pairs)
+
+    from clockwork_diffusion import (
+        depth_skip,
+        encoders,
+        loading,
+        metrics,
+        schedule_bench,
+        translation,
+        translators,
+    )
+    from clockwork_diffusion.mini import card, finetuning, networks, restorer
+    from clockwork_diffusion.mini.pairs import scene_pairs
+
+    training = parse(finetuning.FineTuneSpec, spec.training, "spec.training")
+    chosen = parse(translation.TranslationSpec, spec.translation, "spec.translation")
+    recipe, device = training.recipe, loading.default_device()
+    restore = None
+    if args.restorer is not None:
+        network = networks.load(networks.Restorer, args.restorer)
+        restore = partial(restorer.restore, network)
+    translator = translators.load_translator(
+        recipe.task, args.translator, device=device
+    )
+    model = schedule_bench.Model(
+        translator, chosen, encoders.load_clip(args.clip, device)
+    )
+    bench = schedule_bench.Bench(
+        model, pairs, inputs, targets, spec.seed, spec.batch_size, args.state
+    )
+    trained = finetuning.finetune(
+        training,
+        translator,
+        lambda: scene_pairs(recipe.task, "train", recipe.pairs, recipe.offset, restore),
+        args.state.with_suffix(".pt"),
+    )
+    with storage.atomic_path(args.output) as folder:
+        left = trained.module
+        assert isinstance(left, depth_skip.DepthSkipUNet)
+        left.half().save_pretrained(folder)
+        storage.write_checksums(folder)
+        tuned = depth_skip.DepthSkipUNet.from_pretrained(folder, local_files_only=True)
+        tuned = tuned.float().to(device).eval()
+        whole_unet = translator.pipe.unet
+        whole, cut, further = (
+            bench.translate(translation.WholePasses(unet))
+            for unet in (
+                whole_unet,
+                depth_skip.depth_skip(whole_unet, training.level),
+                tuned,
+            )
+        )
+        values = {
+            name: schedule_bench.by_pair(bench.judge(images, whole))
+            for name, images in (("whole", whole), ("cut", cut), ("tuned", further))
+        }
+        report: dict[str, Any] = {
+            "level": training.level,
+            "updates": recipe.optimisation.steps,
+            "seconds": trained.seconds,
+            "scores": {
+                name: {key: asdict(metrics.mean_score(v)) for key, v in each.items()}
+                for name, each in values.items()
+            },
+            "gain": {
+                key: asdict(metrics.difference_score(each, values["cut"][key]))
+                for key, each in values["tuned"].items()
+            },
+            "missing": {
+                key: asdict(metrics.difference_score(each, values["whole"][key]))
+                for key, each in values["tuned"].items()
+            },
+            "versions": provenance.versions("torch", "diffusers"),
+        }
+        storage.write_json(folder / "gain.json", report)
+        card.write_card(
+            folder,
+            f"{args.translator.name}, kept to level {training.level} and trained on",
+            "A UNet in the format of `DepthSkipUNet`; all else is the translator's.",
+            f"{recipe.pairs:,} pairs of scenes of the training split from number "
+            f"{recipe.offset:,} on",
+            training,
+            trained,
+            {
+                f"{key}, {name}": each["value"]
+                for name, scores in report["scores"].items()
+                for key, each in scores.items()
+            },
+        )
+
+
+if __name__ == "__main__":
+    parser = new_parser(__doc__)
+    parser.add_argument("--spec", required=True, help="FineTuneStepSpec as JSON")
+    for name, what in (
+        ("--translator", "the model's folder"),
+        ("--set", "prepared set to measure on, JSON; its images beside it"),
+        ("--clip", "open_clip folder"),
+    ):
+        parser.add_argument(name, required=True, type=Path, help=what)
+    parser.add_argument("--restorer", type=Path, help="its folder; for synthesis")
+    parser.add_argument("--state", required=True, type=Path, help="resumable state")
+    parser.add_argument("--output", required=True, type=Path, help="folder to write")
+    run(parser, main)
