@@ -714,6 +714,11 @@ class Measurements:
         if kinds:
             of = self.evidence.kinds[name]
             chosen = torch.tensor([kind in kinds for kind in of], dtype=torch.bool)
+            if chosen.sum() < 2:
+                raise ValueError(
+                    f"{int(chosen.sum())} pairs of the kinds {', '.join(kinds)} are "
+                    "fewer than 2"
+                )
             values = values[chosen]
         return per_caption(values, len(values), "pairs")
 

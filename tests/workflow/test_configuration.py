@@ -5,6 +5,7 @@ from checkout import copy_checkout, edit_yaml, snakemake
 
 LINKED = ("profiles", "resources/mini", "src")
 CONFIG, PAPER = "config.yaml", "workflow/papers/clockwork.yaml"
+COMPRESSION = "workflow/papers/compression.yaml"
 RUN = "mini.runs.sd_clockwork"
 EDIT = "mini.editing.edits.pnp_clock2"
 TRANSLATION = "mini.translations.ip2p_d9"
@@ -305,6 +306,89 @@ CASES = {
         "mini.finetuned.ip2p_d6.recipe",
         "stable-diffusion",
         "'stable-diffusion' is not one of the recipes of translators",
+    ),
+    "a run named as a translation": (
+        CONFIG,
+        "mini.translations.sd",
+        {
+            "translator": "instruct_pix2pix",
+            "set": "edits_test",
+            "seed": 0,
+            "batch_size": 1,
+            "steps": 1,
+        },
+        "'sd'",
+        "a run and a translation",
+    ),
+    "unknown translation in a claim": (
+        COMPRESSION,
+        "claims.mini.claims.K2.parts.0.of",
+        "ip2p_d5",
+        "claim K2 at mini",
+        "'ip2p_d5'",
+        "translations (ip2p, ",
+    ),
+    "translations of other pairs in a claim": (
+        COMPRESSION,
+        "claims.mini.claims.K3.parts.0.of",
+        "canny_d9",
+        "claim K3 at mini",
+        "same set",
+        "'edges_test'",
+    ),
+    "unknown translator in a claim": (
+        COMPRESSION,
+        "claims.paper.claims.K1.parts.0.level.translator",
+        "stable_sr",
+        "claim K1 at paper",
+        "'stable_sr'",
+        "translators (instruct_pix2pix, ",
+    ),
+    "a row that no search has in a claim": (
+        COMPRESSION,
+        "claims.mini.claims.K10.parts.0.multi.row",
+        2,
+        "claim K10 at mini",
+        "row 2",
+        "search 'ip2p'",
+    ),
+    "unknown metric in a claim": (
+        COMPRESSION,
+        "claims.mini.claims.K2.parts.0.metrics",
+        ["clip_directions"],
+        "claims.mini.claims.K2.parts.0.metrics.0",
+        "'clip_directions'",
+        "'clip_direction'",
+    ),
+    "unknown row in Table S6": (
+        COMPRESSION,
+        "tables.table_s6.mini.rows.0.row",
+        2,
+        "table_s6 at mini",
+        "row 2",
+    ),
+    "unknown translation in a table": (
+        COMPRESSION,
+        "tables.comparison.mini.rows.0.run",
+        "ip2p_typo",
+        "comparison at mini",
+        "'ip2p_typo'",
+        "runs (sd, ",
+    ),
+    "translations of other pairs in a figure": (
+        COMPRESSION,
+        "figures.figure_s1.mini.set",
+        "masked_test",
+        "figure_s1 at mini",
+        "'masked_test'",
+        "'edits_test'",
+    ),
+    "unknown search in a figure": (
+        COMPRESSION,
+        "figures.depth_curves.mini.panels.0.search",
+        "ip3p",
+        "'ip3p'",
+        "depth_searches (ip2p, ",
     ),
     "unknown run in the latencies": (
         CONFIG,

@@ -8,11 +8,12 @@ import yaml
 from checkout import ROOT
 from jsonschema import Draft202012Validator
 
-from clockwork_diffusion import tables
+from clockwork_diffusion import claims, tables
 from clockwork_diffusion.architectures import BACKBONES
 from clockwork_diffusion.backbones import BackboneSpec
 from clockwork_diffusion.datasets import DatasetSpec
-from clockwork_diffusion.depth_search import MultiSpec, Threshold
+from clockwork_diffusion.depth_claims import LevelCount, MultiRow
+from clockwork_diffusion.depth_search import PROBLEMS, MultiSpec, Threshold
 from clockwork_diffusion.distillation import AdaptorSpec
 from clockwork_diffusion.mini.autoencoder import AutoencoderSpec
 from clockwork_diffusion.mini.classifier import ClassifierSpec
@@ -192,6 +193,11 @@ def test_figures(figure):
     parse(draw_figure.SPECS[figure.get("kind", "grid")], spec)
 
 
+@pytest.mark.parametrize("claimed", items("claims", by_scale=False))
+def test_claims(claimed):
+    assert parse(claims.ClaimsSpec, claimed).claims
+
+
 @pytest.mark.parametrize("perturbation", entries("perturbations"))
 def test_perturbations(perturbation):
     assert parse(PerturbationSpec, perturbation["spec"]).layers
@@ -247,7 +253,16 @@ def test_schema_and_tables_know_the_same_keys(kind):
 
 
 @pytest.mark.parametrize(
-    "kind", ["grid", "curves", "edit_grid", "edit_timings", "pnp_caching"]
+    "kind",
+    [
+        "grid",
+        "curves",
+        "edit_grid",
+        "edit_timings",
+        "pnp_caching",
+        "translation_grid",
+        "depth_curves",
+    ],
 )
 def test_schema_and_figures_know_the_same_keys(kind):
     check_keys(PAPER[kind], draw_figure.SPECS[kind])
@@ -326,6 +341,13 @@ def test_tables_are_of_results_unless_they_say_otherwise():
 def test_schema_and_code_know_the_same_choices():
     assert PAPER["figure"]["properties"]["kind"]["enum"] == list(draw_figure.SPECS)
     assert PAPER["table"]["properties"]["kind"]["enum"] == list(set_table.SPECS)
+    metrics = PAPER["part"]["properties"]["metrics"]["items"]["enum"]
+    assert set(metrics) == set(claims.METRICS)
+    parts = PAPER["part"]["properties"]
+    assert set(parts) == fields(claims.Part)
+    assert set(parts["level"]["properties"]) == fields(LevelCount)
+    assert set(parts["multi"]["properties"]) == fields(MultiRow)
+    assert parts["multi"]["properties"]["problem"]["enum"] == list(PROBLEMS)
     sampler = SCHEMA["sampler"]["properties"]
     assert sampler["scheduler"]["enum"] == list(SCHEDULERS)
     level = SCHEMA["run"]["properties"]["level"]

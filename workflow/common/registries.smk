@@ -124,9 +124,16 @@ def check_claims(scale, paper, registry):
 
 def check_translated(scale, what, runs):
     """Refuse comparisons of translations that share no pairs and seeds."""
-    chosen = [entry(scale, "translations", run) for run in runs]
-    for each in chosen:
-        check_equal(f"{what}: translations", chosen[0], each, "set", "seed")
+    known = entries(scale, "translations")
+    for run in runs:
+        if run not in known:
+            listed = ", ".join(known)
+            raise WorkflowError(
+                f"{what}: {run!r} is not one of the translations ({listed})"
+            )
+        check_equal(
+            f"{what}: translations", known[runs[0]], known[run], "set", "seed"
+        )
 
 
 def check_level_part(scale, what, part):

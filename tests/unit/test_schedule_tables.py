@@ -1,0 +1,165 @@
+"""Table S6, and tables of translations: what their cells show."""
+
+import dataclasses
+import json
+from argparse import Namespace
+
+import pytest
+
+from clockwork_diffusion import costs, storage, tables
+from clockwork_diffusion.schedule_tables import MultiRow, MultiTableSpec, fill, to_text
+from clockwork_diffusion.steps import set_table
+from clockwork_diffusion.translation import TASKS, TranslationSpec
+
+SPEC = MultiTableSpec(
+    "Table S6",
+    "A caption.",
+    (
+        MultiRow(10, "a", {"time": -7.46}),
+        MultiRow(9, "b", {"clip_image": 0.03, "parameters": 27.9}),
+    ),
+    "ip2p",
+)
+
+
+def gain(value: float) -> dict:
+    return {"value": value, "low": value - 0.01, "high": value + 0.01}
+
+
+def answer(row: int, problem: str, levels: list[int]) -> dict:
+    return {
+        "row": row,
+        "problem": problem,
+        "levels": levels,
+        "savings": {"time": -1.25, "parameters": 8.0},
+        "heldout": {"clip_image": gain(0.002), "clip_direction": gain(-0.003)},
+    }
+
+
+FOUND = {"multi": {"rows": [answer(10, "a", [8, 10]), answer(9, "b", [11, 7])]}}
+
+
+def test_published_and_held_out_gains_stand_side_by_side():
+    first, second = to_text(fill(SPEC, FOUND))
+    assert first["problem"] == "(a) fixed memory, least time" and first["row"] == "D10"
+    assert first["levels"] == "8, 10"
+    assert (first["time_published"], first["time"]) == ("−7.46", "−1.25")
+    assert second["clip_image"] == "+0.0020 [−0.0080, +0.0120]"
+    assert second["clip_direction"] == "−0.0030 [−0.0130, +0.0070]"
+    assert second["clip_image_published"] == "+0.03"
+    assert (
+        second["parameters_published"] == "+27.90" and second["parameters"] == "+8.00"
+    )
+
+
+def test_without_a_search_ours_is_unknown_and_a_missing_answer_is_named(tmp_path):
+    (first, _) = to_text(fill(SPEC, {}))
+    assert "time" not in first and first["time_published"] == "−7.46"
+    missing = {"multi": {"rows": FOUND["multi"]["rows"][:1]}}
+    with pytest.raises(ValueError, match=r"no answer for D9 and problem \(b\)"):
+        fill(SPEC, missing)
+    with pytest.raises(ValueError, match="'e' is not one of a, b, c, d"):
+        MultiRow(9, "e")
+    with pytest.raises(ValueError, match="'lpips' is not one of time, "):
+        MultiRow(9, "a", {"lpips": 1.0})
+
+
+@pytest.mark.parametrize("found", [FOUND, None])
+def test_step_writes_table_s6(tmp_path, found):
+    search = None
+    if found is not None:
+        search = tmp_path / "ip2p.json"
+        storage.write_json(search, found)
+    spec = json.dumps(dataclasses.asdict(SPEC))
+    output = tmp_path / "s6.csv"
+    set_table.main(
+        Namespace(
+            kind="multi_depth", spec=spec, runs="{}", search=search, output=output
+        )
+    )
+    csv, markdown = (output.with_suffix(s).read_text("utf-8") for s in (".csv", ".md"))
+    assert ("clip_image_low" in csv) and ("0.012" in csv) == (found is not None)
+    (line,) = (line for line in markdown.splitlines() if " D10 " in line)
+    assert ("−1.25" in line) == (found is not None) and "−7.46" in line
+    assert "—" in line
+
+
+# --- translations in tables of results ------------------------------------------------
+
+COUNTS = {
+    "task": "edit",
+    "levels": [
+        {
+            "parameters": 60 * level,
+            "count": {"flops": 1000 * level, "parameters": 100 * level},
+        }
+        for level in (1, 2, 3)
+    ],
+    "shared": {"time": 7, "output": 18},
+    "branch": None,
+    "adaptors": {"identity": {"flops": 500}},
+}
+RUN = {"translator": "ip2p", "steps": 5, "guidance": 2.0}
+CUT = {**RUN, "level": 2}
+CLOCKED = {**CUT, "clock": 2, "adaptor": "identity"}
+
+
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+@pytest.mark.parametrize("image_guidance", [1.0, 1.5, 2.0])
+@pytest.mark.parametrize("all_rows", [True, False])
+def test_rows_of_guidance_are_those_that_sampling_computes(
+    task, guidance, image_guidance, all_rows
+):
+    run = {"guidance": guidance, "all_rows": all_rows}
+    if task == "edit":
+        run["image_guidance"] = image_guidance
+    elif image_guidance > 1 or (guidance > 1 and task != "control"):
+        pytest.skip("no such guidance")
+    expected = TranslationSpec(task=task, steps=4, **run).branches
+    assert costs.translation_rows(run, task) == expected
+
+
+def test_flops_of_levels_clocks_and_branches():
+    assert costs.translation_flops(RUN, COUNTS, "flops") == 2 * 5 * 3000
+    assert costs.translation_flops(CUT, COUNTS, "flops") == 2 * 5 * 2000
+    # Full at steps 1, 3 and 5.
+    clocked = costs.translation_flops(CLOCKED, COUNTS, "flops")
+    assert clocked == 2 * (3 * 2000 + 2 * 500)
+    branched = {**COUNTS, "task": "control", "branch": {"flops": 10}}
+    # Once with the prompt, once without; ControlNet runs at light steps too.
+    clocked = costs.translation_flops(CLOCKED, branched, "flops")
+    assert clocked == 2 * (3 * 2000 + 2 * 500 + 5 * 10)
+    with pytest.raises(
+        ValueError, match="'identity' is not one of those counted: none"
+    ):
+        costs.translation_flops(CLOCKED, {**COUNTS, "adaptors": {}}, "flops")
+
+
+def test_a_translation_fills_a_row():
+    scores = {
+        "psnr": {"value": 20.0, "low": 19.0, "high": 21.0, "n": 48},
+        "lpips": {"value": 0.2, "low": 0.1, "high": 0.3, "n": 48},
+    }
+    columns = ("kept_published", "kept", "parameters", "saving", "psnr_to_target", "n")
+    spec = tables.TableSpec(
+        "T",
+        "C",
+        (*columns, "clip_direction"),
+        (
+            tables.Row("D2", "cut", "whole", {"kept": 60.8}),
+            tables.Row("whole", "whole"),
+        ),
+    )
+    results = tables.Results(
+        runs={"whole": RUN, "cut": CUT},
+        scores={"cut": {"scores": scores}},
+        levels={"ip2p": COUNTS},
+    )
+    (cut, whole) = tables.fill(spec, results)
+    found = [None if value is None else value.value for value in cut]
+    assert found == [60.8, 198 / 360, 200, pytest.approx(-1 / 3), 20.0, 48, None]
+    assert whole[1].value == 1.0 and whole[2].value == 300 and whole[3] is None
+    assert "| 60.8 | 55.0 |".replace(" ", "") in tables.to_markdown(
+        spec, [cut, whole]
+    ).replace(" ", "")
