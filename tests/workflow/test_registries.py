@@ -20,8 +20,10 @@ from clockwork_diffusion.mini.classifier import ClassifierSpec
 from clockwork_diffusion.mini.clip import ClipSpec
 from clockwork_diffusion.mini.features import FeaturesSpec
 from clockwork_diffusion.mini.finetuning import FineTuneSpec
+from clockwork_diffusion.mini.restorer import RestorerSpec
 from clockwork_diffusion.mini.structure import StructureSpec
 from clockwork_diffusion.mini.teacher import TeacherSpec
+from clockwork_diffusion.mini.translators import TranslatorSpec
 from clockwork_diffusion.pair_sets import TASKS, PairSetSpec
 from clockwork_diffusion.perturbation import PerturbationSpec
 from clockwork_diffusion.sampling import SCHEDULERS, SamplerSpec
@@ -51,6 +53,7 @@ RECIPES = {
     "classifier": ClassifierSpec,
     "features": FeaturesSpec,
     "structure": StructureSpec,
+    "restorer": RestorerSpec,
 }
 
 
@@ -106,11 +109,29 @@ def test_datasets(dataset):
     assert spec.count >= dataset["shards"]
 
 
-@pytest.mark.parametrize("name", CONFIG["mini"]["training"])
+@pytest.mark.parametrize(
+    "name", sorted({*CONFIG["mini"]["training"]} - {"translators"})
+)
 def test_recipes_of_the_mini_models(name):
     spec = parse(RECIPES[name], CONFIG["mini"]["training"][name])
     stages = spec.stages if name == "teacher" else (spec,)
     assert all(stage.optimisation.steps > 1 for stage in stages)
+
+
+def test_every_recipe_is_tested():
+    assert {*CONFIG["mini"]["training"]} == {*RECIPES, "translators"}
+
+
+@pytest.mark.parametrize("name", CONFIG["mini"]["training"]["translators"])
+def test_recipes_of_the_mini_translators(name):
+    spec = parse(TranslatorSpec, CONFIG["mini"]["training"]["translators"][name])
+    shipped = {
+        entry["path"]
+        for entry in CONFIG["mini"]["translators"].values()
+        if entry["task"] == spec.task
+    }
+    assert shipped == {f"resources/mini/{name}"}
+    assert spec.optimisation.steps > 1
 
 
 @pytest.mark.parametrize("backbone", entries("backbones"))
