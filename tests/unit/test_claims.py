@@ -683,6 +683,9 @@ def test_json_has_everything():
 
 # --- the step ------------------------------------------------------------------------
 
+DEPTH = ("translations", "pairs", "levels", "level_latency", "searches")
+"""What other claims are judged by."""
+
 
 def write_evidence(folder: Path, **shifts: float) -> Namespace:
     features = []
@@ -702,6 +705,7 @@ def write_evidence(folder: Path, **shifts: float) -> Namespace:
         flops=[folder / "sd.json"],
         perturbations=[],
         edits=[],
+        **dict.fromkeys(DEPTH, ()),
         latency=None,
         output=folder / "out" / "paper.md",
     )
@@ -752,6 +756,7 @@ def write_edits(folder: Path, encoders: str = '{"clip": "x"}') -> Namespace:
         flops=[],
         perturbations=[],
         edits=paths,
+        **dict.fromkeys(DEPTH, ()),
         latency=None,
         output=folder / "out" / "paper.md",
     )

@@ -237,6 +237,7 @@ def run_step(tmp_path, **given) -> str:
         "scores": [],
         "flops": [],
         "profiles": [],
+        "levels": [],
         "latency": None,
         "edit_latency": None,
         "output": tmp_path / "table.csv",

@@ -1,6 +1,7 @@
 """Translating and scoring a set from the command line, with small random models."""
 
 import json
+import math
 import shutil
 from argparse import Namespace
 from pathlib import Path
@@ -31,6 +32,7 @@ from clockwork_diffusion.steps import (
 MINI = Path(__file__).parents[2] / "resources" / "mini"
 EDIT = {"task": "edit", "steps": 3, "guidance": 3.0, "image_guidance": 1.5}
 COUNT = 5
+FRECHET = {"frechet", "frechet_without"}
 
 
 @pytest.fixture(scope="module")
@@ -247,6 +249,13 @@ def test_edits_are_scored_pair_by_pair(folder, tmp_path):
     data, rows = found["idle"]
     names = {"psnr", "lpips", "clip", "clip_image", "clip_direction"}
     to_teacher = {"psnr_to_teacher", "lpips_to_teacher"}
+    # Not of a pair: the Fréchet distance, and that without each group of pairs.
+    distance, without = rows.pop("frechet"), rows.pop("frechet_without")
+    kept = data["scores"]["frechet"]
+    assert distance.tolist() == [kept["value"]] and without.shape == (COUNT,)
+    variance = (COUNT - 1) ** 2 / COUNT * float(without.var())
+    half = (kept["high"] - kept["low"]) / 2
+    assert 1.9 < half / math.sqrt(variance) < 2.1
     assert set(rows) == names | to_teacher
     assert set(data["scores"]) == names | to_teacher | {"frechet"}
     assert set(found["exact"][0]["scores"]) == names | {"frechet"}
@@ -295,13 +304,13 @@ def test_each_task_has_its_own_scores(folder, tmp_path):
     plain = {"psnr", "lpips"}
     made = {"a": images["control"]}
     _, rows = score(folder, "control", made, tmp_path / "control")["a"]
-    assert set(rows) == plain | {"clip"}
+    assert set(rows) - FRECHET == plain | {"clip"}
     head = tmp_path / "head.safetensors"
     weight, bias = torch.zeros(1, 64), torch.tensor([5.5])
     storage.write_tensors(head, {"weight": weight, "bias": bias})
     made = {"a": images["inpainting"]}
     data, rows = score(folder, "inpainting", made, tmp_path / "in", aesthetic=head)["a"]
-    assert set(rows) == plain | {"aesthetic"}
+    assert set(rows) - FRECHET == plain | {"aesthetic"}
     assert rows["aesthetic"].tolist() == [5.5] * COUNT
     assert data["encoders"]["aesthetic"]["sha256"] == storage.sha256(head)
 
