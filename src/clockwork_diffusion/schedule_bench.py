@@ -137,8 +137,7 @@ class Bench:
         """Return by how much a schedule's values exceed another's, of each pair."""
         mine, theirs = self.values(schedule), self.values(other)
         return {
-            name: (each - theirs[name]).tolist()
-            for name, each in by_pair(mine).items()
+            name: (each - theirs[name]).tolist() for name, each in by_pair(mine).items()
         }
 
     def differences(
