@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import inspect
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import torch
-from diffusers import DiffusionPipeline, StableDiffusionPipeline
+from diffusers import StableDiffusionPipeline
 from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from clockwork_diffusion import storage
-
-Pipeline = TypeVar("Pipeline", bound=DiffusionPipeline)
 
 
 def load_pipeline(
     folder: Path,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
-    kind: type[Pipeline] = StableDiffusionPipeline,
-) -> Pipeline:
+    kind: type[Any] = StableDiffusionPipeline,
+) -> Any:
     """Load a pipeline folder as diffusers saves it.
 
     Args:
@@ -45,7 +43,7 @@ def load_pipeline(
     transformers_logging.disable_progress_bar()
     unchecked = {"safety_checker": None, "requires_safety_checker": False}
     known = inspect.signature(kind).parameters
-    pipe: Pipeline = kind.from_pretrained(
+    pipe = kind.from_pretrained(
         folder,
         dtype=dtype,
         local_files_only=True,

@@ -69,7 +69,9 @@ def table_inputs(wildcards):
         return level_table_inputs(wildcards)
     if table_kind(wildcards) == "multi_depth":
         name = table_of(wildcards).get("search")
-        return {"search": f"results/{wildcards.scale}/depth/{name}.json"} if name else {}
+        return (
+            {"search": f"results/{wildcards.scale}/depth/{name}.json"} if name else {}
+        )
     columns, runs = table_of(wildcards).get("columns", ()), table_runs(wildcards)
     sources = {SOURCES[COLUMNS[name].kind] for name in columns}
     base = f"results/{wildcards.scale}"
@@ -362,10 +364,10 @@ def claims_inputs(wildcards):
     files["translations"] = [p.replace(".json", ".safetensors") for p in translated]
     sets = {run["set"] for run in claim_translations(wildcards).values()}
     files["pairs"] = [f"{base}/pairs/{name}.json" for name in sorted(sets)]
-    files["levels"] = [
-        f"{base}/levels/{name}.json" for name in claim_levels(wildcards)
-    ]
+    files["levels"] = [f"{base}/levels/{name}.json" for name in claim_levels(wildcards)]
     files["level_latency"] = level_timings(scale, claim_levels(wildcards, "level_time"))
     searched = [p["multi"]["search"] for p in claim_parts(wildcards) if "multi" in p]
-    files["searches"] = [f"{base}/depth/{name}.json" for name in dict.fromkeys(searched)]
+    files["searches"] = [
+        f"{base}/depth/{name}.json" for name in dict.fromkeys(searched)
+    ]
     return {key: value for key, value in files.items() if value}

@@ -131,9 +131,7 @@ def check_translated(scale, what, runs):
             raise WorkflowError(
                 f"{what}: {run!r} is not one of the translations ({listed})"
             )
-        check_equal(
-            f"{what}: translations", known[runs[0]], known[run], "set", "seed"
-        )
+        check_equal(f"{what}: translations", known[runs[0]], known[run], "set", "seed")
 
 
 def check_level_part(scale, what, part):

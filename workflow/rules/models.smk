@@ -274,12 +274,12 @@ rule train_translator:
         teacher=rules.train_teacher.output.card,
     output:
         card="results/mini/models/{translator}/README.md",
-    wildcard_constraints:
-        translator="|".join(entry("mini", "training", "translators")),
     log:
         "logs/mini/train_translator/{translator}.log",
     benchmark:
         "benchmarks/mini/train_translator/{translator}.tsv"
+    wildcard_constraints:
+        translator="|".join(entry("mini", "training", "translators")),
     conda:
         "../../environment.yml"
     threads: 2

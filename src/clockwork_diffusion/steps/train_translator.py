@@ -5,14 +5,10 @@ from __future__ import annotations
 from argparse import Namespace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from clockwork_diffusion import storage
 from clockwork_diffusion.specs import parse
 from clockwork_diffusion.steps._run import new_parser, run
-
-if TYPE_CHECKING:
-    from diffusers import StableDiffusionPipeline
 
 TITLES = {
     "edit": (
@@ -56,9 +52,7 @@ def main(args: Namespace) -> None:
     if args.restorer is not None:
         network = networks.load(networks.Restorer, args.restorer)
         restore = partial(restorer.restore, network)
-    pipe: StableDiffusionPipeline = loading.load_pipeline(
-        args.teacher, loading.default_device()
-    )
+    pipe = loading.load_pipeline(args.teacher, loading.default_device())
 
     def make_pairs() -> pairs.Pairs:
         return pairs.scene_pairs(spec.task, "train", spec.pairs, spec.offset, restore)
