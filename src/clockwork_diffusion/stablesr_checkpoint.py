@@ -8,7 +8,6 @@ whatever of the file is in no table, and is not known to be of no use, is an err
 
 from __future__ import annotations
 
-import pickle
 import re
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
@@ -347,7 +346,7 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
                 # Files of old versions of torch cannot be mapped.
                 mmap=zipfile.is_zipfile(path),
             )
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError) as error:
+    except Exception as error:  # torch raises many kinds for a damaged file
         reason = str(error).split("\n")[0].strip()
         raise ValueError(f"{path} is not a checkpoint of weights: {reason}") from error
     state = content.get("state_dict", content) if isinstance(content, dict) else None
@@ -488,6 +487,7 @@ def convert_stablesr(
     """
     if not tokenizer.is_dir():
         raise ValueError(f"{tokenizer} is no tokenizer folder")
+    words = CLIPTokenizer.from_pretrained(tokenizer, local_files_only=True)
     chosen = architecture or Architecture()
     with torch.device("meta"):
         unet = SpadeUNet(**chosen.unet)
@@ -506,7 +506,7 @@ def convert_stablesr(
     return StableSRPipeline(
         vae=vae,
         text_encoder=text_encoder,
-        tokenizer=CLIPTokenizer.from_pretrained(tokenizer, local_files_only=True),
+        tokenizer=words,
         unet=unet,
         structure_encoder=structure_encoder,
         scheduler=DDIMScheduler(**chosen.scheduler),

@@ -6,7 +6,7 @@ localrules:
 
 
 rule translations:
-    """Score every mini translation; nothing else asks for them yet."""
+    """Score every mini translation."""
     input:
         translation_scores("mini", entries("mini", "translations")),
 

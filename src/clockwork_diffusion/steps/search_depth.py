@@ -77,7 +77,7 @@ def main(args: Namespace) -> None:
     marks += [storage.sha256_folder(args.translator)]
     marks += [storage.sha256_folder(args.model)] if args.model is not None else []
     marks += [frechet.sha256] if frechet is not None else []
-    marks += [provenance.code_sha256("schedule_bench")]
+    marks += [provenance.code_sha256("steps.search_depth")]
 
     def bench(name: str, path: Path) -> Bench:
         pairs = pair_sets.read_set(path)
