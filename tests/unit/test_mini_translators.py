@@ -169,6 +169,16 @@ def test_the_step_ships_what_loads_again(root, tmp_path, task):
     assert loaded.task == task
     stored = [path.read_bytes() for path in (tmp_path / "made").rglob("*.json")]
     assert not any(str(tmp_path).encode() in text for text in stored)
+    assert not list(tmp_path.glob("state*"))
+
+
+def test_the_state_of_other_work_is_refused(pipe, tmp_path):
+    spec = spec_of("inpainting")
+    made = pairs.scene_pairs("inpainting", "train", 12, 50)
+    state = tmp_path / "state.pt"
+    mini.train(spec, pipe, lambda: made, state, work="one teacher")
+    with pytest.raises(ValueError, match="other data or with other code"):
+        mini.train(spec, pipe, lambda: made, state, work="another teacher")
 
 
 def test_the_restorer_learns_to_sharpen(tmp_path):

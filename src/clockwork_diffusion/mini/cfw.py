@@ -43,7 +43,13 @@ class FuseSpec:
     optimisation: Optimisation
 
 
-def train(spec: FuseSpec, pipe: StableSRPipeline, pairs: Pairs, state: Path) -> Trained:
+def train(
+    spec: FuseSpec,
+    pipe: StableSRPipeline,
+    pairs: Pairs,
+    state: Path,
+    work: str = "",
+) -> Trained:
     """Train fuse blocks at fidelity weight 1.
 
     Args:
@@ -51,6 +57,7 @@ def train(spec: FuseSpec, pipe: StableSRPipeline, pairs: Pairs, state: Path) -> 
         pipe: The model; its autoencoder is left alone.
         pairs: Low-quality and right images, at least as many as are asked for.
         state: Where the resumable state lies.
+        work: Says what else decides the outcome.
 
     Returns:
         The autoencoder with trained fuse blocks.
@@ -79,7 +86,7 @@ def train(spec: FuseSpec, pipe: StableSRPipeline, pairs: Pairs, state: Path) -> 
         target = to_unit(right[chosen]).to(pipe.device)
         return functional.l1_loss(decoded, target)
 
-    return fit(model, loss, spec.optimisation, state, name="fuse blocks")
+    return fit(model, loss, spec.optimisation, state, name="fuse blocks", work=work)
 
 
 def restored(pipe: StableSRPipeline, low: torch.Tensor, steps: int) -> torch.Tensor:

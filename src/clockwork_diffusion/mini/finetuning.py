@@ -79,6 +79,7 @@ def finetune(
     translator: Translator,
     make_pairs: Callable[[], Pairs],
     state: Path,
+    work: str = "",
 ) -> Trained:
     """Train what is left of a translator further.
 
@@ -87,6 +88,7 @@ def finetune(
         translator: A trained one; not changed.
         make_pairs: Makes the training pairs.
         state: Where the resumable state lies.
+        work: Says what else decides the outcome: level, translator, code.
 
     Returns:
         The trained UNet, a `DepthSkipUNet`, to be saved as such.
@@ -100,7 +102,13 @@ def finetune(
         )
     model = Cut(translator.pipe, spec.level)
     trained = train(
-        spec.recipe, translator.pipe, make_pairs, state, model=model, tuned=True
+        spec.recipe,
+        translator.pipe,
+        make_pairs,
+        state,
+        work=work,
+        model=model,
+        tuned=True,
     )
     assert isinstance(trained.module, Cut)
     unet = trained.module.unet.eval().requires_grad_(False)

@@ -309,6 +309,7 @@ def learn_instructions(
     make_data: Callable[[], tuple[torch.Tensor, torch.Tensor]],
     recipe: Optimisation,
     state: Path,
+    work: str = "",
 ) -> Trained:
     """Teach a text encoder what instructions ask for.
 
@@ -318,6 +319,7 @@ def learn_instructions(
             change, ``(N, 6)``, of `change_labels`; called once, on first use.
         recipe: The recipe.
         state: Where the resumable state lies.
+        work: Says what else decides the outcome.
     """
     reader = Reader(text_encoder, text_encoder.config.hidden_size)
     # One class more than the reader of captions has: not changed.
@@ -338,7 +340,7 @@ def learn_instructions(
         ]
         return torch.stack(losses).sum()
 
-    return fit(reader, misread, recipe, state, name="reading instructions")
+    return fit(reader, misread, recipe, state, name="reading instructions", work=work)
 
 
 def train(
@@ -347,6 +349,7 @@ def train(
     make_pairs: Callable[[], Pairs],
     state: Path,
     *,
+    work: str = "",
     model: nn.Module | None = None,
     tuned: bool = False,
 ) -> Trained:
@@ -357,6 +360,7 @@ def train(
         pipe: The teacher; not changed.
         make_pairs: Makes the training pairs, ``spec.pairs`` of them.
         state: Where the resumable state lies.
+        work: Says what else decides the outcome: teacher, code.
         model: An untrained translator, if `build` is not to make it.
         tuned: The model is a trained one that only goes on: it can read instructions,
             and its SPADE layers are calibrated.
@@ -394,6 +398,7 @@ def train(
             lambda: (tokens(), change_labels("train", spec.pairs, spec.offset)),
             spec.reading,
             state.with_suffix(".text.pt"),
+            work,
         )
         assert isinstance(read.module, Reader)
         model.text_encoder = read.module.text_encoder.requires_grad_(True)
@@ -435,7 +440,8 @@ def train(
         predicted = model(*(part.to(device) for part in parts))
         return functional.mse_loss(predicted, v.to(device))
 
-    trained = fit(model, loss, recipe, state, name=f"translator: {spec.task}")
+    name = f"translator: {spec.task}"
+    trained = fit(model, loss, recipe, state, name=name, work=work)
     history += trained.history
     return Trained(trained.module, history, seconds + trained.seconds)
 

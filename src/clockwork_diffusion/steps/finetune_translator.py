@@ -69,6 +69,13 @@ def main(args: Namespace) -> None:
         translator,
         lambda: scene_pairs(recipe.task, "train", recipe.pairs, recipe.offset, restore),
         args.state.with_suffix(".pt"),
+        "\n".join(
+            [
+                str(training),
+                storage.sha256_folder(args.translator),
+                provenance.code_sha256("steps.finetune_translator"),
+            ]
+        ),
     )
     with storage.atomic_path(args.output) as folder:
         left = trained.module
@@ -123,6 +130,7 @@ def main(args: Namespace) -> None:
                 for key, each in scores.items()
             },
         )
+    args.state.with_suffix(".pt").unlink(missing_ok=True)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from argparse import Namespace
 from functools import partial
 from pathlib import Path
 
-from clockwork_diffusion import storage
+from clockwork_diffusion import provenance, storage
 from clockwork_diffusion.specs import parse
 from clockwork_diffusion.steps._run import new_parser, run
 
@@ -57,12 +57,16 @@ def main(args: Namespace) -> None:
     def make_pairs() -> pairs.Pairs:
         return pairs.scene_pairs(spec.task, "train", spec.pairs, spec.offset, restore)
 
-    trained = translators.train(spec, pipe, make_pairs, args.state)
+    marks = [args.spec, storage.sha256_folder(args.teacher)]
+    marks += [provenance.code_sha256("steps.train_translator")]
+    if args.restorer is not None:
+        marks.append(storage.sha256_folder(args.restorer))
+    work = "\n".join(marks)
+    trained = translators.train(spec, pipe, make_pairs, args.state, work=work)
     made = translators.assemble(trained.module, pipe)
     if spec.parts is not None:
-        fused = cfw.train(
-            spec.parts.fuse, made, make_pairs(), args.state.with_suffix(".fuse.pt")
-        )
+        fuse_state = args.state.with_suffix(".fuse.pt")
+        fused = cfw.train(spec.parts.fuse, made, make_pairs(), fuse_state, work)
         made.register_modules(vae=fused.module)
     held_out = pairs.scene_pairs(spec.task, "validation", 128, 0, restore)
     last = [value for _, value in trained.history[-10:]]
@@ -81,6 +85,8 @@ def main(args: Namespace) -> None:
             trained,
             {"mean of the last training losses": sum(last) / len(last), **quality},
         )
+    for suffix in (".pt", ".text.pt", ".fuse.pt"):
+        args.state.with_suffix(suffix).unlink(missing_ok=True)
 
 
 if __name__ == "__main__":
