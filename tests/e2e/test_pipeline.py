@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -36,6 +37,8 @@ SHOWN = {
     "tables": ("table_1", "table_s4", "table_editing"),
     "figures": ("figure_1", "figure_5", "figure_s1", "figure_s10"),
 }
+TRANSLATED = ("inpainted", "inpainted_d9")
+COMPRESSION = Path("results/mini/tables/compression")
 EDITED = Path("results/mini/edited/real/pnp_clock2/steps10.safetensors")
 INVERTED = Path("results/mini/inversions/real/clock2/steps10")
 
@@ -63,6 +66,22 @@ def slice_registry(checkout: Path) -> None:
     for shown in figure["edits"]:
         shown["run"] = shown["run"].replace("steps50", "steps10")
     registry["tables"]["table_s4"]["mini"]["run"] = edited[1]
+    write_registry(path, registry)
+    path = path.with_name("compression.yaml")
+    registry = json.loads(json.dumps(yaml.safe_load(path.read_text("utf-8"))))
+    table = registry["tables"]["comparison"]["mini"]
+    table["rows"] = [row for row in table["rows"] if row.get("run") in TRANSLATED]
+    figure = registry["figures"]["figure_s5"]["mini"]
+    figure["groups"] = [{"count": 2}]
+    registry = {
+        "title": registry["title"],
+        "tables": {"comparison": {"mini": table}},
+        "figures": {"figure_s5": {"mini": figure}},
+    }
+    write_registry(path, registry)
+
+
+def write_registry(path: Path, registry: dict[str, Any]) -> None:
     text = yaml.safe_dump(registry, sort_keys=False, allow_unicode=True)
     path.write_text(text, encoding="utf-8")
 
@@ -98,6 +117,14 @@ def rows(path: Path) -> list[dict[str, str]]:
 
 
 # --- from a clean copy ------------------------------------------------------------
+
+
+def test_translations_are_scored_beside_what_they_keep(finished):
+    whole, cut = rows(finished / COMPRESSION / "comparison.csv")
+    assert float(whole["kept"]) == 100
+    assert float(cut["kept"]) == pytest.approx(61, abs=0.5)
+    assert float(whole["psnr_to_target"]) > 15
+    assert (finished / "results/mini/figures/compression/figure_s5.png").is_file()
 
 
 def test_every_table_and_figure_is_there(finished):
