@@ -21,7 +21,13 @@ PARTS = mini.StableSRParts(8, 8, (8, 8, 16, 16), cfw.FuseSpec(1, 4, 4, 2, SHORT)
 
 def spec_of(task, **changes):
     further = {"edit": {"reading": SHORT}, "restoration": {"parts": PARTS}}
-    settings = {"pairs": 12, "offset": 50, **further.get(task, {}), **changes}
+    settings = {
+        "pairs": 12,
+        "offset": 50,
+        "judged": 2,
+        **further.get(task, {}),
+        **changes,
+    }
     return mini.TranslatorSpec(task, optimisation=SHORT, **settings)
 
 
@@ -163,7 +169,7 @@ def test_the_step_ships_what_loads_again(root, tmp_path, task):
     done = subprocess.run(command, capture_output=True, text=True, cwd=root)
     assert done.returncode == 0, done.stderr
     card = (tmp_path / "made/README.md").read_text(encoding="utf-8")
-    assert "PSNR to the right answer, dB (128 validation pairs" in card
+    assert "PSNR to the right answer, dB (2 validation pairs" in card
     model = teacher if task == "control" else None
     loaded = translators.load_translator(task, tmp_path / "made", model)
     assert loaded.task == task

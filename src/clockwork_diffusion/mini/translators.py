@@ -94,6 +94,7 @@ class TranslatorSpec:
         blind_share: Share of samples that show noise alone, at a timestep from which a
             sampler may start; their target is the clean image's.
         blind_from: First such timestep.
+        judged: Number of validation pairs that its card reports on.
     """
 
     task: str
@@ -106,6 +107,7 @@ class TranslatorSpec:
     empty_inputs: float = 0.0
     blind_share: float = 0.15
     blind_from: int = 850
+    judged: int = 128
 
     def __post_init__(self) -> None:
         """Reject tasks that there are not, and recipes that do not fit them."""

@@ -68,7 +68,7 @@ def main(args: Namespace) -> None:
         fuse_state = args.state.with_suffix(".fuse.pt")
         fused = cfw.train(spec.parts.fuse, made, make_pairs(), fuse_state, work)
         made.register_modules(vae=fused.module)
-    held_out = pairs.scene_pairs(spec.task, "validation", 128, 0, restore)
+    held_out = pairs.scene_pairs(spec.task, "validation", spec.judged, 0, restore)
     last = [value for _, value in trained.history[-10:]]
     title, what = TITLES[spec.task]
     with storage.atomic_path(args.output) as folder:
