@@ -14,7 +14,7 @@ from diffusers import StableDiffusionPipeline
 
 from clockwork_diffusion import adaptors, storage
 from clockwork_diffusion.sampling import Passes
-from clockwork_diffusion.split import SplitUNet
+from clockwork_diffusion.split import SplitUNet, check_cut
 
 
 class Loaded(NamedTuple):
@@ -119,6 +119,8 @@ def split_passes(
         ValueError: If the adaptor is for something else, or a file is damaged.
     """
     built: Any = None
+    if cut:
+        check_cut(unet, cut)  # Before an adaptor says that it is for another.
     if adaptor in adaptors.KINDS:
         cut = cut or "stage1"
         built = adaptors.build_adaptor(str(adaptor), unet, cut, text_channels)
