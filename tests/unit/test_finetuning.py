@@ -9,7 +9,7 @@ import torch
 
 from clockwork_diffusion import storage, translators
 from clockwork_diffusion.depth_skip import DepthSkipUNet, depth_skip
-from clockwork_diffusion.mini.finetuning import Cut, FineTuneSpec, finetune
+from clockwork_diffusion.mini.finetuning import FineTuneSpec, cut, finetune
 from clockwork_diffusion.mini.pairs import scene_pairs
 from clockwork_diffusion.specs import parse
 from clockwork_diffusion.steps import finetune_translator, prepare_pairs
@@ -84,7 +84,7 @@ def test_the_loss_is_that_of_the_translator(translator, tmp_path):
 
 
 def test_only_what_is_left_is_copied(translator):
-    model = Cut(translator.pipe, 5)
+    model = cut(translator.pipe, 5)
     trainable = [p for p in model.parameters() if p.requires_grad]
     left = depth_skip(translator.pipe.unet, 5)
     assert sum(p.numel() for p in trainable) == sum(

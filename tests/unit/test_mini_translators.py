@@ -103,7 +103,7 @@ def test_a_wider_input_is_ignored_at_first_and_then_learned(pipe):
     assert pipe.unet.config.in_channels == 4
     assert torch.equal(wide.conv_in.weight[:, :4], pipe.unet.conv_in.weight)
     assert not wide.conv_in.weight[:, 4:].any()
-    model = mini.Joined(pipe.unet, pipe.text_encoder, learns=False)
+    model = mini.Joined(wide, pipe.text_encoder, learns=False)
     noisy, given = torch.randn(1, 4, 16, 16), torch.randn(1, 4, 16, 16)
     tokens = torch.zeros(1, 32, dtype=torch.long)
     model(noisy, torch.tensor([500]), given, tokens).square().mean().backward()

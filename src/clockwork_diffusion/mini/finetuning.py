@@ -13,12 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import nn
-
-from clockwork_diffusion.depth_skip import DepthSkipUNet, depth_skip
+from clockwork_diffusion.depth_skip import depth_skip
 from clockwork_diffusion.mini.pairs import Pairs
-from clockwork_diffusion.mini.translators import TranslatorSpec, train
+from clockwork_diffusion.mini.translators import Joined, TranslatorSpec, train
 from clockwork_diffusion.training import Trained
 from clockwork_diffusion.translators import JOINED, Translator
 
@@ -45,33 +42,15 @@ class FineTuneSpec:
             )
 
 
-class Cut(nn.Module):
-    """A translator without its deep levels; of it, the UNet learns."""
+def cut(pipe: Any, level: int) -> Joined:
+    """Return a translator without its deep levels, whose UNet learns.
 
-    def __init__(self, pipe: Any, level: int) -> None:
-        """Copy a translator's UNet down to a level.
-
-        Args:
-            pipe: UNet and text encoder; not changed.
-            level: The deepest level to keep.
-        """
-        super().__init__()
-        # The deep levels are not even copied.
-        cut = copy.deepcopy(depth_skip(pipe.unet, level))
-        self.unet: DepthSkipUNet = cut.float().requires_grad_(True)
-        self.text_encoder = copy.deepcopy(pipe.text_encoder).requires_grad_(False)
-
-    def forward(
-        self,
-        noisy: torch.Tensor,
-        timesteps: torch.Tensor,
-        inputs: torch.Tensor,
-        tokens: torch.Tensor,
-    ) -> torch.Tensor:
-        """Predict v for noisy and input latents ``(N, 4, h, w)``, tokens ``(N, L)``."""
-        text = self.text_encoder(tokens).last_hidden_state
-        v: torch.Tensor = self.unet(torch.cat([noisy, inputs], 1), timesteps, text)[0]
-        return v
+    Args:
+        pipe: UNet and text encoder; copied, the deep levels not even that.
+        level: The deepest level to keep.
+    """
+    unet = copy.deepcopy(depth_skip(pipe.unet, level)).float().requires_grad_(True)
+    return Joined(unet, pipe.text_encoder, learns=False)
 
 
 def finetune(
@@ -100,7 +79,7 @@ def finetune(
         raise ValueError(
             f"a translator for {translator.task} is not trained for {spec.recipe.task}"
         )
-    model = Cut(translator.pipe, spec.level)
+    model = cut(translator.pipe, spec.level)
     trained = train(
         spec.recipe,
         translator.pipe,
@@ -110,6 +89,6 @@ def finetune(
         model=model,
         tuned=True,
     )
-    assert isinstance(trained.module, Cut)
+    assert isinstance(trained.module, Joined)
     unet = trained.module.unet.eval().requires_grad_(False)
     return Trained(unet, trained.history, trained.seconds, trained.times)

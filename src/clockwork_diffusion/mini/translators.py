@@ -130,9 +130,9 @@ class Joined(nn.Module):
     def __init__(
         self, unet: UNet2DConditionModel, text_encoder: CLIPTextModel, learns: bool
     ) -> None:
-        """Widen a UNet's input; ``learns`` says whether the text encoder is trained."""
+        """Take a UNet as it is; copy a text encoder, which ``learns`` or does not."""
         super().__init__()
-        self.unet = widen_input(unet, unet.config.in_channels)
+        self.unet = unet
         self.text_encoder = copy.deepcopy(text_encoder).requires_grad_(learns)
 
     def forward(
@@ -273,7 +273,8 @@ def build(spec: TranslatorSpec, pipe: StableDiffusionPipeline) -> nn.Module:
     """Return a translator that does what the teacher does, before any training."""
     torch.manual_seed(spec.optimisation.seed)
     if spec.task in JOINED:
-        return Joined(pipe.unet, pipe.text_encoder, learns=spec.task == "edit")
+        wide = widen_input(pipe.unet, pipe.unet.config.in_channels)
+        return Joined(wide, pipe.text_encoder, learns=spec.task == "edit")
     if spec.parts is not None:
         return Restored(pipe.unet, pipe.text_encoder, spec.parts)
     factor = 2 ** (len(pipe.vae.config.block_out_channels) - 1)
