@@ -7,6 +7,7 @@ with each adaptor. Those of image-to-image models are of `count_levels`.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Mapping
 from typing import Any
 
@@ -187,6 +188,11 @@ def kept_share(counts: Mapping[str, Any], level: int) -> float:
     kept = sum(entry["parameters"] for entry in levels[:level])
     whole = sum(entry["parameters"] for entry in levels)
     return float((kept + counts["shared"]["output"]) / whole)
+
+
+def typical_ms(timing: Mapping[str, Any]) -> float:
+    """Return the median of a timing's calls: one that was disturbed is no matter."""
+    return float(statistics.median(timing["runs"]))
 
 
 def translation_rows(run: Mapping[str, Any], task: str) -> int:

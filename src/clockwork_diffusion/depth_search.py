@@ -32,10 +32,11 @@ is worth elsewhere has to be measured elsewhere.
 from __future__ import annotations
 
 import itertools
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from clockwork_diffusion.costs import kept_share, typical_ms
 
 Schedule = tuple[int, ...]
 """A level per sampling step, the first step first."""
@@ -632,19 +633,12 @@ def level_costs(
     macs = {
         level: row["count"]["macs_with_norms"] + branch for level, row in rows.items()
     }
-    counts = [rows[level]["parameters"] for level in sorted(rows)]
-    kept = dict(zip(sorted(rows), itertools.accumulate(counts), strict=True))
-    whole, output = sum(counts), counted["shared"]["output"]
-    parameters = {n: min(1.0, (count + output) / whole) for n, count in kept.items()}
+    parameters = {level: min(1.0, kept_share(counted, level)) for level in rows}
     if timed is None:
         return LevelCosts(macs, parameters)
-    extra = 0.0 if timed["branch"] is None else _typical_ms(timed["branch"])
+    extra = 0.0 if timed["branch"] is None else typical_ms(timed["branch"])
     milliseconds = {
-        int(level): _typical_ms(timing) + extra
+        int(level): typical_ms(timing) + extra
         for level, timing in timed["levels"].items()
     }
     return LevelCosts(macs, parameters, milliseconds)
-
-
-def _typical_ms(timing: Mapping[str, Any]) -> float:
-    return float(statistics.median(timing["runs"]))

@@ -6,14 +6,13 @@ beside ours; what is not known is an em dash. Nothing here needs torch.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
 
-from clockwork_diffusion.costs import kept_share
+from clockwork_diffusion.costs import kept_share, typical_ms
 from clockwork_diffusion.tables import UNKNOWN, aligned_markdown, escape
 
 UNITS = {"T": ("tmacs", 1e-12), "G": ("gmacs", 1e-9)}
@@ -157,14 +156,9 @@ def image_seconds(timings: Mapping[str, Any], level: int, steps: int) -> float |
     """Return the seconds of the same, or None where nothing is timed."""
     if not timings:
         return None
-    branch = _typical_ms(timings["branch"]) if timings["branch"] else 0.0
-    call = _typical_ms(timings["levels"][str(level)])
+    branch = typical_ms(timings["branch"]) if timings["branch"] else 0.0
+    call = typical_ms(timings["levels"][str(level)])
     return steps * (call + branch) * 1e-3
-
-
-def _typical_ms(timing: Mapping[str, Any]) -> float:
-    """Return the median of a timing's calls: one that was disturbed is no matter."""
-    return float(statistics.median(timing["runs"]))
 
 
 def fill_levels(
@@ -189,7 +183,7 @@ def fill_levels(
             )
     whole = sum(entry["parameters"] for entry in levels)
     times: list[float] = [
-        _typical_ms(timings["levels"][str(entry["level"])])
+        typical_ms(timings["levels"][str(entry["level"])])
         for entry in (levels if timings else ())
     ]
     shares = [100 * time / times[-1] for time in times]
