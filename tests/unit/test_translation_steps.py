@@ -82,8 +82,6 @@ def translate(
             spec=json.dumps(spec),
             translator=folder / translator,
             model=model,
-            adaptor=None,
-            clip=None,
             set=folder / f"{name}.json",
             images=folder / f"{name}.safetensors",
             state=output.parent / "state" / output.stem,

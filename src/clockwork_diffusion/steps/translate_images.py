@@ -74,21 +74,16 @@ def main(args: Namespace) -> None:
         pipe = translator.pipe
         pipe.unet = depth_skip.depth_skip(pipe.unet, spec.level)
     passes: sampling.UNetPasses = translation.WholePasses(translator.pipe.unet)
-    pool = None
-    if spec.kind or args.adaptor is not None:
-        loaded = runs.load_passes(
+    if spec.kind:
+        passes = runs.load_passes(
             translator.pipe,
             args.translator,
             spec.cut,
             scheduler=chosen.scheduler,
             steps=chosen.steps,
             kind=spec.kind,
-            adaptor=args.adaptor,
-            clip=args.clip,
-        )
-        passes, pool = loaded.passes, loaded.pool
-        marks += loaded.checksums
-    encoded = translator.encode(pairs.prompts, pool)
+        ).passes
+    encoded = translator.encode(pairs.prompts)
 
     def translate(part: slice) -> dict[str, torch.Tensor]:
         seeds = [
@@ -126,8 +121,6 @@ if __name__ == "__main__":
     parser.add_argument(
         "--model", type=Path, help="pipeline folder that a ControlNet controls"
     )
-    parser.add_argument("--adaptor", type=Path, help="folder of a learned adaptor")
-    parser.add_argument("--clip", type=Path, help="open_clip folder; for an adaptor")
     parser.add_argument("--set", required=True, type=Path, help="prepared set, JSON")
     parser.add_argument(
         "--images", required=True, type=Path, help="its images, safetensors"
