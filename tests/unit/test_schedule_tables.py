@@ -78,7 +78,7 @@ def test_step_writes_table_s6(tmp_path, found):
         )
     )
     csv, markdown = (output.with_suffix(s).read_text("utf-8") for s in (".csv", ".md"))
-    assert ("clip_image_low" in csv) and ("0.012" in csv) == (found is not None)
+    assert ("clip_image_low" in csv and "0.012" in csv) == (found is not None)
     (line,) = (line for line in markdown.splitlines() if " D10 " in line)
     assert ("−1.25" in line) == (found is not None) and "−7.46" in line
     assert "—" in line
