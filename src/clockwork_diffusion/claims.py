@@ -43,6 +43,7 @@ from clockwork_diffusion.depth_claims import (
     LevelCount,
     MultiRow,
     count_of,
+    multi_gains,
     multi_row,
     times_saved,
 )
@@ -101,8 +102,12 @@ METRICS: dict[str, Metric] = {
     "macs_saved": Metric("MACs saved", "levels", 1, unit=" %", factor=100),
     "level_time": Metric("time saved", "level_latency", 1, unit=" %", factor=100),
     "multi_time": Metric("time saved", "schedules", 2, unit=" % of the whole UNet's"),
-    "multi_clip_image": Metric("CLIP_I", "searches", 4),
-    "multi_clip_direction": Metric("CLIP_D", "searches", 4),
+    "multi_clip_image": Metric(
+        "CLIP_I", "searches", 2, unit=" % of the whole UNet's", factor=100
+    ),
+    "multi_clip_direction": Metric(
+        "CLIP_D", "searches", 2, unit=" % of the whole UNet's", factor=100
+    ),
     "latency": Metric("time saved", "latency", 1, unit=" %", factor=100),
     "image_distance": Metric("image distance", "perturbations", 3),
     "latent_distance": Metric("latent distance", "perturbations", 3),
@@ -220,7 +225,8 @@ class Part:
         kinds: For translations, the kinds of pairs that are meant; all if empty.
         level: For counts and timings of levels, which one.
         multi: For schedules of levels, which answer of which search; the effect is
-            what the single depth is better by.
+            what the best single depth under the row's constraint is better by, as a
+            share of the whole UNet's value.
         perturbation: Perturbation whose cells are summed.
         alpha: Its α.
         log: Whether logarithms are summed, and so ratios compared.
@@ -790,8 +796,10 @@ class Measurements:
             saved = per_caption(torch.tensor(shares), len(shares), "turns")
             return replace(saved, by_seed=torch.empty(0))
         if part.multi is not None:
-            pairs = multi_row(part.multi, self.evidence.searches)["heldout_pairs"]
-            lost = -torch.tensor(pairs[MULTI_SCORES[metric]], dtype=torch.float64)
+            gained = multi_gains(
+                part.multi, self.evidence.searches, MULTI_SCORES[metric]
+            )
+            lost = -torch.tensor(gained, dtype=torch.float64)
             return per_caption(lost, len(lost), "held-out pairs")
         weights = self.weights(part.of, part.over)
         return self.gain(metric, part.of, weights, part.to, part.kinds)

@@ -45,7 +45,7 @@ class MultiRow:
 
     Attributes:
         search: Id of the search.
-        row: The single depth that it is compared with.
+        row: The single depth that sets the constraint.
         problem: A key of `clockwork_diffusion.depth_search.PROBLEMS`.
     """
 
@@ -119,7 +119,7 @@ def times_saved(
 def multi_row(
     of: MultiRow, searches: Mapping[str, Mapping[str, Any]]
 ) -> Mapping[str, Any]:
-    """Return the answer of a search for a row and problem.
+    """Return what a search found for a row and problem, beyond the best single depth.
 
     Raises:
         ValueError: If it was not searched for.
@@ -129,7 +129,34 @@ def multi_row(
     )
     for row in rows:
         if row["row"] == of.row and row["problem"] == of.problem:
-            return row
+            beyond: Mapping[str, Any] = row["beyond_best_single"]
+            return beyond
     raise ValueError(
         f"search {of.search!r} has no answer for D{of.row} and problem ({of.problem})"
     )
+
+
+def multi_gains(
+    of: MultiRow, searches: Mapping[str, Mapping[str, Any]], score: str
+) -> list[float]:
+    """Return what a schedule gains on held-out pairs beyond the best single depth.
+
+    Args:
+        of: Which answer.
+        searches: Searches by id.
+        score: ``clip_image`` or ``clip_direction``.
+
+    Returns:
+        One number per pair, as a share of the whole UNet's mean over the pairs.
+
+    Raises:
+        ValueError: If it was not searched for, or the whole UNet's mean is not above 0.
+    """
+    gained = multi_row(of, searches)["heldout_pairs"][score]
+    whole = searches[of.search]["multi"]["heldout_full"][score]
+    if whole <= 0:
+        raise ValueError(
+            f"search {of.search!r}: the whole UNet's {score} is {whole:g}, "
+            "of which nothing is a share"
+        )
+    return [float(gain) / whole for gain in gained]

@@ -23,10 +23,12 @@ described; this is ours:
 3. The most promising few are measured for real. One that falls short by more than
    predicted makes the next ones keep as much distance, as long as there are such.
 4. The answer is the best of all that was measured, for whichever row and problem, which
-   keeps the constraint. The single depth is always among it.
+   keeps the constraint. The single depth is always among it, and so is each other one:
+   the best of those is named beside it, since what a shallower level alone would save
+   is no merit of a level for each step.
 
-So on the images of the search an answer is never worse than the single depth; what it
-is worth elsewhere has to be measured elsewhere.
+So on the images of the search an answer is never worse than a single depth; what it is
+worth elsewhere has to be measured elsewhere.
 """
 
 from __future__ import annotations
@@ -305,6 +307,7 @@ class Answer:
         levels: By group; those of the row if nothing better was found.
         schedule: By step.
         metrics: As measured in the search.
+        best_single: The best single depth under the row's constraint.
         candidates: What was measured for this row and problem, in that order.
     """
 
@@ -313,6 +316,7 @@ class Answer:
     levels: Schedule
     schedule: Schedule
     metrics: dict[str, float]
+    best_single: int
     candidates: tuple[Candidate, ...]
 
     def to_json(self) -> dict[str, Any]:
@@ -547,13 +551,23 @@ class _Row:
 
     def answer(self, name: str, tried: tuple[Candidate, ...]) -> Answer:
         """Choose from all that was measured, for whichever row and problem."""
-        problem = PROBLEMS[name]
+        problem, groups = PROBLEMS[name], len(self.sizes)
+        singles = [(level,) * groups for level in self.spec.levels]
+        single = self.best(problem, singles)[0]
+        known = [
+            levels
+            for levels in itertools.product(self.spec.levels, repeat=groups)
+            if expand(levels, self.sizes) in self.evaluate.measured
+        ]
+        best = self.best(problem, known)
+        schedule = expand(best, self.sizes)
+        return Answer(self.row, name, best, schedule, self.measure(best), single, tried)
+
+    def best(self, problem: Problem, choices: Sequence[Schedule]) -> Schedule:
+        """Choose the best that keeps the constraint; the row if nothing is better."""
         needed = self.needed(problem)
         best, found = self.single, self.measure(self.single)
-        for levels in itertools.product(self.spec.levels, repeat=len(self.sizes)):
-            schedule = expand(levels, self.sizes)
-            if schedule not in self.evaluate.measured:
-                continue
+        for levels in choices:
             measured = self.measure(levels)
             if not self.affords(problem, levels) or _margin(measured, needed) < 0:
                 continue
@@ -562,8 +576,7 @@ class _Row:
                 < self.rank(problem, best, found)[0]
             ):
                 best, found = levels, measured
-        schedule = expand(best, self.sizes)
-        return Answer(self.row, name, best, schedule, found, tried)
+        return best
 
 
 def _margin(metrics: Metrics, needed: Metrics) -> float:

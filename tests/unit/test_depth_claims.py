@@ -47,14 +47,19 @@ LEVELS = {
 TIMES = {"levels": {"2": {"runs": [8.0, 8.1, 7.9]}, "3": {"runs": [10.0, 10.0, 10.0]}}}
 SEARCH = {
     "multi": {
+        "heldout_full": {"clip_image": 0.5},
         "rows": [
             {
                 "row": 2,
                 "problem": "b",
-                "savings": {"time": -3.0},
-                "heldout_pairs": {"clip_image": [0.01, 0.02, 0.03]},
+                # A shallower level for all steps saves most of it.
+                "savings": {"time": -9.0},
+                "beyond_best_single": {
+                    "savings": {"time": -3.0},
+                    "heldout_pairs": {"clip_image": [0.01, 0.02, 0.03]},
+                },
             }
-        ]
+        ],
     }
 }
 
@@ -201,9 +206,14 @@ def test_a_single_level_is_held_against_a_schedule():
     row = MultiRow("ip2p", 2, "b")
     part = Part("x", "no_worse", ("multi_clip_image",), "m", multi=row)
     (judged,) = judge(Margin("x", value=0.1), part).parts
-    assert judged.effect.value == pytest.approx(-0.02)
+    assert judged.effect.value == pytest.approx(-0.04)
     assert (judged.n, judged.unit, judged.verdict) == (3, "held-out pairs", HOLDS)
     assert judge(Margin("x", value=0.001), part).verdict == UNDECIDED
+    none = {"multi": {**SEARCH["multi"], "heldout_full": {"clip_image": 0.0}}}
+    with pytest.raises(
+        ValueError, match="clip_image is 0, of which nothing is a share"
+    ):
+        judge(Margin("x", value=0.1), part, searches={"ip2p": none})
     time = Part("x", "counted", ("multi_time",), "m", multi=row)
     assert judge(Margin("x", value=0.0, at_most=3.5), time).verdict == HOLDS
     assert judge(Margin("x", value=0.0, at_most=2.5), time).verdict == FAILS

@@ -243,6 +243,34 @@ def test_with_interactions_no_answer_breaks_its_constraint(seed, interaction):
         assert len(answer.candidates) <= SPEC.verified
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_the_best_single_depth_keeps_the_constraint_too(seed):
+    jagged = toy(seed, 0.0005)
+
+    def evaluate(schedule):
+        # Levels from 9 on are all the same.
+        return jagged([13 if level >= 9 else level for level in schedule])
+
+    multi = search_levels(Evaluations(evaluate), SPEC, 10, 13, TIMES)
+    for answer in multi.answers:
+        single = evaluate((answer.row,) * 10)
+        slack = SPEC.tolerance if answer.problem == "a" else 0.0
+        worths = {}
+        for level in CHOICE:
+            found = evaluate((level,) * 10)
+            kept = all(
+                found[name] >= single[name] - slack for name in (LIKENESS, DIRECTION)
+            )
+            deep = answer.problem in "abc" and TIMES[level] > TIMES[answer.row]
+            if not deep and (answer.problem in "bc" or kept):
+                goal = PROBLEMS[answer.problem].goal
+                worths[level] = -TIMES[level] if goal == "time" else found[goal]
+        assert worths[answer.best_single] == max(worths.values())
+        assert answer.row in worths
+        if answer.row == 10 and answer.problem in "ad":
+            assert answer.best_single == 9
+
+
 def test_with_interactions_the_prediction_alone_would_mislead():
     saved = 0
     for seed in range(6):

@@ -31,7 +31,9 @@ def answer(row: int, problem: str, levels: list[int]) -> dict:
         "row": row,
         "problem": problem,
         "levels": levels,
-        "savings": {"time": -1.25, "parameters": 8.0},
+        "savings": {"time": -1.25, "parameters": 8.0, "milliseconds": -0.75},
+        "best_single": row - 1,
+        "beyond_best_single": {"savings": {"time": -0.5}},
         "heldout": {"clip_image": gain(0.002), "clip_direction": gain(-0.003)},
     }
 
@@ -42,7 +44,8 @@ FOUND = {"multi": {"rows": [answer(10, "a", [8, 10]), answer(9, "b", [11, 7])]}}
 def test_published_and_held_out_gains_stand_side_by_side():
     first, second = to_text(fill(SPEC, FOUND))
     assert first["problem"] == "(a) fixed memory, least time" and first["row"] == "D10"
-    assert first["levels"] == "8, 10"
+    assert first["levels"] == "8, 10" and first["milliseconds"] == "−0.75"
+    assert (first["best_single"], first["time_beyond"]) == ("D09", "−0.50")
     assert (first["time_published"], first["time"]) == ("−7.46", "−1.25")
     assert second["clip_image"] == "+0.0020 [−0.0080, +0.0120]"
     assert second["clip_direction"] == "−0.0030 [−0.0130, +0.0070]"

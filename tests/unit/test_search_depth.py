@@ -164,7 +164,14 @@ def test_the_rows_of_table_s6(folder, report):
         levels = row["schedule"]
         assert len(levels) == STEPS and row["row"] == 9
         assert row["improved"] == (levels != [9] * STEPS)
-        assert row["single"] == (levels in ([level] * STEPS for level in LEVELS))
+        best, beyond = row["best_single"], row["beyond_best_single"]
+        assert best in LEVELS
+        # Each against the row, the difference is that between the two.
+        apart = beyond["savings"]["time"] - row["savings"]["time"]
+        assert apart == pytest.approx(100 * (9 - best) / 113)
+        assert len(beyond["heldout_pairs"]["clip_image"]) == COUNT
+        if len(set(levels)) == 1:
+            assert beyond["savings"]["time"] == 0
         mean = sum(100 + level for level in levels) / STEPS
         assert row["savings"]["time"] == pytest.approx(100 * (mean - 109) / 113)
         for where in ("search", "heldout"):
@@ -179,8 +186,9 @@ def test_the_rows_of_table_s6(folder, report):
     counts = report["evaluations"]
     assert counts["scan"] == 5 and counts["sensitivities"] == 4
     assert counts["constant"] == 0
-    # The full model, the chosen level, the row, and those answers that differ from it.
+    # The full model, the chosen level, the row, and what differs from it.
     answers = {tuple(row["schedule"]) for row in multi["rows"]}
+    answers |= {(row["best_single"],) * STEPS for row in multi["rows"]}
     constant = {(level,) * STEPS for level in (13, 9, 2)}
     assert counts["heldout"] == len(answers | constant)
 

@@ -40,7 +40,7 @@ def search_inputs(wildcards):
         for key in ("set", "heldout")
     }
     files["levels"] = f"results/{scale}/levels/{search['translator']}.json"
-    if scale == "mini":
+    if scale == "mini" and "multi" in search:
         files["timing"] = level_timings(scale, [search["translator"]])
     model = searched_translator(wildcards).get("model")
     if model is not None:
@@ -60,8 +60,8 @@ def judged_by_frechet(search):
 def search_options(wildcards, input):
     """Return the command-line options for the same.
 
-    Levels of paper size are timed on request alone; a search reads those timings that
-    there are.
+    Timings say what schedules save. Levels of paper size are timed on request alone; a
+    search reads those that there are.
     """
     scale, search = wildcards.scale, searching(wildcards)
     options = [
@@ -75,7 +75,7 @@ def search_options(wildcards, input):
         chosen = entry(scale, "encoders", "frechet")
         options.append(f"--frechet {chosen['path']} --frechet-kind {chosen['kind']}")
     (timing,) = level_timings(scale, [search["translator"]])
-    if scale == "mini" or Path(timing).is_file():
+    if "multi" in search and (scale == "mini" or Path(timing).is_file()):
         options.append(f"--timing {timing}")
     return " ".join(options)
 
