@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from clockwork_diffusion.clock import clock_of
+from clockwork_diffusion.tasks import guided_rows
 
 FEATURES = ("latents", "activations")
 """What inversion keeps for the source row of Plug-and-Play's generation."""
@@ -198,15 +199,10 @@ def typical_ms(timing: Mapping[str, Any]) -> float:
 def translation_rows(run: Mapping[str, Any], task: str) -> int:
     """Return how many UNet samples guidance takes per image and step of a translation.
 
-    As many as the task has, less those that guidance by 1 cancels; see
-    `clockwork_diffusion.translation.TranslationSpec.rows`.
+    As many as the task has, less those that guidance by 1 cancels.
     """
-    text, image = run.get("guidance", 1), run.get("image_guidance", 1)
-    if run.get("all_rows", False):
-        return {"edit": 3, "control": 2}.get(task, 1)
-    if task == "edit":
-        return 1 + (image != text) + (image != 1)
-    return 1 + (task == "control" and text != 1)
+    text, image = run.get("guidance", 1.0), run.get("image_guidance", 1.0)
+    return len(guided_rows(task, text, image, all_rows=run.get("all_rows", False)))
 
 
 def translation_count(

@@ -26,12 +26,10 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from clockwork_diffusion import edit_sets, storage
+from clockwork_diffusion.tasks import check_task
 
 if TYPE_CHECKING:
     import torch
-
-TASKS = ("edit", "control", "restoration", "inpainting", "synthesis")
-"""Tasks that there are pairs of."""
 
 KEYS = ("input", "target", "prompt", "source_caption", "target_caption", "kind")
 """What a line of ``pairs.jsonl`` may say."""
@@ -50,7 +48,7 @@ class PairSetSpec:
     """Where pairs come from.
 
     Attributes:
-        task: A member of `TASKS`.
+        task: A key of `clockwork_diffusion.tasks.TASKS`.
         source: ``scenes`` (made from the mini world) or ``folder``.
         count: Number of pairs; 0 for all of a folder's.
         offset: Scenes, or lines, to skip.
@@ -79,8 +77,7 @@ class PairSetSpec:
 
     def __post_init__(self) -> None:
         """Reject unknown tasks and sources, and settings that do not go together."""
-        if self.task not in TASKS:
-            raise ValueError(f"task {self.task!r} is not one of {', '.join(TASKS)}")
+        check_task(self.task)
         if self.source not in ("scenes", "folder"):
             raise ValueError(f"source {self.source!r} is not scenes or folder")
         if self.count < 0 or self.offset < 0:
@@ -111,7 +108,7 @@ class PairSet:
     """What is known of pairs besides their images; entry *i* belongs to pair *i*.
 
     Attributes:
-        task: A member of `TASKS`.
+        task: A key of `clockwork_diffusion.tasks.TASKS`.
         ids: A name for each, unique.
         prompts: What the model is told; empty for tasks without prompts.
         source_captions: What the inputs show, where known.
@@ -128,8 +125,7 @@ class PairSet:
 
     def __post_init__(self) -> None:
         """Reject sets whose parts do not belong together."""
-        if self.task not in TASKS:
-            raise ValueError(f"task {self.task!r} is not one of {', '.join(TASKS)}")
+        check_task(self.task)
         if not self.ids:
             raise ValueError("the set has no pair")
         for field in dataclasses.fields(self)[2:]:

@@ -35,7 +35,7 @@ PRINTED = ("time", LIKENESS, DIRECTION, "parameters")
 
 
 @dataclass(frozen=True)
-class MultiRow:
+class MultiTableRow:
     """A row of the table.
 
     Attributes:
@@ -72,7 +72,7 @@ class MultiTableSpec:
 
     title: str
     caption: str
-    rows: tuple[MultiRow, ...]
+    rows: tuple[MultiTableRow, ...]
     search: str = ""
 
 

@@ -25,6 +25,7 @@ from diffusers import (
     ModelMixin,  # noqa: F401  # where diffusers looks when a pipeline is loaded
     UNet2DConditionModel,
 )
+from diffusers.models.controlnets.controlnet import zero_module
 from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
@@ -72,8 +73,8 @@ class Spade(nn.Module):
         super().__init__()
         self.norm = nn.GroupNorm(groups, channels)
         self.shared = nn.Conv2d(structure_channels, hidden, 3, padding=1)
-        self.gamma = _zero(nn.Conv2d(hidden, channels, 3, padding=1))
-        self.beta = _zero(nn.Conv2d(hidden, channels, 3, padding=1))
+        self.gamma = zero_module(nn.Conv2d(hidden, channels, 3, padding=1))
+        self.beta = zero_module(nn.Conv2d(hidden, channels, 3, padding=1))
 
     def forward(self, hidden: torch.Tensor, structure: torch.Tensor) -> torch.Tensor:
         """Return the modulated feature, ``(N, C, H, W)``."""
@@ -307,11 +308,3 @@ def _is_projection(name: str, value: torch.Tensor) -> bool:
     """Say whether a weight is a 1x1 convolution around a transformer."""
     around = name.endswith(("proj_in.weight", "proj_out.weight"))
     return around and value.ndim == 4
-
-
-def _zero(layer: nn.Conv2d) -> nn.Conv2d:
-    """Set a layer's parameters to zero."""
-    nn.init.zeros_(layer.weight)
-    assert layer.bias is not None
-    nn.init.zeros_(layer.bias)
-    return layer

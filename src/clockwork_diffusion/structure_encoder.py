@@ -13,6 +13,7 @@ from collections.abc import Sequence
 import torch
 from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
+from diffusers.models.controlnets.controlnet import zero_module
 from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.unets.unet_2d_blocks import (
@@ -113,9 +114,9 @@ class StructureEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
         # As the official code does, residual branches start at zero.
         for module in self.modules():
             if isinstance(module, ResnetBlock2D):
-                _zero(module.conv2)
+                zero_module(module.conv2)
             elif hasattr(module, "to_out"):
-                _zero(module.to_out[0])
+                zero_module(module.to_out[0])
 
     def forward(
         self, latents: torch.Tensor, timestep: torch.Tensor | float
@@ -153,10 +154,3 @@ class StructureEncoder(ModelMixin, ConfigMixin):  # type: ignore[misc]
             feature.shape[-1]: layer(feature, t_emb)
             for feature, layer in zip(features, self.to_structure, strict=True)
         }
-
-
-def _zero(layer: nn.Conv2d | nn.Linear) -> None:
-    """Set a layer's parameters to zero."""
-    nn.init.zeros_(layer.weight)
-    if layer.bias is not None:
-        nn.init.zeros_(layer.bias)

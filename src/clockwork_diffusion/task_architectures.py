@@ -1,17 +1,11 @@
-"""The image-to-image tasks, and their UNets as architectures, without weights.
+"""The UNets of image-to-image tasks as architectures, without weights.
 
-- ``edit``: InstructPix2Pix; the image's latents are further input channels, and three
-  UNet samples per step guide by text and by image.
-- ``control``: ControlNet; the UNet of text-to-image, with a branch of its own.
-- ``restoration``: StableSR; SD-2.1-base with SPADE, without guidance.
-- ``inpainting``, ``synthesis``: further input channels, without guidance.
-- ``text``: text-to-image itself, to compare with.
+Text-to-image, ``text``, is among them, to compare with.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,33 +13,13 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 
 from clockwork_diffusion.architectures import SD_TOPOLOGY, SD_V15
 from clockwork_diffusion.spade import STABLESR_UNET, SpadeUNet
+from clockwork_diffusion.tasks import TASKS, Row, Task
 
-
-@dataclass(frozen=True)
-class Task:
-    """What a task asks of a UNet.
-
-    Attributes:
-        rows: UNet samples per image and sampling step.
-        conditioned: Whether an image's latents are further input channels.
-        branch: Whether ControlNet's branch runs beside the UNet.
-        structure: Whether the UNet takes structure features by SPADE.
-    """
-
-    rows: int
-    conditioned: bool = False
-    branch: bool = False
-    structure: bool = False
-
-
-TASKS: dict[str, Task] = {
-    "edit": Task(rows=3, conditioned=True),
-    "control": Task(rows=2, branch=True),
-    "restoration": Task(rows=1, structure=True),
-    "inpainting": Task(rows=1, conditioned=True),
-    "synthesis": Task(rows=1, conditioned=True),
-    "text": Task(rows=2),
+COMPARED: dict[str, Task] = {
+    **TASKS,
+    "text": Task((Row(image=False, text=False), Row(image=False, text=True))),
 }
+"""The tasks, and text-to-image, by name."""
 
 
 def task_of(name: str) -> Task:
@@ -54,9 +28,9 @@ def task_of(name: str) -> Task:
     Raises:
         ValueError: If it is unknown.
     """
-    if name not in TASKS:
-        raise ValueError(f"task {name!r} is not one of {', '.join(TASKS)}")
-    return TASKS[name]
+    if name not in COMPARED:
+        raise ValueError(f"task {name!r} is not one of {', '.join(COMPARED)}")
+    return COMPARED[name]
 
 
 def task_config(name: str) -> dict[str, Any]:
@@ -78,7 +52,7 @@ def build_task_unet(
     """Build a task's UNet with random weights; by default with none at all.
 
     Args:
-        name: A key of `TASKS`.
+        name: A key of `COMPARED`.
         config: Configuration of the UNet; that of the published model if left out.
         device: Where to build it.
 

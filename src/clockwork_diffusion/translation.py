@@ -24,29 +24,17 @@ from clockwork_diffusion.sampling import (
     UNetPasses,
     new_scheduler,
 )
+from clockwork_diffusion.tasks import (
+    PROMPTED,
+    Row,
+    check_task,
+    guidance_scales,
+    guided_rows,
+)
 
 LAST = 999
 """T: the timestep that uniform sequences start from."""
 
-
-class Row(NamedTuple):
-    """What one row of an image's batch is given: the input image, the prompt."""
-
-    image: bool
-    text: bool
-
-
-TASKS: dict[str, tuple[Row, ...]] = {
-    "edit": (Row(False, False), Row(True, False), Row(True, True)),
-    "control": (Row(True, False), Row(True, True)),
-    "restoration": (Row(True, False),),
-    "inpainting": (Row(True, False),),
-    "synthesis": (Row(True, False),),
-}
-"""Rows of each image's batch by task, in the order in which guidance builds on them."""
-
-PROMPTED = tuple(task for task, rows in TASKS.items() if rows[-1].text)
-"""Tasks that take prompts; the others take the empty one."""
 
 SCHEDULERS: dict[str, int] = {"ddim": 1, "dpmpp": 2}
 """Order of the solver by name: multistep DPM-Solver++ of first order is DDIM, η = 0."""
@@ -57,7 +45,7 @@ class TranslationSpec:
     """How images are translated.
 
     Attributes:
-        task: A key of `TASKS`.
+        task: A key of `clockwork_diffusion.tasks.TASKS`.
         steps: Number of sampling steps.
         guidance: Scale of guidance by the prompt, s_T.
         image_guidance: Scale of guidance by the input image, s_I; for edits.
@@ -79,8 +67,7 @@ class TranslationSpec:
 
     def __post_init__(self) -> None:
         """Reject values that make no translation."""
-        if self.task not in TASKS:
-            raise ValueError(f"task {self.task!r} is not one of {', '.join(TASKS)}")
+        check_task(self.task)
         if self.scheduler not in SCHEDULERS:
             raise ValueError(
                 f"scheduler {self.scheduler!r} is not one of {', '.join(SCHEDULERS)}"
@@ -107,23 +94,13 @@ class TranslationSpec:
     @property
     def rows(self) -> tuple[Row, ...]:
         """What is computed per image and step: those rows that have a weight."""
-        rows = TASKS[self.task]
-        if self.all_rows:
-            return rows
-        ends = (*self._scales, 0.0)
-        weights = [a - b for a, b in zip((1.0, *self._scales), ends, strict=True)]
-        return tuple(row for row, w in zip(rows, weights, strict=True) if w != 0)
+        scales = (self.guidance, self.image_guidance)
+        return guided_rows(self.task, *scales, all_rows=self.all_rows)
 
     @property
     def branches(self) -> int:
         """UNet samples per image and step: up to 3 for edits, 2 with guidance, or 1."""
         return len(self.rows)
-
-    @property
-    def _scales(self) -> tuple[float, ...]:
-        """Scales of guidance, each from one row to the next."""
-        scales = (self.image_guidance, self.guidance)
-        return scales[len(scales) + 1 - len(TASKS[self.task]) :]
 
     def guide(self, outputs: torch.Tensor) -> torch.Tensor:
         """Combine the rows' outputs, ``(branches * N, …)``, to ``(N, …)``.
@@ -138,7 +115,7 @@ class TranslationSpec:
             return neither + text + scale * (image - neither)
         if len(parts) == 2:
             # Of two rows the weights sum to 1, whichever has cancelled.
-            scale = self._scales[-1]
+            scale = guidance_scales(self.task, self.guidance, self.image_guidance)[-1]
             return parts[0] + scale * (parts[1] - parts[0])
         return parts[0]
 
@@ -221,7 +198,7 @@ class Translator(Protocol):
 
     @property
     def task(self) -> str:
-        """A key of `TASKS`."""
+        """A key of `clockwork_diffusion.tasks.TASKS`."""
 
     @property
     def pipe(self) -> Any:

@@ -25,7 +25,8 @@ from diffusers import (
 from clockwork_diffusion import loading, storage
 from clockwork_diffusion.latents import encode_images
 from clockwork_diffusion.sampling import Prompts, decode_latents, encode_prompts
-from clockwork_diffusion.translation import TASKS, Feed, Row, Translator
+from clockwork_diffusion.tasks import Row, check_task
+from clockwork_diffusion.translation import Feed, Translator
 
 JOINED = ("edit", "inpainting", "synthesis")
 """Tasks whose UNet takes the input's latents as further channels."""
@@ -306,7 +307,7 @@ def load_translator(
     """Load a model for a task.
 
     Args:
-        task: A key of `clockwork_diffusion.translation.TASKS`.
+        task: A key of `clockwork_diffusion.tasks.TASKS`.
         path: Its folder.
         model: Folder of the pipeline that a ControlNet controls; for ``control`` alone.
         device: Where to put it.
@@ -316,8 +317,7 @@ def load_translator(
         ValueError: If the task is unknown, or a folder holds something else, is
             damaged, or does not fit, naming it.
     """
-    if task not in TASKS:
-        raise ValueError(f"task {task!r} is not one of {', '.join(TASKS)}")
+    check_task(task)
     if (model is None) == (task == "control"):
         raise ValueError(
             f"task {task!r}: control needs the pipeline that it controls, and no other "

@@ -10,10 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from clockwork_diffusion import canny, pair_sets, storage, translation
+from clockwork_diffusion import canny, pair_sets, storage
 from clockwork_diffusion.mini import networks, pairs, restorer
 from clockwork_diffusion.pair_sets import PairSet, PairSetSpec
 from clockwork_diffusion.steps import prepare_pairs
+from clockwork_diffusion.tasks import TASKS
 
 
 def prepare(output: Path, **spec) -> tuple[PairSet, torch.Tensor, torch.Tensor | None]:
@@ -63,14 +64,10 @@ def tensor(pixels: np.ndarray) -> torch.Tensor:
     return torch.from_numpy(pixels).permute(2, 0, 1)
 
 
-def test_tasks_are_the_same_everywhere():
-    assert pair_sets.TASKS == tuple(pairs.TASKS) == tuple(translation.TASKS)
-
-
 # --- scenes ---------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("task", pair_sets.TASKS)
+@pytest.mark.parametrize("task", TASKS)
 def test_scenes_become_a_set(tmp_path, task):
     settings, restore = {}, None
     if task == "synthesis":

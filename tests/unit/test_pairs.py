@@ -7,6 +7,7 @@ import torch
 
 from clockwork_diffusion import canny
 from clockwork_diffusion.mini import pairs, scenes
+from clockwork_diffusion.tasks import TASKS
 
 
 def _scene(seed: int) -> torch.Tensor:
@@ -18,7 +19,7 @@ def _unchanged(images: torch.Tensor) -> torch.Tensor:
     return images
 
 
-@pytest.mark.parametrize("task", pairs.TASKS)
+@pytest.mark.parametrize("task", TASKS)
 def test_any_slice_of_a_split_makes_the_same_pairs(task: str) -> None:
     restorer = _unchanged if task == "synthesis" else None
     whole = pairs.scene_pairs(task, "test", 6, 100, restorer)

@@ -29,7 +29,8 @@ from clockwork_diffusion.spade import SpadeUNet
 from clockwork_diffusion.split import SplitUNet
 from clockwork_diffusion.stablesr import StableSRPipeline
 from clockwork_diffusion.structure_encoder import StructureEncoder
-from clockwork_diffusion.translation import Row, TranslationSpec, WholePasses
+from clockwork_diffusion.tasks import TASKS, Row
+from clockwork_diffusion.translation import TranslationSpec, WholePasses
 
 MODEL = Path(__file__).parents[2] / "resources" / "mini" / "stable-diffusion"
 STEPS = (999, 700, 320, 40)
@@ -351,7 +352,7 @@ def test_other_joined_tasks_see_the_input_and_the_empty_prompt(
 # --- what every task shares -----------------------------------------------------------
 
 
-@pytest.mark.parametrize("task", translation.TASKS)
+@pytest.mark.parametrize("task", TASKS)
 def test_an_image_depends_on_neither_batch_nor_neighbour(
     joined, pipe, controlnet, restoring, images, noise, task
 ):
@@ -363,7 +364,7 @@ def test_an_image_depends_on_neither_batch_nor_neighbour(
     assert not torch.allclose(whole[:1], alone, atol=1e-1)
 
 
-@pytest.mark.parametrize("task", translation.TASKS)
+@pytest.mark.parametrize("task", TASKS)
 def test_the_input_image_matters(
     joined, pipe, controlnet, restoring, images, noise, task
 ):
@@ -374,7 +375,7 @@ def test_the_input_image_matters(
     assert not torch.allclose(one, other, atol=1e-2)
 
 
-@pytest.mark.parametrize("task", translation.TASKS)
+@pytest.mark.parametrize("task", TASKS)
 def test_level_and_clock_compose(
     joined, pipe, controlnet, restoring, images, noise, task
 ):
@@ -553,7 +554,7 @@ def test_translators_come_back_from_disk(
 ):
     made = all_translators(joined, pipe, controlnet, restoring)
     folders = {"control": "controlnet", "restoration": "restoration"}
-    for task in translation.TASKS:
+    for task in TASKS:
         spec = spec_of(task, **GUIDED[task])
         path = saved / folders.get(task, "joined")
         model = MODEL if task == "control" else None

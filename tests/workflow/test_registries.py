@@ -24,7 +24,7 @@ from clockwork_diffusion.mini.restorer import RestorerSpec
 from clockwork_diffusion.mini.structure import StructureSpec
 from clockwork_diffusion.mini.teacher import TeacherSpec
 from clockwork_diffusion.mini.translators import TranslatorSpec
-from clockwork_diffusion.pair_sets import TASKS, PairSetSpec
+from clockwork_diffusion.pair_sets import PairSetSpec
 from clockwork_diffusion.perturbation import PerturbationSpec
 from clockwork_diffusion.sampling import SCHEDULERS, SamplerSpec
 from clockwork_diffusion.specs import parse
@@ -33,7 +33,8 @@ from clockwork_diffusion.steps import draw_figure, set_table
 from clockwork_diffusion.steps.sample_images import RunSpec
 from clockwork_diffusion.steps.search_depth import DepthSearchSpec
 from clockwork_diffusion.steps.translate_images import TranslateSpec
-from clockwork_diffusion.task_architectures import TASKS as ARCHITECTURES
+from clockwork_diffusion.task_architectures import COMPARED as ARCHITECTURES
+from clockwork_diffusion.tasks import TASKS
 from clockwork_diffusion.training import Optimisation
 from clockwork_diffusion.trajectories import TrajectorySpec
 from clockwork_diffusion.translation import SCHEDULERS as SOLVERS

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from clockwork_diffusion import canny
 from clockwork_diffusion.mini import scenes
+from clockwork_diffusion.tasks import check_task
 
 Restorer = Callable[[torch.Tensor], torch.Tensor]
 """Makes restored images of blurred ones; both uint8, ``(N, 3, 64, 64)``."""
@@ -85,7 +86,7 @@ def scene_pairs(
     """Make the pairs of a task from scenes of a split.
 
     Args:
-        task: A key of `TASKS`.
+        task: A key of `clockwork_diffusion.tasks.TASKS`.
         split: A key of `scenes.SPLITS`.
         count: Number of pairs.
         offset: First scene, counted within its split.
@@ -96,8 +97,7 @@ def scene_pairs(
         ValueError: If the task or the split is unknown, the split holds too few
             scenes, there is no pair, or synthesis lacks a restorer.
     """
-    if task not in TASKS:
-        raise ValueError(f"task {task!r} is not one of {', '.join(TASKS)}")
+    check_task(task)
     if count < 1:
         raise ValueError(f"count {count} is less than 1")
     if (restorer is None) == (task == "synthesis"):
@@ -143,7 +143,7 @@ def _each(
 
 def _pair(task: str, seed: int) -> _Pair:
     scene = scenes.sample_scene(seed)
-    return TASKS[task](scene, scenes.render(scene), seed)
+    return _PAIRS[task](scene, scenes.render(scene), seed)
 
 
 def _edit(scene: scenes.Scene, image: scenes.Image, seed: int) -> _Pair:
@@ -196,7 +196,7 @@ def _unprompted(
     return _Pair(_eight_bit(given), _eight_bit(image), "", words, words, task)
 
 
-TASKS: dict[str, Callable[[scenes.Scene, scenes.Image, int], _Pair]] = {
+_PAIRS: dict[str, Callable[[scenes.Scene, scenes.Image, int], _Pair]] = {
     "edit": _edit,
     "control": _control,
     "restoration": _restoration,

@@ -42,16 +42,16 @@ from clockwork_diffusion.loading import default_device
 from clockwork_diffusion.metrics import psnr
 from clockwork_diffusion.mini import scenes
 from clockwork_diffusion.mini.cfw import FuseSpec
-from clockwork_diffusion.mini.pairs import TASKS, Pairs
+from clockwork_diffusion.mini.pairs import Pairs
 from clockwork_diffusion.mini.quality import ATTRIBUTES
 from clockwork_diffusion.mini.teacher import Reader, tokenize
 from clockwork_diffusion.sampling import image_seed, initial_noise
 from clockwork_diffusion.spade import SpadeUNet, calibrate_spade, spades
 from clockwork_diffusion.stablesr import StableSRPipeline
 from clockwork_diffusion.structure_encoder import StructureEncoder
+from clockwork_diffusion.tasks import PROMPTED, check_task
 from clockwork_diffusion.training import Optimisation, Trained, fit, generator_for
 from clockwork_diffusion.translation import (
-    PROMPTED,
     TranslationSpec,
     WholePasses,
     translate,
@@ -81,7 +81,7 @@ class TranslatorSpec:
     """Data and recipe of a mini translator.
 
     Attributes:
-        task: What it is for, a member of `clockwork_diffusion.mini.pairs.TASKS`.
+        task: What it is for, a key of `clockwork_diffusion.tasks.TASKS`.
         pairs: Number of training pairs.
         offset: First scene, counted within the training split.
         optimisation: The recipe.
@@ -111,8 +111,7 @@ class TranslatorSpec:
 
     def __post_init__(self) -> None:
         """Reject tasks that there are not, and recipes that do not fit them."""
-        if self.task not in TASKS:
-            raise ValueError(f"task {self.task!r} is not one of {', '.join(TASKS)}")
+        check_task(self.task)
         if (self.reading is not None) != (self.task == "edit"):
             raise ValueError(f"task {self.task!r} and a recipe for reading do not fit")
         if (self.parts is not None) != (self.task == "restoration"):

@@ -16,7 +16,7 @@ class LevelsSpec:
     """What to count.
 
     Attributes:
-        task: A key of `clockwork_diffusion.task_architectures.TASKS`.
+        task: A key of `clockwork_diffusion.task_architectures.COMPARED`.
         tokens: Length of a prompt.
         adaptors: Where the UNet is split for the identity, by id of that adaptor.
     """
@@ -59,7 +59,7 @@ def main(args: Namespace) -> None:
         {
             "unit": "one UNet call at batch 1, down to a level",
             "task": spec.task,
-            "rows": task.rows,
+            "rows": len(task.rows),
             "tokens": spec.tokens,
             "size": unet.config.sample_size,
             "levels": levels,

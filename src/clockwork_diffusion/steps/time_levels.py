@@ -22,7 +22,7 @@ class LevelTimingSpec:
     """What to time, and how often.
 
     Attributes:
-        task: A key of `clockwork_diffusion.task_architectures.TASKS`.
+        task: A key of `clockwork_diffusion.task_architectures.COMPARED`.
         tokens: Length of a prompt.
         repeats: Timed calls of each level.
         dtype: Precision to compute in, ``float16`` or ``float32``.
@@ -49,6 +49,7 @@ def main(args: Namespace) -> None:
 
     spec = parse(LevelTimingSpec, args.spec)
     task = task_architectures.task_of(spec.task)
+    rows = len(task.rows)
     device, dtype = loading.default_device(), getattr(torch, spec.dtype)
     config, branch_config = (
         None if path is None else storage.read_json(storage.existing(path))
@@ -56,14 +57,14 @@ def main(args: Namespace) -> None:
     )
     torch.manual_seed(0)
     unet = task_architectures.build_task_unet(spec.task, config, device).to(dtype)
-    given = task_architectures.call_inputs(unet, spec.tokens, task.rows)
+    given = task_architectures.call_inputs(unet, spec.tokens, rows)
     calls: dict[str, Callable[[], object]] = {}
     for level in range(1, depth_skip.levels_of(unet) + 1):
         pruned: Callable[..., object] = depth_skip.depth_skip(unet, level)
         calls[str(level)] = partial(pruned, **given)
     if task.branch:
         control = task_architectures.build_branch(unet, branch_config)
-        hint = task_architectures.hint_for(control, unet).expand(task.rows, -1, -1, -1)
+        hint = task_architectures.hint_for(control, unet).expand(rows, -1, -1, -1)
         calls["branch"] = partial(control, **given, controlnet_cond=hint)
     log.info("%d levels take turns", len(calls))
     with torch.inference_mode():
@@ -75,7 +76,7 @@ def main(args: Namespace) -> None:
             "unit": "milliseconds for the UNet call of one sampling step of one image",
             "weights": "random",
             "task": spec.task,
-            "rows": task.rows,
+            "rows": rows,
             "device": provenance.device_name(),
             "dtype": spec.dtype,
             "levels": {k: dataclasses.asdict(v) for k, v in timings.items()},
