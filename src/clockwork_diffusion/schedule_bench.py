@@ -1,15 +1,17 @@
-"""Measure schedules of levels on a set of pairs, from fixed noise, once each.
+"""Measure schedules on a set of pairs, from fixed noise, once each.
 
-What was measured lies on disk, a file per schedule, so that a killed search goes on
-where it was. The full model's images are what all others are compared with.
+A schedule says which timesteps are visited, and how much of the UNet runs at each. What
+was measured lies on disk, a file per schedule, so that a killed search goes on where it
+was. One schedule, of the whole UNet or of many steps, is the reference: its images are
+what all others are compared with.
 """
 
 from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +25,43 @@ from clockwork_diffusion import (
     translation,
     translation_scores,
 )
-from clockwork_diffusion.depth_search import Schedule
 from clockwork_diffusion.depth_skip import levels_of
 from clockwork_diffusion.level_passes import LevelPasses
 from clockwork_diffusion.pair_sets import PairSet
 
 log = logging.getLogger(__name__)
 
-TO_FULL = "psnr_to_teacher"
-"""PSNR to the full model's image of the same pair and noise."""
+TO_REFERENCE = "psnr_to_teacher"
+"""PSNR to the reference's image of the same pair and noise."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A schedule.
+
+    Attributes:
+        timesteps: The timesteps to visit, descending.
+        levels: The level that the UNet is kept to at each; the whole UNet if empty.
+        clock: Runs the whole of that once in so many steps; 1 at every step.
+        scheduler: A key of `clockwork_diffusion.translation.SCHEDULERS`.
+    """
+
+    timesteps: tuple[int, ...]
+    levels: tuple[int, ...] = ()
+    clock: int = 1
+    scheduler: str = "ddim"
+
+    @property
+    def name(self) -> str:
+        """The schedule as a file's name: ``ddim_999-499-0_13x2-9x1``."""
+        parts = [self.scheduler, "-".join(map(str, self.timesteps))]
+        if self.levels:
+            groups = itertools.groupby(self.levels)
+            runs = (f"{level}x{len(list(steps))}" for level, steps in groups)
+            parts.append("-".join(runs))
+        if self.clock > 1:
+            parts.append(f"clock{self.clock}")
+        return "_".join(parts)
 
 
 @dataclass(frozen=True)
@@ -40,27 +70,39 @@ class Model:
 
     Attributes:
         translator: The model.
-        spec: How it translates; its clock must be 1.
+        spec: How it translates, but for what a schedule says.
         clip: Scores images of edits and of control.
         frechet: Scores sets of images against the targets; or None.
+        adaptor: φ, for schedules with a clock; or None.
     """
 
     translator: translation.Translator
     spec: translation.TranslationSpec
     clip: encoders.ClipEncoder
     frechet: encoders.FrechetEncoder | None = None
+    adaptor: Any = None
 
-    def __post_init__(self) -> None:
-        """Refuse clocks: what a light step runs has no level."""
-        if self.spec.clock != 1:
-            raise ValueError(f"clock {self.spec.clock}: levels are searched without")
+    @property
+    def full(self) -> int:
+        """The level of the whole UNet."""
+        return levels_of(self.translator.pipe.unet)
+
+    def at(self, plan: Plan) -> translation.TranslationSpec:
+        """Return how it translates by a schedule."""
+        return replace(
+            self.spec,
+            steps=len(plan.timesteps),
+            timesteps=plan.timesteps,
+            scheduler=plan.scheduler,
+            clock=plan.clock,
+        )
 
 
 class Bench:
     """Measures schedules on a set of pairs.
 
     Attributes:
-        full: The schedule of the full model.
+        reference: The schedule that others are compared with.
     """
 
     def __init__(
@@ -69,9 +111,12 @@ class Bench:
         pairs: PairSet,
         inputs: torch.Tensor,
         targets: torch.Tensor | None,
+        reference: Plan,
+        state: Path,
+        *,
         seed: int,
         batch_size: int,
-        state: Path,
+        shared_noise: bool = False,
     ) -> None:
         """Describe the pairs, and encode their prompts.
 
@@ -80,9 +125,11 @@ class Bench:
             pairs: The pairs.
             inputs: uint8, ``(N, 3, H, W)``.
             targets: uint8, the same shape; or None.
+            reference: The schedule that others are compared with.
+            state: Folder of what was measured.
             seed: Pair *i* starts from the same noise with every schedule.
             batch_size: Pairs per batch.
-            state: Folder of what was measured.
+            shared_noise: All pairs start from the same noise, too.
 
         Raises:
             ValueError: If the pairs are for another task, or have no targets to
@@ -92,7 +139,11 @@ class Bench:
             raise ValueError(f"the set is for {pairs.task}, not for {model.spec.task}")
         if model.frechet is not None and targets is None:
             raise ValueError("a Fréchet distance needs a set with targets")
-        self._model, self._seed, self._batch_size = model, seed, batch_size
+        self._model, self._batch_size = model, batch_size
+        self._seeds = [
+            sampling.image_seed(seed, 0 if shared_noise else index)
+            for index in range(len(inputs))
+        ]
         self._inputs, self._targets, self._state = inputs, targets, state
         self._prompts = model.translator.encode(pairs.prompts)
         self._described = translation_scores.describe(pairs, model.clip, inputs)
@@ -100,9 +151,8 @@ class Bench:
         if model.frechet is not None and targets is not None:
             features = encoders.frechet_features(model.frechet, targets)
             self._reference = metrics.statistics(features)
-        unet = model.translator.pipe.unet
-        self.full: Schedule = (levels_of(unet),) * model.spec.steps
-        self._measured: dict[Schedule, dict[str, torch.Tensor]] = {}
+        self.reference = reference
+        self._measured: dict[Plan, dict[str, torch.Tensor]] = {}
 
     def __len__(self) -> int:
         """Return the number of pairs."""
@@ -113,38 +163,36 @@ class Bench:
         """The number of schedules that were asked for."""
         return len(self._measured)
 
-    def __call__(self, schedule: Schedule) -> dict[str, float]:
+    def __call__(self, plan: Plan) -> dict[str, float]:
         """Return a schedule's metrics; see `scores` for their names."""
-        values = self.values(schedule)
+        values = self.values(plan)
         found = {name: float(each.mean()) for name, each in by_pair(values).items()}
         if self._reference is not None:
             generated = metrics.statistics(values["features"])
             found["frechet"] = metrics.frechet_distance(generated, self._reference)
         return found
 
-    def scores(self, schedule: Schedule) -> dict[str, dict[str, Any]]:
+    def scores(self, plan: Plan) -> dict[str, dict[str, Any]]:
         """Return the metrics that are means over pairs, with intervals.
 
-        ``psnr_to_teacher`` (to the full model's images), ``psnr`` (to the targets),
+        ``psnr_to_teacher`` (to the reference's images), ``psnr`` (to the targets),
         ``clip``, ``clip_image`` and ``clip_direction``, as far as the task has them.
         """
         return {
             name: asdict(metrics.mean_score(each))
-            for name, each in by_pair(self.values(schedule)).items()
+            for name, each in by_pair(self.values(plan)).items()
         }
 
-    def gaps(self, schedule: Schedule, other: Schedule) -> dict[str, list[float]]:
+    def gaps(self, plan: Plan, other: Plan) -> dict[str, list[float]]:
         """Return by how much a schedule's values exceed another's, of each pair."""
-        mine, theirs = self.values(schedule), self.values(other)
+        mine, theirs = self.values(plan), self.values(other)
         return {
             name: (each - theirs[name]).tolist() for name, each in by_pair(mine).items()
         }
 
-    def differences(
-        self, schedule: Schedule, other: Schedule
-    ) -> dict[str, dict[str, Any]]:
+    def differences(self, plan: Plan, other: Plan) -> dict[str, dict[str, Any]]:
         """Return by how much a schedule's metrics exceed another's, pair by pair."""
-        mine, theirs = self.values(schedule), self.values(other)
+        mine, theirs = self.values(plan), self.values(other)
         found = {
             name: asdict(metrics.difference_score(each, theirs[name]))
             for name, each in by_pair(mine).items()
@@ -156,69 +204,63 @@ class Bench:
             found["frechet"] = asdict(gap)
         return found
 
-    def values(self, schedule: Schedule) -> dict[str, torch.Tensor]:
+    def values(self, plan: Plan) -> dict[str, torch.Tensor]:
         """Return what is known of each pair, measured now or before."""
-        if schedule in self._measured:
-            return self._measured[schedule]
-        path = self._state / f"{name_of(schedule)}.safetensors"
+        if plan in self._measured:
+            return self._measured[plan]
+        path = self._state / f"{plan.name}.safetensors"
         if path.is_file():
             values, _ = storage.read_tensors(path)
-            log.info("levels %s were measured before", name_of(schedule))
+            log.info("%s was measured before", plan.name)
         else:
-            values = self._measure(schedule)
+            values = self._measure(plan)
             storage.write_tensors(path, values)
-            log.info("levels %s measured", name_of(schedule))
-        self._measured[schedule] = values
+            log.info("%s measured", plan.name)
+        self._measured[plan] = values
         return values
 
     def judge(
-        self, images: torch.Tensor, whole: torch.Tensor
+        self, images: torch.Tensor, reference: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """Return what is known of each pair's image, given the full model's images."""
+        """Return what is known of each pair's image, given the reference's images."""
         features = encoders.clip_image_features(self._model.clip, images)
         values = translation_scores.of_features(features, self._described)
-        values[TO_FULL] = metrics.psnr(images, whole)
+        values[TO_REFERENCE] = metrics.psnr(images, reference)
         if self._targets is not None:
             values["psnr"] = metrics.psnr(images, self._targets)
         if self._model.frechet is not None:
             values["features"] = encoders.frechet_features(self._model.frechet, images)
         return values
 
-    def translate(self, passes: sampling.UNetPasses) -> torch.Tensor:
+    def translate(self, passes: sampling.UNetPasses, plan: Plan) -> torch.Tensor:
         """Return the images that a UNet's passes yield, from the noise of all runs."""
-        translator, spec = self._model.translator, self._model.spec
+        translator, spec = self._model.translator, self._model.at(plan)
         shape = translator.noise_shape(self._inputs)
         parts = []
         for start in range(0, len(self._inputs), self._batch_size):
             part = slice(start, min(start + self._batch_size, len(self._inputs)))
-            indices = range(part.start, part.stop)
-            seeds = [sampling.image_seed(self._seed, index) for index in indices]
             inputs = self._inputs[part]
             latents = translation.translate(
                 translator,
                 passes,
                 inputs,
                 self._prompts[part],
-                sampling.initial_noise(seeds, shape),
+                sampling.initial_noise(self._seeds[part], shape),
                 spec,
             )
             parts.append(translator.decode(latents, inputs))
         return torch.cat(parts)
 
-    def _measure(self, schedule: Schedule) -> dict[str, torch.Tensor]:
-        visited = self._model.spec.visited
-        unet = self._model.translator.pipe.unet
-        images = self.translate(LevelPasses(unet, schedule, visited))
-        if schedule == self.full:
+    def _measure(self, plan: Plan) -> dict[str, torch.Tensor]:
+        model = self._model
+        levels = plan.levels or (model.full,) * len(plan.timesteps)
+        adaptor = model.adaptor if plan.clock > 1 else None
+        unet = model.translator.pipe.unet
+        passes = LevelPasses(unet, levels, plan.timesteps, adaptor)
+        images = self.translate(passes, plan)
+        if plan == self.reference:
             return {**self.judge(images, images), "images": images}
-        return self.judge(images, self.values(self.full)["images"])
-
-
-def name_of(schedule: Sequence[int]) -> str:
-    """Return a schedule as a file's name: ``13x2-9x8``."""
-    return "-".join(
-        f"{level}x{len(list(steps))}" for level, steps in itertools.groupby(schedule)
-    )
+        return self.judge(images, self.values(self.reference)["images"])
 
 
 def by_pair(values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

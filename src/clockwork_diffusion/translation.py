@@ -17,6 +17,7 @@ import torch
 from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
 
 from clockwork_diffusion.clock import Clock
+from clockwork_diffusion.gamma_schedule import LAST
 from clockwork_diffusion.sampling import (
     Memory,
     Past,
@@ -31,10 +32,6 @@ from clockwork_diffusion.tasks import (
     guidance_scales,
     guided_rows,
 )
-
-LAST = 999
-"""T: the timestep that uniform sequences start from."""
-
 
 SCHEDULERS: dict[str, int] = {"ddim": 1, "dpmpp": 2}
 """Order of the solver by name: multistep DPM-Solver++ of first order is DDIM, η = 0."""

@@ -61,8 +61,16 @@ def main(args: Namespace) -> None:
     model = schedule_bench.Model(
         translator, chosen, encoders.load_clip(args.clip, device)
     )
+    plan = schedule_bench.Plan(chosen.visited, scheduler=chosen.scheduler)
     bench = schedule_bench.Bench(
-        model, pairs, inputs, targets, spec.seed, spec.batch_size, args.state
+        model,
+        pairs,
+        inputs,
+        targets,
+        plan,
+        args.state,
+        seed=spec.seed,
+        batch_size=spec.batch_size,
     )
     trained = finetuning.finetune(
         training,
@@ -86,7 +94,7 @@ def main(args: Namespace) -> None:
         tuned = tuned.float().to(device).eval()
         whole_unet = translator.pipe.unet
         whole, cut, further = (
-            bench.translate(translation.WholePasses(unet))
+            bench.translate(translation.WholePasses(unet), plan)
             for unet in (
                 whole_unet,
                 depth_skip.depth_skip(whole_unet, training.level),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from clockwork_diffusion.specs import parse
 from clockwork_diffusion.steps._run import new_parser, run
 
 if TYPE_CHECKING:
-    from clockwork_diffusion.schedule_bench import Bench
+    from clockwork_diffusion.schedule_bench import Bench, Plan
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,17 @@ def main(args: Namespace) -> None:
             raise ValueError("a threshold of the Fréchet distance needs its network")
         frechet = encoders.load_frechet(args.frechet_kind, args.frechet, device)
     model = schedule_bench.Model(translator, chosen, clip, frechet)
+    if chosen.clock != 1:
+        raise ValueError(f"clock {chosen.clock}: levels are searched without")
+    if spec.levels[:1] != (model.full,):
+        raise ValueError(
+            f"levels {list(spec.levels)} do not start at the full model's, {model.full}"
+        )
+
+    def plan(levels: depth_search.Schedule) -> Plan:
+        return schedule_bench.Plan(chosen.visited, levels, scheduler=chosen.scheduler)
+
+    full = plan((model.full,) * chosen.steps)
     marks = [str(spec.translation), str(spec.seed), clip.sha256]
     marks += [storage.sha256_folder(args.translator)]
     marks += [storage.sha256_folder(args.model)] if args.model is not None else []
@@ -86,20 +98,22 @@ def main(args: Namespace) -> None:
         state = args.state / name
         chunks.open_state(state, "\n".join([*marks, *own]), f"search, {name} pairs")
         return schedule_bench.Bench(
-            model, pairs, inputs, targets, spec.seed, spec.batch_size, state
+            model,
+            pairs,
+            inputs,
+            targets,
+            full,
+            state,
+            seed=spec.seed,
+            batch_size=spec.batch_size,
         )
 
     searched = bench("search", args.set)
     heldout = bench("heldout", args.heldout)
-    if spec.levels[:1] != searched.full[:1]:
-        raise ValueError(
-            f"levels {list(spec.levels)} do not start at the full model's, "
-            f"{searched.full[0]}"
-        )
-    evaluate = depth_search.Evaluations(searched)
+    evaluate = depth_search.Evaluations(lambda levels: searched(plan(levels)))
     found = depth_search.scan(evaluate, spec.thresholds, spec.levels, chosen.steps)
     evaluations = {"scan": len(evaluate)}
-    held = (found.chosen,) * chosen.steps
+    held = plan((found.chosen,) * chosen.steps)
     report: dict[str, Any] = {
         "task": chosen.task,
         "steps": chosen.steps,
@@ -110,7 +124,7 @@ def main(args: Namespace) -> None:
                 "time": 100 * costs.macs[level] / costs.macs[costs.full],
                 "parameters": 100 * costs.parameters[level],
                 "metrics": found.metrics[level],
-                "scores": searched.scores((level,) * chosen.steps),
+                "scores": searched.scores(plan((level,) * chosen.steps)),
                 "broken": found.broken[level],
             }
             for level in found.metrics
@@ -120,20 +134,22 @@ def main(args: Namespace) -> None:
         "heldout": {
             "metrics": heldout(held),
             "scores": heldout.scores(held),
-            "minus_full": heldout.differences(held, heldout.full),
+            "minus_full": heldout.differences(held, full),
         },
     }
     if spec.multi is not None:
         multi = depth_search.search_levels(
-            evaluate, spec.multi, chosen.steps, searched.full[0], costs.macs
+            evaluate, spec.multi, chosen.steps, model.full, costs.macs
         )
         evaluations |= multi.evaluations
         report["multi"] = {
             "groups": multi.sizes,
             "changes": multi.changes,
             "joint": multi.joint,
-            "heldout_full": heldout(heldout.full),
-            "rows": [_row(each, costs, searched, heldout) for each in multi.answers],
+            "heldout_full": heldout(full),
+            "rows": [
+                _row(each, costs, plan, searched, heldout) for each in multi.answers
+            ],
         }
     report["evaluations"] = {**evaluations, "heldout": heldout.count}
     report["encoders"] = {
@@ -149,22 +165,24 @@ def main(args: Namespace) -> None:
 def _row(
     answer: depth_search.Answer,
     costs: depth_search.LevelCosts,
+    plan: Callable[[depth_search.Schedule], Plan],
     searched: Bench,
     heldout: Bench,
 ) -> dict[str, Any]:
     """Return a row of Table S6: what differs from the row, and from the best level."""
-    schedule = answer.schedule
-    single = (answer.row,) * len(schedule)
-    best_single = (answer.best_single,) * len(schedule)
+    steps = len(answer.schedule)
+    schedule = plan(answer.schedule)
+    single = plan((answer.row,) * steps)
+    best_single = plan((answer.best_single,) * steps)
     return {
         **answer.to_json(),
         "title": depth_search.PROBLEMS[answer.problem].title,
         "improved": schedule != single,
-        "savings": costs.savings(schedule, answer.row),
+        "savings": costs.savings(answer.schedule, answer.row),
         "search": searched.differences(schedule, single),
         "heldout": heldout.differences(schedule, single),
         "beyond_best_single": {
-            "savings": costs.savings(schedule, answer.best_single),
+            "savings": costs.savings(answer.schedule, answer.best_single),
             "search": searched.differences(schedule, best_single),
             "heldout": heldout.differences(schedule, best_single),
             "heldout_pairs": heldout.gaps(schedule, best_single),
