@@ -7,8 +7,10 @@ A set is made from scenes, where every task has a right answer, or read from a f
     inputs/       the input images
     targets/      the right answers, where they are known
 
-Edits need a prompt (the instruction) and both captions, control needs a prompt, and the
-other tasks take none.
+Edits need a prompt (the instruction) and both captions, control and text need a prompt,
+and the other tasks take none. A set for text is of images with captions: a caption is
+the prompt, and its image the target, unless another is named. What the model is given
+are black images of that size.
 
 Prepared, a set is one JSON file, ``task`` and ``pairs`` with ``id``, ``prompt``,
 ``source_caption``, ``target_caption`` and ``kind``, and one safetensors file with
@@ -26,7 +28,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from clockwork_diffusion import edit_sets, storage
-from clockwork_diffusion.tasks import check_task
+from clockwork_diffusion.tasks import PROMPTED, check_task
 
 if TYPE_CHECKING:
     import torch
@@ -40,6 +42,7 @@ LIST = "pairs.jsonl"
 _NEEDED: dict[str, tuple[str, ...]] = {
     "edit": ("input", "prompt", "source_caption", "target_caption"),
     "control": ("input", "prompt"),
+    "text": ("input", "prompt"),
 }
 
 
@@ -203,7 +206,7 @@ def read_list(spec: PairSetSpec) -> Listed:
             f"{path}: {len(missing)} images are missing: {', '.join(missing)}"
         )
     prompts = tuple(line.get("prompt", "") for line in lines)
-    default = prompts if spec.task == "control" else ("",) * len(lines)
+    default = prompts if spec.task in PROMPTED else ("",) * len(lines)
     return Listed(
         PairSet(
             spec.task,
@@ -278,6 +281,8 @@ def read_pictures(
     Raises:
         ValueError: If an image cannot be read, or is of another size or mode.
     """
+    import torch
+
     from clockwork_diffusion import canny
 
     plain = _read(listed.path, listed.inputs, spec.input_size or spec.size, spec)
@@ -285,6 +290,8 @@ def read_pictures(
     if plain is None:
         raise AssertionError("a list has pairs")
     plain = _enlarged(plain, spec.size)
+    if spec.task == "text":
+        return torch.zeros_like(plain), plain if targets is None else targets
     if not spec.canny:
         return plain, targets
     return canny.edge_images(plain), plain if targets is None else targets

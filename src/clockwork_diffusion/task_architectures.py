@@ -1,7 +1,4 @@
-"""The UNets of image-to-image tasks as architectures, without weights.
-
-Text-to-image, ``text``, is among them, to compare with.
-"""
+"""The UNets of the tasks as architectures, without weights."""
 
 from __future__ import annotations
 
@@ -13,13 +10,7 @@ from diffusers import ControlNetModel, UNet2DConditionModel
 
 from clockwork_diffusion.architectures import SD_TOPOLOGY, SD_V15
 from clockwork_diffusion.spade import STABLESR_UNET, SpadeUNet
-from clockwork_diffusion.tasks import TASKS, Row, Task
-
-COMPARED: dict[str, Task] = {
-    **TASKS,
-    "text": Task((Row(image=False, text=False), Row(image=False, text=True))),
-}
-"""The tasks, and text-to-image, by name."""
+from clockwork_diffusion.tasks import TASKS, Task, check_task
 
 
 def task_of(name: str) -> Task:
@@ -28,9 +19,8 @@ def task_of(name: str) -> Task:
     Raises:
         ValueError: If it is unknown.
     """
-    if name not in COMPARED:
-        raise ValueError(f"task {name!r} is not one of {', '.join(COMPARED)}")
-    return COMPARED[name]
+    check_task(name)
+    return TASKS[name]
 
 
 def task_config(name: str) -> dict[str, Any]:
@@ -52,7 +42,7 @@ def build_task_unet(
     """Build a task's UNet with random weights; by default with none at all.
 
     Args:
-        name: A key of `COMPARED`.
+        name: A key of `clockwork_diffusion.tasks.TASKS`.
         config: Configuration of the UNet; that of the published model if left out.
         device: Where to build it.
 

@@ -1,10 +1,12 @@
-"""The image-to-image tasks of Kim et al. 2024: what each asks of a UNet.
+"""The tasks: what each asks of a UNet; those of Kim et al. 2024, and text-to-image.
 
 - ``edit``: InstructPix2Pix; the image's latents are further input channels, and three
   UNet samples per step guide by text and by image.
 - ``control``: ControlNet; the UNet of text-to-image, with a branch of its own.
 - ``restoration``: StableSR; SD-2.1-base with SPADE, without guidance.
 - ``inpainting``, ``synthesis``: further input channels, without guidance.
+- ``text``: text-to-image itself, from the same loop; of an input image the size alone
+  counts.
 
 Nothing here needs torch.
 """
@@ -40,15 +42,17 @@ class Task:
     structure: bool = False
 
 
+_NEITHER = Row(image=False, text=False)
 _IMAGE = Row(image=True, text=False)
 _BOTH = Row(image=True, text=True)
 
 TASKS: dict[str, Task] = {
-    "edit": Task((Row(image=False, text=False), _IMAGE, _BOTH), conditioned=True),
+    "edit": Task((_NEITHER, _IMAGE, _BOTH), conditioned=True),
     "control": Task((_IMAGE, _BOTH), branch=True),
     "restoration": Task((_IMAGE,), structure=True),
     "inpainting": Task((_IMAGE,), conditioned=True),
     "synthesis": Task((_IMAGE,), conditioned=True),
+    "text": Task((_NEITHER, Row(image=False, text=True))),
 }
 """The tasks by name."""
 

@@ -1,7 +1,8 @@
 """Translate images with conditional diffusion models: one loop for all tasks.
 
 The tasks are those of Kim et al. 2024: editing (InstructPix2Pix), drawing along edges
-(ControlNet), restoration (StableSR), inpainting and high-frequency synthesis. They
+(ControlNet), restoration (StableSR), inpainting and high-frequency synthesis; and
+text-to-image, whose input images are blank and say how large the result is. They
 differ in what the UNet is given and in guidance, and share everything else: the UNet is
 asked at an explicit list of timesteps, and the clean image that it predicts at the last
 of them is the output; no further step leads to timestep 0.

@@ -8,6 +8,7 @@ import torch
 
 from clockwork_diffusion import encoders, metrics, perceptual
 from clockwork_diffusion.pair_sets import PairSet
+from clockwork_diffusion.tasks import PROMPTED
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def describe(
             encoders.clip_text_features(clip, list(pairs.source_captions)),
             encoders.clip_image_features(clip, inputs),
         )
-    if pairs.task == "control":
+    if pairs.task in PROMPTED:
         return Described(encoders.clip_text_features(clip, list(pairs.prompts)))
     return Described()
 

@@ -1,8 +1,9 @@
-"""Load image-to-image models, and hand their UNets what each task gives them.
+"""Load models for the tasks, and hand their UNets what each task gives them.
 
 On disk: ``edit``, ``inpainting`` and ``synthesis`` are folders of diffusers'
 InstructPix2Pix pipeline, whose UNet takes the input's latents as further channels;
-``control`` is a ControlNet's folder, beside the pipeline that it controls;
+``text`` is one of Stable Diffusion's; ``control`` is a ControlNet's folder, beside the
+pipeline that it controls;
 ``restoration`` is a StableSR folder (`clockwork_diffusion.stablesr`).
 """
 
@@ -63,6 +64,31 @@ class _PromptedTranslator:
     def decode(self, latents: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         """Decode latents to uint8 images, ``(N, 3, H, W)``, on the CPU."""
         return decode_latents(self.pipe, latents)
+
+
+@dataclass(frozen=True)
+class TextTranslator(_PromptedTranslator):
+    """A UNet that is given a prompt alone; of the input images the size counts.
+
+    Raises:
+        ValueError: If the UNet takes another number of channels.
+    """
+
+    task = "text"
+
+    def __post_init__(self) -> None:
+        """Check the UNet's channels."""
+        check_channels(self.pipe, 1, self.task)
+
+    def feed(self, images: torch.Tensor, rows: Sequence[Row]) -> Feed:
+        """Return what hands on the latents as they are."""
+
+        def feed(
+            x: torch.Tensor, t: torch.Tensor, text: torch.Tensor
+        ) -> tuple[torch.Tensor, dict[str, Any]]:
+            return x, {}
+
+        return feed
 
 
 @dataclass(frozen=True)
@@ -332,9 +358,13 @@ def load_translator(
         corrects = isinstance(restoring.vae, stablesr.CFWAutoencoder)
         return RestorationTranslator(restoring, stablesr.FIDELITY if corrects else 0.0)
     try:
-        if model is None:
+        if task in JOINED:
             return JoinedTranslator(_load_joined(path, device, dtype), task)
-        pipe: StableDiffusionPipeline = loading.load_pipeline(model, device, dtype)
+        pipe: StableDiffusionPipeline
+        if model is None:
+            pipe = loading.load_pipeline(path, device, dtype)
+            return TextTranslator(pipe)
+        pipe = loading.load_pipeline(model, device, dtype)
         return ControlTranslator(pipe, _load_controlnet(path, device, dtype))
     except ValueError as error:
         if str(path) in str(error) or str(model) in str(error):

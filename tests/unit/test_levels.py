@@ -34,11 +34,11 @@ from clockwork_diffusion.steps import (
     time_levels,
 )
 from clockwork_diffusion.task_architectures import (
-    COMPARED,
     build_branch,
     build_task_unet,
     call_inputs,
 )
+from clockwork_diffusion.tasks import TASKS
 
 # Table S8: steps, and TMACs of the whole UNet, of D9 and of D8.
 TABLE_S8 = {
@@ -67,14 +67,14 @@ def counted() -> dict[str, dict]:
     for name, (_, printed) in TABLE_S8.items():
         unet = build_task_unet(name)
         branch = None
-        if COMPARED[name].branch:
+        if TASKS[name].branch:
             branch = count_control(build_branch(unet), unet, 77).to_json()
         levels = [level.to_json() for level in describe_levels(unet)]
         for level in printed:
             levels[level - 1]["count"] = count_level(unet, 77, level).to_json()
         counts[name] = {
             "task": name,
-            "rows": len(COMPARED[name].rows),
+            "rows": len(TASKS[name].rows),
             "levels": levels,
             "shared": shared_parameters(unet),
             "branch": branch,
@@ -118,15 +118,15 @@ def test_the_last_level_costs_what_the_whole_unet_does(counted):
     assert levels[8]["count"]["parameters"] == 523_229_124
 
 
-@pytest.mark.parametrize("name", COMPARED)
+@pytest.mark.parametrize("name", TASKS)
 def test_sizes_of_the_tasks(name):
     unet = build_task_unet(name)
     total = sum(p.numel() for p in unet.parameters())
-    wide = COMPARED[name].conditioned
-    expected = 918_930_884 if COMPARED[name].structure else 859_520_964 + 11_520 * wide
+    wide = TASKS[name].conditioned
+    expected = 918_930_884 if TASKS[name].structure else 859_520_964 + 11_520 * wide
     assert total == expected
     assert unet.config.in_channels == (8 if wide else 4)
-    assert ("structure" in call_inputs(unet, 77)) == COMPARED[name].structure
+    assert ("structure" in call_inputs(unet, 77)) == TASKS[name].structure
 
 
 def test_an_unknown_task():

@@ -107,6 +107,19 @@ def test_a_folder_becomes_a_set(folder, tmp_path):
         assert torch.equal(targets[index], other)
 
 
+@pytest.mark.parametrize("target", [None, "1.png"])
+def test_captioned_images_are_the_targets_of_text(folder, tmp_path, target):
+    line = {"input": "cats/0.png", "prompt": "a cat"}
+    write_list(folder, line if target is None else {**line, "target": target})
+    found, inputs, targets = prepare(
+        tmp_path / "set.json", task="text", source="folder", path=str(folder), size=32
+    )
+    assert found.prompts == found.target_captions == ("a cat",)
+    assert inputs.shape == (1, 3, 32, 32) and not inputs.any()
+    seed = 0 if target is None else 11
+    assert torch.equal(targets[0], tensor(picture(tmp_path / "x.png", seed)))
+
+
 def test_lines_are_counted_from_the_offset(folder, tmp_path):
     write_list(folder, *edits(), "", *edits(1))
     spec = {"task": "edit", "source": "folder", "path": str(folder), "size": 32}
@@ -161,6 +174,7 @@ def test_images_are_converted_on_request_alone(folder, tmp_path):
         ("edit", edits(1, source_caption=""), "line 1 lacks source_caption"),
         ("edit", edits(1, target_caption="a cat"), "line 1: the captions do not diff"),
         ("control", [{"input": "cats/0.png"}], "lacks prompt, which task 'control'"),
+        ("text", [{"input": "cats/0.png"}], "lacks prompt, which task 'text'"),
         ("synthesis", edits(1), "line 1 has a prompt, and task 'synthesis' takes none"),
         ("inpainting", [{"target": "0.png"}], "line 1 lacks input"),
         ("inpainting", [{"input": "../0.png"}], "line 1: input '../0.png' leaves its"),

@@ -7,7 +7,7 @@ import torch
 
 from clockwork_diffusion import canny
 from clockwork_diffusion.mini import pairs, scenes
-from clockwork_diffusion.tasks import TASKS
+from clockwork_diffusion.tasks import PROMPTED, TASKS
 
 
 def _scene(seed: int) -> torch.Tensor:
@@ -57,15 +57,20 @@ def test_an_edit_is_exact_and_says_what_it_does() -> None:
     }
 
 
-@pytest.mark.parametrize("task", ["control", "restoration", "inpainting"])
+@pytest.mark.parametrize("task", ["control", "restoration", "inpainting", "text"])
 def test_the_target_of_other_tasks_is_the_scene(task: str) -> None:
     made = pairs.scene_pairs(task, "validation", 3)
     seeds = scenes.split_seeds("validation", 3)
     assert made.targets.equal(torch.stack([_scene(seed) for seed in seeds]))
     words = tuple(scenes.captions("validation", 3))
     assert made.source_captions == made.target_captions == words
-    assert made.prompts == (words if task == "control" else ("", "", ""))
+    assert made.prompts == (words if task in PROMPTED else ("", "", ""))
     assert set(made.kinds) == {task}
+
+
+def test_text_is_given_nothing_but_the_size() -> None:
+    made = pairs.scene_pairs("text", "test", 2)
+    assert not made.inputs.any() and made.targets.any()
 
 
 def test_control_gives_the_edges_of_the_target() -> None:

@@ -1,4 +1,4 @@
-"""One loop for five tasks: against DDIM's formula and against diffusers' pipelines."""
+"""One loop for all tasks: against DDIM's formula and against diffusers' pipelines."""
 
 import shutil
 from pathlib import Path
@@ -137,6 +137,7 @@ def all_translators(joined, pipe, controlnet, restoring):
     made = {task: translators.JoinedTranslator(joined, task) for task in JOINED}
     made["control"] = translators.ControlTranslator(pipe, controlnet)
     made["restoration"] = translators.RestorationTranslator(restoring, 0.0)
+    made["text"] = translators.TextTranslator(pipe)
     return made
 
 
@@ -147,6 +148,7 @@ GUIDED = {
     "restoration": {},
     "inpainting": {},
     "synthesis": {},
+    "text": {"guidance": 3.0},
 }
 
 
@@ -225,6 +227,8 @@ def test_a_model_that_chooses_timesteps_itself_takes_ours(scheduler_config):
         ("restoration", {}, [(1, 0)]),
         ("inpainting", {}, [(1, 0)]),
         ("synthesis", {"all_rows": True}, [(1, 0)]),
+        ("text", {"guidance": 2.0}, [(0, 0), (0, 1)]),
+        ("text", {}, [(0, 1)]),
     ],
 )
 def test_rows_without_a_weight_are_left_out(task, settings, rows):
@@ -239,6 +243,7 @@ def test_guidance_is_the_published_formula():
     assert both.guide(e).item() == 1 + 7.5 * (10 - 3) + 1.5 * (3 - 1)
     control = TranslationSpec("control", 4, 9.0)
     assert control.guide(e[1:]).item() == 3 + 9 * (10 - 3)
+    assert TranslationSpec("text", 4, 2.0).guide(e[1:]).item() == 3 + 2 * (10 - 3)
     assert TranslationSpec("inpainting", 4).guide(e[:1]).item() == 1
 
 
@@ -317,6 +322,26 @@ def test_drawing_along_edges_is_that_of_diffusers(pipe, controlnet, images, nois
     assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("clock", [1, 2])
+def test_text_to_image_is_that_of_the_sampler(pipe, images, noise, clock):
+    # So that the sampler, too, ends with the clean image of its last timestep.
+    config = {**pipe.scheduler.config, "set_alpha_to_one": True}
+    plain = sampling.SamplerSpec("ddim", 4, 3.0, clock)
+    scheduler = sampling.new_scheduler("ddim", config, plain.steps)
+    assert scheduler.config.timestep_spacing != "trailing"
+    timesteps = tuple(scheduler.timesteps.tolist())
+    identity = adaptors.build_adaptor("identity", pipe.unet, "stage1", 1)
+    passes = Passes(SplitUNet(pipe.unet), identity)
+    prompts = sampling.encode_prompts(pipe, PROMPTS)
+    wanted = sampling.sample_latents(passes, config, prompts, noise, plain)
+    translator = translators.TextTranslator(pipe)
+    spec = spec_of("text", timesteps=timesteps, guidance=3.0, clock=clock)
+    found = run(translator, torch.zeros_like(images), noise, spec, passes)
+    assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-4)
+    decoded = translator.decode(found, images)
+    assert torch.equal(decoded, sampling.decode_latents(pipe, found))
+
+
 def test_restoration_is_that_of_its_pipeline(restoring, images):
     wanted = restoring(
         images.float() / 255,
@@ -372,7 +397,8 @@ def test_the_input_image_matters(
     spec = spec_of(task, **GUIDED[task])
     one = run(translator, images, noise, spec)
     other = run(translator, images.flip(0), noise, spec)
-    assert not torch.allclose(one, other, atol=1e-2)
+    # Of text-to-image's the size alone.
+    assert torch.allclose(one, other, atol=1e-2) == (task == "text")
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -553,7 +579,7 @@ def test_translators_come_back_from_disk(
     saved, joined, pipe, controlnet, restoring, images, noise
 ):
     made = all_translators(joined, pipe, controlnet, restoring)
-    folders = {"control": "controlnet", "restoration": "restoration"}
+    folders = {"control": "controlnet", "restoration": "restoration", "text": MODEL}
     for task in TASKS:
         spec = spec_of(task, **GUIDED[task])
         path = saved / folders.get(task, "joined")
@@ -571,6 +597,8 @@ def test_translators_come_back_from_disk(
     [
         ("draw", "joined", None, "task 'draw' is not one of"),
         ("edit", "joined", MODEL, "no other task has one"),
+        ("text", MODEL, MODEL, "no other task has one"),
+        ("text", "joined", None, "not a StableDiffusionPipeline"),
         ("control", "controlnet", None, "control needs the pipeline that it controls"),
         ("edit", "controlnet", None, "model_index.json does not exist"),
         ("edit", MODEL, None, "not a StableDiffusionInstructPix2PixPipeline"),

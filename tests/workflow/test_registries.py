@@ -33,7 +33,6 @@ from clockwork_diffusion.steps import draw_figure, set_table
 from clockwork_diffusion.steps.sample_images import RunSpec
 from clockwork_diffusion.steps.search_depth import DepthSearchSpec
 from clockwork_diffusion.steps.translate_images import TranslateSpec
-from clockwork_diffusion.task_architectures import COMPARED as ARCHITECTURES
 from clockwork_diffusion.tasks import TASKS
 from clockwork_diffusion.training import Optimisation
 from clockwork_diffusion.trajectories import TrajectorySpec
@@ -291,7 +290,8 @@ def test_a_translator_is_a_pipeline_or_steers_a_model():
     pipeline = {"task": "edit", "path": "resources/edit", "tokens": 77}
     control = {"task": "control", "path": "resources/control", "model": "sd"}
     assert validator.is_valid(pipeline) and validator.is_valid(control)
-    assert validator.is_valid({"task": "text", "model": "sd"})
+    assert validator.is_valid({**pipeline, "task": "text"})
+    assert not validator.is_valid({"task": "text", "model": "sd"})
     assert not validator.is_valid({"task": "edit", "path": "resources/edit"})
     assert not validator.is_valid({**pipeline, "model": "sd"})
     assert not validator.is_valid({**control, "tokens": 77})
@@ -353,7 +353,7 @@ def test_schema_and_code_know_the_same_choices():
     assert sampler["scheduler"]["enum"] == list(SCHEDULERS)
     level = SCHEMA["run"]["properties"]["level"]
     assert (level["minimum"], level["maximum"]) == (1, LEVELS)
-    assert SCHEMA["translator"]["properties"]["task"]["enum"] == list(ARCHITECTURES)
+    assert SCHEMA["translator"]["properties"]["task"]["enum"] == list(TASKS)
     model = SCHEMA["model"]["properties"]
     assert model["backbone"]["enum"] == list(BACKBONES)
     assert SCHEMA["weightless"]["properties"]["cut"]["enum"] == list(CUTS)

@@ -1,7 +1,8 @@
 """Make pairs of scenes: what an image-to-image model is given, and the right answer.
 
 Scenes are drawn exactly, so that every task has a right answer to learn and to score:
-an exact edit, the scene behind its edges, before it was degraded, masked, or blurred.
+an exact edit, the scene behind its edges, before it was degraded, masked, or blurred,
+or that its caption describes.
 Everything follows from a scene's seed.
 """
 
@@ -47,9 +48,9 @@ class Pairs:
     """Pairs of one task; entry *i* of every attribute belongs to pair *i*.
 
     Attributes:
-        inputs: What the model is given, uint8, ``(N, 3, 64, 64)``.
+        inputs: What the model is given, uint8, ``(N, 3, 64, 64)``; black for text.
         targets: The right answers, alike.
-        prompts: An instruction for edits, a caption for control, else empty.
+        prompts: An instruction for edits, a caption for control and text, else empty.
         source_captions: Captions of the scenes before.
         target_captions: Captions of the targets; other than the sources' for edits.
         kinds: What each edit changes, as `scenes.Edit` says; else the task.
@@ -185,6 +186,12 @@ def _synthesis(scene: scenes.Scene, image: scenes.Image, seed: int) -> _Pair:
     return _unprompted(scene, image, seed, soft + noise, "synthesis")
 
 
+def _text(scene: scenes.Scene, image: scenes.Image, seed: int) -> _Pair:
+    target = _eight_bit(image)
+    words = scenes.caption(scene, seed)
+    return _Pair(np.zeros_like(target), target, words, words, words, "text")
+
+
 def _unprompted(
     scene: scenes.Scene,
     image: scenes.Image,
@@ -202,6 +209,7 @@ _PAIRS: dict[str, Callable[[scenes.Scene, scenes.Image, int], _Pair]] = {
     "restoration": _restoration,
     "inpainting": _inpainting,
     "synthesis": _synthesis,
+    "text": _text,
 }
 """Pair by task: ``(scene, its rendering, seed) → pair``."""
 

@@ -16,7 +16,7 @@ class LevelsSpec:
     """What to count.
 
     Attributes:
-        task: A key of `clockwork_diffusion.task_architectures.COMPARED`.
+        task: A key of `clockwork_diffusion.tasks.TASKS`.
         tokens: Length of a prompt.
         adaptors: Where the UNet is split for the identity, by id of that adaptor.
     """

@@ -22,7 +22,7 @@ class LevelTimingSpec:
     """What to time, and how often.
 
     Attributes:
-        task: A key of `clockwork_diffusion.task_architectures.COMPARED`.
+        task: A key of `clockwork_diffusion.tasks.TASKS`.
         tokens: Length of a prompt.
         repeats: Timed calls of each level.
         dtype: Precision to compute in, ``float16`` or ``float32``.
