@@ -213,6 +213,41 @@ def translation_count(
     return dict(levels[run.get("level", len(levels)) - 1]["count"])
 
 
+def translation_ms(run: Mapping[str, Any], timing: Mapping[str, Any]) -> float | None:
+    """Return the milliseconds of one translated image: its UNet calls, ControlNet's.
+
+    Of all rows that the task has, be they computed or not: that is what is timed.
+
+    Args:
+        run: As for `translation_flops`.
+        timing: As `time_levels` writes it; empty if nothing is timed.
+
+    Raises:
+        ValueError: If the level or the adaptor is not timed.
+    """
+    if not timing:
+        return None
+    clock, steps = clock_of(run), run["steps"]
+    full = sum(clock.is_full(index) for index in range(steps))
+    levels, light = timing["levels"], timing.get("light", {})
+    level = str(run.get("level", max(map(int, levels))))
+    if level not in levels:
+        raise ValueError(
+            f"level {level} is not one of those timed: {', '.join(levels)}"
+        )
+    total = full * typical_ms(levels[level])
+    if full < steps:
+        if run["adaptor"] not in light:
+            listed = ", ".join(light) or "none"
+            raise ValueError(
+                f"adaptor {run['adaptor']!r} is not one of those timed: {listed}"
+            )
+        total += (steps - full) * typical_ms(light[run["adaptor"]])
+    if timing["branch"]:
+        total += steps * typical_ms(timing["branch"])
+    return total
+
+
 def translation_flops(
     run: Mapping[str, Any], counts: Mapping[str, Any], key: str
 ) -> float:

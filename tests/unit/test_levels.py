@@ -7,7 +7,7 @@ from argparse import Namespace
 import pytest
 import torch
 
-from clockwork_diffusion import storage
+from clockwork_diffusion import latency, storage
 from clockwork_diffusion.costs import run_flops, run_parameters
 from clockwork_diffusion.depth_skip import describe_levels, shared_parameters
 from clockwork_diffusion.figures.levels import LevelMapSpec, draw_level_map
@@ -314,6 +314,33 @@ def test_timing_takes_a_call_of_each_level(tmp_path, root):
     timed = storage.read_json(output)
     assert list(timed["levels"]) == [str(level) for level in range(1, 14)]
     assert all(entry["mean_ms"] > 0 for entry in timed["levels"].values())
-    assert timed["branch"]["mean_ms"] > 0
+    assert timed["branch"]["mean_ms"] > 0 and timed["light"] == {}
     assert timed["rows"] == 2
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("task", ["text", "restoration"])
+def test_light_passes_are_timed_beside_the_levels(tmp_path, monkeypatch, root, task):
+    calls = {}
+
+    def time_in_turns(loops, runs):
+        calls.update(loops)
+        return {name: latency.Timing(1.0, 0.0, (1.0,) * runs) for name in loops}
+
+    monkeypatch.setattr(latency, "time_in_turns", time_in_turns)
+    folder = {"text": "stable-diffusion", "restoration": "stablesr"}[task]
+    spec = {"task": task, "tokens": 5, "repeats": 2, "adaptors": {"same": "stage2"}}
+    time_levels.main(
+        Namespace(
+            spec=json.dumps(spec),
+            unet=root / "resources/mini" / folder / "unet/config.json",
+            branch=None,
+            output=tmp_path / "timed.json",
+        )
+    )
+    timed = storage.read_json(tmp_path / "timed.json")
+    assert list(timed["light"]) == ["same"] and len(timed["levels"]) == 13
+    # It is what a run does on a step that is not full: the same here, as nothing moved.
+    with torch.inference_mode():
+        whole, light = calls["13"]()[0], calls["light same"]().eps
+    assert torch.allclose(light, whole, atol=1e-5)

@@ -25,6 +25,8 @@ def table_spec(wildcards):
 def table_runs(wildcards):
     """Return the runs of a table, id to settings."""
     table = table_of(wildcards)
+    if table_kind(wildcards) == "joint":
+        return joint_searches(wildcards.scale, table)
     if table_kind(wildcards) in (*LEVEL_TABLES, "multi_depth"):
         return {}
     rows = table["rows"]
@@ -72,6 +74,8 @@ def table_inputs(wildcards):
         return (
             {"search": f"results/{wildcards.scale}/depth/{name}.json"} if name else {}
         )
+    if table_kind(wildcards) == "joint":
+        return joint_inputs(wildcards.scale, table_of(wildcards))
     columns, runs = table_of(wildcards).get("columns", ()), table_runs(wildcards)
     sources = {SOURCES[COLUMNS[name].kind] for name in columns}
     base = f"results/{wildcards.scale}"
@@ -108,6 +112,17 @@ def level_table_inputs(wildcards):
     return files
 
 
+def joint_inputs(scale, item, searches="step_searches", counts="levels"):
+    """Return the searches, counts and timings of a table or figure of combinations."""
+    runs = joint_searches(scale, item)
+    models = list(dict.fromkeys(run["translator"] for run in runs.values()))
+    return {
+        searches: [f"results/{scale}/timesteps/{name}.json" for name in runs],
+        counts: [f"results/{scale}/levels/{name}.json" for name in models],
+        "level_latency": level_timings(scale, models),
+    }
+
+
 def table_options(wildcards, input):
     """Return the command-line options for a table's inputs.
 
@@ -115,7 +130,8 @@ def table_options(wildcards, input):
     there are, and an em dash elsewhere; so these are not its inputs.
     """
     names = ("scores", "flops", "profiles", "latency", "edit_latency", "levels")
-    options = input_options(*names, "level_latency", "search")(wildcards, input)
+    names += ("level_latency", "search", "step_searches")
+    options = input_options(*names)(wildcards, input)
     if table_kind(wildcards) in LEVEL_TABLES and wildcards.scale == "paper":
         paths = level_timings("paper", level_translators(table_of(wildcards)))
         timed = [path for path in paths if Path(path).is_file()]
@@ -187,6 +203,8 @@ def figure_inputs(wildcards):
     if figure_kind(wildcards) == "depth_curves":
         named = dict.fromkeys(panel["search"] for panel in figure["panels"])
         return {"searches": [f"{base}/depth/{name}.json" for name in named]}
+    if figure_kind(wildcards) == "joint_pareto":
+        return joint_inputs(scale, figure, "searches", "counts")
     if "runs" not in figure:
         return {}
     runs = [shown["run"] for shown in figure["runs"]]
@@ -221,14 +239,16 @@ def figure_options(wildcards, input):
     """Return the command-line options for a figure's inputs."""
     names = ("images", "prompts", "latency", "flops", "scores", "distances")
     names += ("curves", "errors", "sets", "levels", "searches")
+    names += ("counts", "level_latency")
     options = input_options(*names)(wildcards, input)
-    figure = figure_of(wildcards)
-    if "series" not in figure:
+    figure, scale = figure_of(wildcards), wildcards.scale
+    if figure_kind(wildcards) == "joint_pareto":
+        runs = joint_searches(scale, figure)
+    elif "series" in figure:
+        runs = {name: any_run(scale, name) for name in curve_runs(figure)}
+    else:
         return options
-    runs = {
-        name: run_settings(any_run(wildcards.scale, name))
-        for name in curve_runs(figure)
-    }
+    runs = {name: run_settings(run) for name, run in runs.items()}
     return f"{options} --runs {shlex.quote(json.dumps(runs))}"
 
 

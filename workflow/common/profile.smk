@@ -57,17 +57,19 @@ def unet_of_model(wildcards):
 
 
 def levels_spec(wildcards):
-    """Return which UNet's levels to count: that of a model for a task."""
+    """Return which UNet's levels to count, of a model for a task, and light passes."""
     chosen = entry(wildcards.scale, "translators", wildcards.translator)
     tokens = chosen.get("tokens")
     if "model" in chosen:
         tokens = entry(wildcards.scale, "models", chosen["model"])["tokens"]
     spec = {"task": chosen["task"], "tokens": tokens}
-    runs = entries(wildcards.scale, "translations").values()
+    scale = wildcards.scale
+    kinds = ("translations", "step_searches")
     used = sorted(
         {
             run["adaptor"]
-            for run in runs
+            for kind in kinds
+            for run in entries(scale, kind).values()
             if run["translator"] == wildcards.translator and "adaptor" in run
         }
     )
@@ -91,8 +93,7 @@ def level_timing_spec(wildcards):
     """Return what to time of a UNet's levels, as often as runs are timed."""
     chosen = entries(wildcards.scale, "latency")
     timing = {key: chosen[key] for key in ("repeats", "dtype") if key in chosen}
-    spec = json.loads(levels_spec(wildcards))
-    return json.dumps({"task": spec["task"], "tokens": spec["tokens"], **timing})
+    return json.dumps({**json.loads(levels_spec(wildcards)), **timing})
 
 
 def level_timings(scale, names):

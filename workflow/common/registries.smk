@@ -161,6 +161,32 @@ def check_level_part(scale, what, part):
             )
 
 
+def joint_searches(scale, item):
+    """Return the searches of a table or figure of combinations, id to settings."""
+    names = [
+        combination["search"]
+        for model in item["models"]
+        for combination in model["combinations"]
+    ]
+    return {name: entry(scale, "step_searches", name) for name in names}
+
+
+def check_joint(scale, what, item):
+    """Refuse combinations that are not compared with the same images."""
+    alike = {"guidance": 1.0, "image_guidance": 1.0, "scheduler": "ddim"}
+    keys = ("translator", "set", "heldout", "seed", "reference", *alike)
+    for model in item["models"]:
+        searches = joint_searches(scale, {"models": [model]})
+        first = {**alike, **next(iter(searches.values()))}
+        for name, search in searches.items():
+            shared = f"{what}: searches of {model['label']!r}, {name!r} among them,"
+            check_equal(shared, first, {**alike, **search}, *keys)
+            if "level" in search and not search.get("whole_reference"):
+                raise WorkflowError(
+                    f"{what}: search {name!r} is not compared with the whole UNet"
+                )
+
+
 def check_translation_grid(scale, what, figure):
     """Refuse a grid of translations of other pairs than it shows."""
     pairs = {"set": figure["set"]}
@@ -341,6 +367,9 @@ def check_registries():
                     asked = {"search": table["search"], **row}
                     check_level_part(scale, what, {"multi": asked})
                 continue
+            if table.get("kind") == "joint":
+                check_joint(scale, f"{paper}, {name} at {scale} scale", table)
+                continue
             if table.get("kind") == "settings":
                 check_edited_run(
                     scale, f"{paper}, {name} at {scale} scale", table["run"]
@@ -389,6 +418,8 @@ def check_registries():
             if figure.get("kind") == "depth_curves":
                 for panel in figure["panels"]:
                     entry(scale, "depth_searches", panel["search"])
+            if figure.get("kind") == "joint_pareto":
+                check_joint(scale, what, figure)
             if "edit_set" in figure:
                 for run in figure_edits(figure):
                     check_edited_run(scale, what, f"{figure['edit_set']}/{run}")

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from clockwork_diffusion import datasets, storage
+from clockwork_diffusion import datasets, joint_tables, storage
 from clockwork_diffusion.figures import (
     caching,
     curves,
     depth,
     editing,
     grid,
+    joint,
     levels,
     perturbation,
     schematic,
@@ -44,6 +45,7 @@ SPECS: dict[str, type] = {
     "level_map": levels.LevelMapSpec,
     "translation_grid": translations.TranslationGridSpec,
     "depth_curves": depth.DepthCurvesSpec,
+    "joint_pareto": joint.JointParetoSpec,
 }
 """Kinds of figures."""
 
@@ -88,6 +90,12 @@ def main(args: Namespace) -> None:
         ),
         "depth_curves": lambda: depth.draw_depth_curves(
             spec, {path.stem: storage.read_json(path) for path in args.searches}
+        ),
+        "joint_pareto": lambda: joint.draw_joint_pareto(
+            spec,
+            joint_tables.read_measured(
+                args.searches, args.runs, args.counts, args.level_latency
+            ),
         ),
     }
     style.save(draw[args.kind](), args.output)
@@ -186,6 +194,12 @@ if __name__ == "__main__":
     parser.add_argument("--errors", nargs="+", type=Path, help="<adaptor>.json")
     parser.add_argument("--levels", type=Path, help="levels, <translator>.json")
     parser.add_argument("--searches", nargs="+", type=Path, help="<search>.json")
+    parser.add_argument(
+        "--counts", nargs="+", type=Path, help="levels of several models, likewise"
+    )
+    parser.add_argument(
+        "--level_latency", nargs="*", default=[], type=Path, help="their timings"
+    )
     parser.add_argument("--distances", type=Path, help="measures of perturbations")
     parser.add_argument(
         "--output", required=True, type=Path, help="path; the suffix is replaced"

@@ -8,7 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clockwork_diffusion import level_tables, schedule_tables, storage, tables
+from clockwork_diffusion import (
+    joint_tables,
+    level_tables,
+    schedule_tables,
+    storage,
+    tables,
+)
 from clockwork_diffusion.specs import parse
 from clockwork_diffusion.steps._run import new_parser, run
 
@@ -18,6 +24,7 @@ SPECS: dict[str, type] = {
     "levels": level_tables.LevelTableSpec,
     "level_costs": level_tables.CostTableSpec,
     "multi_depth": schedule_tables.MultiTableSpec,
+    "joint": joint_tables.JointTableSpec,
 }
 """Kinds of tables."""
 
@@ -44,6 +51,8 @@ def main(args: Namespace) -> None:
         csv = schedule_tables.to_csv(cells_of)
         markdown = level_tables.to_markdown(*shown)
         latex = level_tables.to_latex(*shown, label)
+    elif args.kind == "joint":
+        csv, markdown, latex = _joint(spec, args)
     else:
         results = tables.Results(
             runs=runs,
@@ -94,6 +103,26 @@ def _levels(
     )
 
 
+def _joint(spec: joint_tables.JointTableSpec, args: Namespace) -> tuple[str, str, str]:
+    """Return a table of combinations as CSV, Markdown and LaTeX."""
+    found = joint_tables.read_measured(
+        args.step_searches, json.loads(args.runs), args.levels, args.level_latency
+    )
+    columns, rows = joint_tables.columns_of(spec), joint_tables.fill(spec, found)
+    shown = joint_tables.to_text(spec, rows)
+    said = joint_tables.statements(spec, found)
+    caption = " ".join([spec.caption, *joint_tables.devices(found)])
+    markdown = level_tables.to_markdown(spec.title, caption, columns, shown)
+    if said:
+        markdown += "".join(["\n", *(f"- {line}\n" for line in said)])
+    whole = " ".join([caption, *said])
+    return (
+        joint_tables.to_csv(spec, rows),
+        markdown,
+        level_tables.to_latex(spec.title, whole, columns, shown, args.output.stem),
+    )
+
+
 def _scores(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
     """Return the scores of sampled and of edited runs, and of translations, by run.
 
@@ -131,6 +160,13 @@ if __name__ == "__main__":
         "--levels", nargs="*", default=[], type=Path, help="levels, <translator>.json"
     )
     parser.add_argument("--search", type=Path, help="search of levels, <search>.json")
+    parser.add_argument(
+        "--step_searches",
+        nargs="*",
+        default=[],
+        type=Path,
+        help="searches of time steps, <step_search>.json",
+    )
     parser.add_argument(
         "--level_latency", nargs="*", default=[], type=Path, help="timings, likewise"
     )

@@ -1,4 +1,4 @@
-"""Time a task's UNet down to each level, in turns; weights are random."""
+"""Time a task's UNet down to each level, and light passes; weights are random."""
 
 from __future__ import annotations
 
@@ -6,13 +6,17 @@ import dataclasses
 import logging
 from argparse import Namespace
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from clockwork_diffusion import provenance, storage
 from clockwork_diffusion.specs import parse
 from clockwork_diffusion.steps._run import new_parser, run
+
+if TYPE_CHECKING:
+    from diffusers import UNet2DConditionModel
 
 log = logging.getLogger(__name__)
 
@@ -26,12 +30,14 @@ class LevelTimingSpec:
         tokens: Length of a prompt.
         repeats: Timed calls of each level.
         dtype: Precision to compute in, ``float16`` or ``float32``.
+        adaptors: Where the UNet is split for the identity, by id of that adaptor.
     """
 
     task: str
     tokens: int
     repeats: int
     dtype: str = "float32"
+    adaptors: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Reject a precision that is not one of ours, and no repeats."""
@@ -42,7 +48,7 @@ class LevelTimingSpec:
 
 
 def main(args: Namespace) -> None:
-    """Let a call of each level take turns, and one of ControlNet's branch."""
+    """Let calls of each level take turns, of ControlNet's branch, and light ones."""
     import torch
 
     from clockwork_diffusion import depth_skip, latency, loading, task_architectures
@@ -66,10 +72,14 @@ def main(args: Namespace) -> None:
         control = task_architectures.build_branch(unet, branch_config)
         hint = task_architectures.hint_for(control, unet).expand(rows, -1, -1, -1)
         calls["branch"] = partial(control, **given, controlnet_cond=hint)
-    log.info("%d levels take turns", len(calls))
+    for name, cut in spec.adaptors.items():
+        calls[f"light {name}"] = _light(unet, cut, given)
+    log.info("%d calls take turns", len(calls))
     with torch.inference_mode():
         timings = latency.time_in_turns(calls, spec.repeats)
     branch = timings.pop("branch", None)
+    # What a light pass leaves out lies below all levels that it goes with.
+    light = {name: timings.pop(f"light {name}") for name in spec.adaptors}
     storage.write_json(
         args.output,
         {
@@ -81,9 +91,29 @@ def main(args: Namespace) -> None:
             "dtype": spec.dtype,
             "levels": {k: dataclasses.asdict(v) for k, v in timings.items()},
             "branch": None if branch is None else dataclasses.asdict(branch),
+            "light": {k: dataclasses.asdict(v) for k, v in light.items()},
             "versions": provenance.versions("torch", "diffusers"),
         },
     )
+
+
+def _light(
+    unet: UNet2DConditionModel, cut: str, given: dict[str, Any]
+) -> Callable[[], object]:
+    """Return a pass that reuses what a full one, made here, has left."""
+    import torch
+
+    from clockwork_diffusion import adaptors, sampling, split
+
+    identity = adaptors.build_adaptor("identity", unet, cut, text_channels=1)
+    passes = sampling.Passes(split.SplitUNet(unet, cut), identity)
+    further = dict(given)
+    x, t, c = (
+        further.pop(name) for name in ("sample", "timestep", "encoder_hidden_states")
+    )
+    with torch.inference_mode():
+        past = sampling.Past(passes.full(x, t, c, **further))
+    return partial(passes.light, x, t, c, past, **further)
 
 
 if __name__ == "__main__":
