@@ -355,6 +355,7 @@ def check_registries():
         check_editing(scale)
         check_translations(scale)
         check_depth_searches(scale)
+        check_step_searches(scale)
         check_finetuned(scale)
         for paper, name, table in items(scale, "tables"):
             if table.get("kind") in LEVEL_TABLES:
@@ -468,6 +469,7 @@ wildcard_constraints:
     perturbation=ids("perturbations"),
     translator=ids("translators"),
     search=ids("depth_searches"),
+    step_search=ids("step_searches"),
     finetuned=ids("finetuned"),
     edit_set=ids("edit_sets"),
     inversion=ids("inversions", editing),
