@@ -237,7 +237,8 @@ def model_points(model: JointModel, found: Measured, method: str) -> list[Point]
     for key, value in (("level", None), ("clock", 1)):
         if (given := found.runs[plain].get(key, value)) != value:
             raise ValueError(
-                f"search {plain!r} of {model.label!r} is not plain: its {key} is {given}"
+                f"search {plain!r} of {model.label!r} is not plain: "
+                f"its {key} is {given}"
             )
     points = [
         _point(combination, entry, found, model.scores)
@@ -501,7 +502,7 @@ def to_csv(spec: JointTableSpec, rows: Sequence[Cells]) -> str:
 
 
 def to_text(spec: JointTableSpec, rows: Sequence[Cells]) -> list[Cells]:
-    """Return the rows as people read them: intervals in brackets, differences signed."""
+    """Return the rows as people read them: differences signed, with intervals."""
     shown = []
     for row in rows:
         line: Cells = {}

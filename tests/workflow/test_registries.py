@@ -8,7 +8,7 @@ import yaml
 from checkout import ROOT
 from jsonschema import Draft202012Validator
 
-from clockwork_diffusion import claims, tables
+from clockwork_diffusion import claims, joint_tables, tables
 from clockwork_diffusion.architectures import BACKBONES
 from clockwork_diffusion.autodiffusion import EvolutionSpec
 from clockwork_diffusion.backbones import BackboneSpec
@@ -30,7 +30,7 @@ from clockwork_diffusion.perturbation import PerturbationSpec
 from clockwork_diffusion.sampling import SCHEDULERS, SamplerSpec
 from clockwork_diffusion.specs import parse
 from clockwork_diffusion.split import CUTS, LEVELS
-from clockwork_diffusion.steps import draw_figure, set_table
+from clockwork_diffusion.steps import draw_figure, search_steps, set_table
 from clockwork_diffusion.steps.sample_images import RunSpec
 from clockwork_diffusion.steps.search_depth import DepthSearchSpec
 from clockwork_diffusion.steps.search_steps import METHODS, StepSearchSpec
@@ -280,6 +280,7 @@ def test_schema_and_tables_know_the_same_keys(kind):
         "pnp_caching",
         "translation_grid",
         "depth_curves",
+        "joint_pareto",
     ],
 )
 def test_schema_and_figures_know_the_same_keys(kind):
@@ -378,6 +379,12 @@ def test_schema_and_code_know_the_same_choices():
     solvers = SCHEMA["translation"]["properties"]["scheduler"]
     assert solvers["enum"] == list(SOLVERS)
     assert SCHEMA["translation_set"]["properties"]["task"]["enum"] == list(TASKS)
+    for name in ("joint", "joint_pareto"):
+        together = PAPER[name]["properties"]
+        assert set(together["unit"]["enum"]) == set(joint_tables.UNITS)
+        assert together["method"]["enum"] == list(search_steps.METHODS)
+        scores = together["models"]["items"]["properties"]["scores"]["items"]
+        assert {joint_tables.PSNR, *scores["enum"]} == set(joint_tables.SCORES)
 
 
 def test_every_kind_of_column_has_a_source():

@@ -28,9 +28,9 @@ from clockwork_diffusion.joint_tables import (
 PLAIN, OTHERS = "#333333", (COLOURS[0], COLOURS[2], COLOURS[1], COLOURS[3], COLOURS[4])
 """Colours of the plain sampler, and of one combination after the other."""
 
-FRONT = "#F0C808"
+FRONT = "#FBE28A"
 
-WIDE, TALL = 2.75, 2.3
+WIDE, TALL = 3.0, 2.5
 """Inches of a panel."""
 
 
@@ -88,7 +88,7 @@ def draw_joint_pareto(spec: JointParetoSpec, found: Measured) -> Figure:
     shown = [model_points(model, found, spec.method) for model in spec.models]
     timed = any(point.ms is not None for points in shown for point in points)
     costs = ("flops", "ms") if timed else ("flops",)
-    left, right, bottom, over, head = 0.62, 0.1, 0.5, 0.3, 0.62
+    left, right, bottom, over, head = 0.66, 0.1, 0.5, 0.3, 0.62
     columns = 2 * len(costs)
     width = columns * (left + WIDE + right)
     height = head + len(shown) * (over + TALL + bottom)
@@ -140,7 +140,7 @@ def _draw_panel(
 
     best = front(points, cost, score)
     x, y = place(best)
-    axes.plot(x, y, drawstyle="steps-post", **_FRONT)
+    axes.plot(x, y, **_FRONT)
     for combination in model.combinations:
         for method in (UNIFORM, spec.method):
             some = [
@@ -156,11 +156,11 @@ def _draw_panel(
                 for at in zip(*place([point]), strict=True):
                     axes.annotate(str(point.steps), at, color=ink, size=5.2, **_CENTRED)
     axes.set_xscale("log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.yaxis.set_major_locator(MaxNLocator(6))
-    axes.margins(x=0.06, y=0.08)
+    axes.margins(x=0.07, y=0.09)
     axes.set_xlabel(
         f"{spec.unit} per image" if cost == "flops" else "ms per image", size=8.5
     )
@@ -178,7 +178,15 @@ _CENTRED: dict[str, Any] = {
     "weight": "bold",
     "zorder": 4,
 }
-_FRONT: dict[str, Any] = {"color": FRONT, "lw": 6, "alpha": 0.45, "zorder": 1.5}
+_FRONT: dict[str, Any] = {
+    "color": FRONT,
+    "drawstyle": "steps-post",
+    "linewidth": 2.2,
+    "marker": "o",
+    "markersize": 14,
+    "markeredgewidth": 0,
+    "zorder": 1.5,
+}
 
 
 def _look(spec: JointParetoSpec, label: str, uniform: bool) -> dict[str, Any]:
@@ -187,9 +195,9 @@ def _look(spec: JointParetoSpec, label: str, uniform: bool) -> dict[str, Any]:
     return {
         "color": colour,
         "linestyle": (0, (3, 1.6)) if uniform else "-",
-        "linewidth": 1.2,
+        "linewidth": 0.9 if uniform else 1.5,
         "marker": "o",
-        "markersize": 8.2,
+        "markersize": 8.4,
         "markeredgewidth": 1.0,
         "markerfacecolor": "white" if uniform else colour,
         "zorder": 2 if uniform else 3,
@@ -211,6 +219,6 @@ def _handles(spec: JointParetoSpec) -> list[Line2D]:
     for uniform in (True, False):
         look = {**_look(spec, spec.labels[0], uniform), **grey}
         look["markerfacecolor"] = "white" if uniform else "#777777"
-        label = "uniform steps (how many)" if uniform else "steps by our search for γ"
+        label = "n uniform steps" if uniform else "n steps by our search for γ"
         handles.append(Line2D([], [], label=label, **look))
     return [*handles, Line2D([], [], label="Pareto front", **_FRONT)]
