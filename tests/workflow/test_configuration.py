@@ -420,6 +420,14 @@ CASES = {
         "table_s6 at mini",
         "row 2",
     ),
+    "unknown method in Table S3": (
+        COMPRESSION,
+        "tables.table_s3.mini.rows.0.methods",
+        ["uniform", "genetic"],
+        "table_s3 at mini",
+        "'genetic'",
+        "evolution_frechet",
+    ),
     "unknown translation in a table": (
         COMPRESSION,
         "tables.comparison.mini.rows.0.run",

@@ -27,7 +27,7 @@ def table_runs(wildcards):
     table = table_of(wildcards)
     if table_kind(wildcards) == "joint":
         return joint_searches(wildcards.scale, table)
-    if table_kind(wildcards) in (*LEVEL_TABLES, "multi_depth"):
+    if table_kind(wildcards) in (*LEVEL_TABLES, *STEP_TABLES, "multi_depth"):
         return {}
     rows = table["rows"]
     names = [row[key] for row in rows for key in ("run", "baseline") if key in row]
@@ -76,6 +76,9 @@ def table_inputs(wildcards):
         )
     if table_kind(wildcards) == "joint":
         return joint_inputs(wildcards.scale, table_of(wildcards))
+    if table_kind(wildcards) in STEP_TABLES:
+        paths = step_table_files(wildcards) if wildcards.scale == "mini" else []
+        return {"step_searches": paths} if paths else {}
     columns, runs = table_of(wildcards).get("columns", ()), table_runs(wildcards)
     sources = {SOURCES[COLUMNS[name].kind] for name in columns}
     base = f"results/{wildcards.scale}"
@@ -112,6 +115,13 @@ def level_table_inputs(wildcards):
     return files
 
 
+def step_table_files(wildcards):
+    """Return the results of the searches of time steps that a table shows."""
+    scale = wildcards.scale
+    names = step_table_searches(scale, table_of(wildcards))
+    return [f"results/{scale}/timesteps/{name}.json" for name in names]
+
+
 def joint_inputs(scale, item, searches="step_searches", counts="levels"):
     """Return the searches, counts and timings of a table or figure of combinations."""
     runs = joint_searches(scale, item)
@@ -126,8 +136,9 @@ def joint_inputs(scale, item, searches="step_searches", counts="levels"):
 def table_options(wildcards, input):
     """Return the command-line options for a table's inputs.
 
-    UNets of paper size are timed on request alone. A table shows those timings that
-    there are, and an em dash elsewhere; so these are not its inputs.
+    UNets of paper size are timed, and their time steps searched, on request alone. A
+    table shows those results that there are, and an em dash elsewhere; so these are not
+    its inputs.
     """
     names = ("scores", "flops", "profiles", "latency", "edit_latency", "levels")
     names += ("level_latency", "search", "step_searches")
@@ -136,6 +147,9 @@ def table_options(wildcards, input):
         paths = level_timings("paper", level_translators(table_of(wildcards)))
         timed = [path for path in paths if Path(path).is_file()]
         options += f" --level_latency {' '.join(timed)}" if timed else ""
+    if table_kind(wildcards) in STEP_TABLES and wildcards.scale == "paper":
+        done = [path for path in step_table_files(wildcards) if Path(path).is_file()]
+        options += f" --step_searches {' '.join(done)}" if done else ""
     return options
 
 

@@ -12,6 +12,7 @@ from clockwork_diffusion import (
     joint_tables,
     level_tables,
     schedule_tables,
+    step_tables,
     storage,
     tables,
 )
@@ -24,6 +25,8 @@ SPECS: dict[str, type] = {
     "levels": level_tables.LevelTableSpec,
     "level_costs": level_tables.CostTableSpec,
     "multi_depth": schedule_tables.MultiTableSpec,
+    "step_gammas": step_tables.GammaTableSpec,
+    "step_scores": step_tables.ScoreTableSpec,
     "joint": joint_tables.JointTableSpec,
 }
 """Kinds of tables."""
@@ -51,6 +54,8 @@ def main(args: Namespace) -> None:
         csv = schedule_tables.to_csv(cells_of)
         markdown = level_tables.to_markdown(*shown)
         latex = level_tables.to_latex(*shown, label)
+    elif args.kind in ("step_gammas", "step_scores"):
+        csv, markdown, latex = _steps(spec, args)
     elif args.kind == "joint":
         csv, markdown, latex = _joint(spec, args)
     else:
@@ -98,6 +103,19 @@ def _levels(
     text = (spec.title, caption, columns, rows)
     return (
         level_tables.to_csv(columns, rows),
+        level_tables.to_markdown(*text),
+        level_tables.to_latex(*text, args.output.stem),
+    )
+
+
+def _steps(spec: step_tables.StepTableSpec, args: Namespace) -> tuple[str, str, str]:
+    """Return a table of time steps as CSV, Markdown and LaTeX."""
+    found = {path.stem: storage.read_json(path) for path in args.step_searches}
+    columns, cells = step_tables.columns_of(spec), step_tables.fill(spec, found)
+    caption = spec.caption + step_tables.notes(spec, found)
+    text = (spec.title, caption, columns, step_tables.to_text(columns, cells))
+    return (
+        step_tables.to_csv(columns, cells),
         level_tables.to_markdown(*text),
         level_tables.to_latex(*text, args.output.stem),
     )
