@@ -6,8 +6,9 @@ from argparse import Namespace
 
 import numpy as np
 import pytest
+import torch
 
-from clockwork_diffusion import costs, storage
+from clockwork_diffusion import costs, encoders, storage, translation_scores
 from clockwork_diffusion.figures.joint import JointParetoSpec, draw_joint_pareto
 from clockwork_diffusion.gamma_schedule import gamma_timesteps
 from clockwork_diffusion.joint_tables import (
@@ -27,6 +28,8 @@ from clockwork_diffusion.joint_tables import (
     to_text,
     transfers,
 )
+from clockwork_diffusion.mini.pairs import scene_pairs
+from clockwork_diffusion.pair_sets import PairSet
 from clockwork_diffusion.steps import draw_figure, set_table
 
 PAIRS = 48
@@ -128,6 +131,26 @@ def test_milliseconds_are_those_of_full_and_of_light_calls():
         costs.translation_ms(clocked, {**TIMING, "light": {}})
     with pytest.raises(ValueError, match="level 14 is not one of those timed: 1, 2"):
         costs.translation_ms({**run, "level": 14}, TIMING)
+
+
+# --- text-to-image --------------------------------------------------------------------
+
+
+def test_text_is_scored_by_what_its_captions_say(root):
+    clip = encoders.load_clip(root / "resources/mini/clip", torch.device("cpu"))
+    made = scene_pairs("text", "test", 4)
+    ids = tuple(map(str, range(4)))
+    told = (made.prompts, made.source_captions, made.target_captions, made.kinds)
+    described = translation_scores.describe(
+        PairSet("text", ids, *told), clip, made.inputs
+    )
+    # Of the input, which is black, nothing is asked.
+    assert described.inputs is None and described.source is None
+    features = encoders.clip_image_features(clip, made.targets)
+    right = translation_scores.of_features(features, described)
+    wrong = translation_scores.of_features(features.flip(0), described)
+    assert set(right) == {"clip"}
+    assert (right["clip"] > wrong["clip"] + 0.1).all()
 
 
 # --- points ---------------------------------------------------------------------------

@@ -325,7 +325,7 @@ CASES = {
         CONFIG,
         "mini.step_searches.ip2p.methods.evolution_psnr",
         [7],
-        "step search 'ip2p': 7 steps of method 'evolution_psnr' are not one of 5, 10",
+        "step search 'ip2p': 7 steps of method 'evolution_psnr' are not one of 3, 5",
     ),
     "an unknown method": (
         CONFIG,
@@ -353,6 +353,25 @@ CASES = {
         ["stablesr"],
         "step search 'ip2p' and the other, 'stablesr'",
         "translator",
+    ),
+    "unknown search in a table of combinations": (
+        COMPRESSION,
+        "tables.joint.mini.models.0.combinations.1.search",
+        "t2i_clock3",
+        "'t2i_clock3' is not one of the step_searches",
+    ),
+    "combinations of two models": (
+        COMPRESSION,
+        "tables.joint.mini.models.0.combinations.1.search",
+        "ip2p_clock2",
+        "joint at mini scale: searches of 'Text-to-image'",
+        "same translator, not 'text_to_image' and 'instruct_pix2pix'",
+    ),
+    "a combination with a reference of its own": (
+        CONFIG,
+        "mini.step_searches.t2i_d8.whole_reference",
+        False,
+        "joint at mini scale: search 't2i_d8' is not compared with the whole UNet",
     ),
     "unknown recipe of what is trained further": (
         CONFIG,
