@@ -29,6 +29,7 @@ from clockwork_diffusion.perturbation import PerturbationSpec
 from clockwork_diffusion.sampling import SCHEDULERS, SamplerSpec
 from clockwork_diffusion.specs import parse
 from clockwork_diffusion.split import CUTS, LEVELS
+from clockwork_diffusion.step_claims import METHODS, StepAnswer
 from clockwork_diffusion.steps import draw_figure, set_table
 from clockwork_diffusion.steps.sample_images import RunSpec
 from clockwork_diffusion.steps.search_depth import DepthSearchSpec
@@ -263,6 +264,10 @@ def test_schema_and_tables_know_the_same_keys(kind):
         "pnp_caching",
         "translation_grid",
         "depth_curves",
+        "step_plane",
+        "step_ticks",
+        "step_curves",
+        "search_progress",
     ],
 )
 def test_schema_and_figures_know_the_same_keys(kind):
@@ -349,6 +354,8 @@ def test_schema_and_code_know_the_same_choices():
     assert set(parts["level"]["properties"]) == fields(LevelCount)
     assert set(parts["multi"]["properties"]) == fields(MultiRow)
     assert parts["multi"]["properties"]["problem"]["enum"] == list(PROBLEMS)
+    assert set(parts["steps"]["properties"]) == fields(StepAnswer)
+    assert PAPER["step_method"]["enum"] == list(METHODS)
     sampler = SCHEMA["sampler"]["properties"]
     assert sampler["scheduler"]["enum"] == list(SCHEDULERS)
     level = SCHEMA["run"]["properties"]["level"]
