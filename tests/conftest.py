@@ -9,7 +9,15 @@ import clockwork_diffusion  # noqa: F401
 # isort: on
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
+from diffusers import (
+    ControlNetModel,
+    DPMSolverMultistepScheduler,
+    StableDiffusionInstructPix2PixPipeline,
+    UNet2DConditionModel,
+)
+
+from clockwork_diffusion import loading
+from clockwork_diffusion.mini.translators import widen_input
 
 ROOT = Path(__file__).parent.parent
 
@@ -30,6 +38,33 @@ def unet() -> UNet2DConditionModel:
         attention_head_dim=2,
         norm_num_groups=8,
     ).eval()
+
+
+@pytest.fixture(scope="session")
+def random_translators(tmp_path_factory) -> Path:
+    """Return a folder with models for tasks, made from ours, the new weights at random.
+
+    ``joined`` edits, inpaints and synthesises; ``controlnet`` steers our model.
+    """
+    folder = tmp_path_factory.mktemp("translators")
+    pipe = loading.load_pipeline(ROOT / "resources" / "mini" / "stable-diffusion")
+    torch.manual_seed(1)
+    unet = widen_input(pipe.unet, 4).requires_grad_(False)
+    unet.conv_in.weight[:, 4:].normal_(std=0.1)
+    StableDiffusionInstructPix2PixPipeline(
+        vae=pipe.vae,
+        text_encoder=pipe.text_encoder,
+        tokenizer=pipe.tokenizer,
+        unet=unet,
+        scheduler=pipe.scheduler,
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    ).save_pretrained(folder / "joined")
+    ControlNetModel.from_unet(
+        pipe.unet, conditioning_embedding_out_channels=(8, 16, 16)
+    ).save_pretrained(folder / "controlnet")
+    return folder
 
 
 @pytest.fixture

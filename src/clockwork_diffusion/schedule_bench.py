@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,6 +21,7 @@ import torch
 from clockwork_diffusion import (
     encoders,
     metrics,
+    perceptual,
     sampling,
     storage,
     translation,
@@ -74,6 +76,7 @@ class Model:
         clip: Scores images of edits and of control.
         frechet: Scores sets of images against the targets; or None.
         adaptor: φ, for schedules with a clock; or None.
+        lpips: Scores images against the targets; or None.
     """
 
     translator: translation.Translator
@@ -81,6 +84,7 @@ class Model:
     clip: encoders.ClipEncoder
     frechet: encoders.FrechetEncoder | None = None
     adaptor: Any = None
+    lpips: perceptual.PerceptualEncoder | None = None
 
     @property
     def full(self) -> int:
@@ -175,13 +179,24 @@ class Bench:
     def scores(self, plan: Plan) -> dict[str, dict[str, Any]]:
         """Return the metrics that are means over pairs, with intervals.
 
-        ``psnr_to_teacher`` (to the reference's images), ``psnr`` (to the targets),
-        ``clip``, ``clip_image`` and ``clip_direction``, as far as the task has them.
+        ``psnr_to_teacher`` (to the reference's images), ``psnr`` and ``lpips`` (to the
+        targets), ``clip``, ``clip_image`` and ``clip_direction``, as far as the task
+        and the model have them.
         """
         return {
             name: asdict(metrics.mean_score(each))
             for name, each in by_pair(self.values(plan)).items()
         }
+
+    def pairs(self, plan: Plan) -> dict[str, list[float]]:
+        """Return a schedule's values of each pair."""
+        return {
+            name: each.tolist() for name, each in by_pair(self.values(plan)).items()
+        }
+
+    def seconds(self, plan: Plan) -> float:
+        """Return how long a schedule took to measure, whenever that was."""
+        return float(self.values(plan)["seconds"])
 
     def gaps(self, plan: Plan, other: Plan) -> dict[str, list[float]]:
         """Return by how much a schedule's values exceed another's, of each pair."""
@@ -228,6 +243,10 @@ class Bench:
         values[TO_REFERENCE] = metrics.psnr(images, reference)
         if self._targets is not None:
             values["psnr"] = metrics.psnr(images, self._targets)
+            if self._model.lpips is not None:
+                values["lpips"] = perceptual.perceptual_distances(
+                    self._model.lpips, images, self._targets
+                )
         if self._model.frechet is not None:
             values["features"] = encoders.frechet_features(self._model.frechet, images)
         return values
@@ -257,10 +276,15 @@ class Bench:
         adaptor = model.adaptor if plan.clock > 1 else None
         unet = model.translator.pipe.unet
         passes = LevelPasses(unet, levels, plan.timesteps, adaptor)
+        itself = plan == self.reference
+        # Before the clock starts: it is measured once for all.
+        reference = None if itself else self.values(self.reference)["images"]
+        start = time.perf_counter()
         images = self.translate(passes, plan)
-        if plan == self.reference:
-            return {**self.judge(images, images), "images": images}
-        return self.judge(images, self.values(self.reference)["images"])
+        values = self.judge(images, images if reference is None else reference)
+        elapsed = time.perf_counter() - start
+        values["seconds"] = torch.tensor(elapsed, dtype=torch.float64)
+        return {**values, "images": images} if itself else values
 
 
 def by_pair(values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -456,6 +456,8 @@ def escape(text: str) -> str:
         ("<", "\\textless{}"),
         (">", "\\textgreater{}"),
         ("τ", "$\\tau$"),
+        ("γ", "$\\gamma$"),
+        ("Δ", "$\\Delta$"),
         ("↓", "$\\downarrow$"),
         ("↑", "$\\uparrow$"),
         ("×", "$\\times$"),

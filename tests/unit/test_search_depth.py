@@ -1,16 +1,14 @@
 """Searching for levels from the command line, with small random models."""
 
 import json
+import shutil
 from argparse import Namespace
 from pathlib import Path
 
 import pytest
-import torch
-from diffusers import ControlNetModel, StableDiffusionInstructPix2PixPipeline
 
 from clockwork_diffusion import (
     encoders,
-    loading,
     metrics,
     pair_sets,
     perceptual,
@@ -20,7 +18,6 @@ from clockwork_diffusion import (
     translators,
 )
 from clockwork_diffusion.depth_skip import depth_skip
-from clockwork_diffusion.mini.translators import widen_input
 from clockwork_diffusion.sampling import image_seed, initial_noise
 from clockwork_diffusion.steps import prepare_pairs, search_depth
 
@@ -38,9 +35,10 @@ MULTI = {"groups": 2, "levels": [13, 9, 8], "rows": [9], "verified": 2}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
+def folder(tmp_path_factory, random_translators) -> Path:
     """Return a folder with sets, models with new weights at random, and counts."""
     folder = tmp_path_factory.mktemp("search")
+    shutil.copytree(random_translators, folder, dirs_exist_ok=True)
     for name, task, offset in (
         ("edit", "edit", 0),
         ("others", "edit", 10),
@@ -49,23 +47,6 @@ def folder(tmp_path_factory) -> Path:
         chosen = {"task": task, "source": "scenes", "count": COUNT, "offset": offset}
         spec = json.dumps(chosen)
         prepare_pairs.main(Namespace(spec=spec, output=folder / f"{name}.json"))
-    pipe = loading.load_pipeline(MINI / "stable-diffusion")
-    torch.manual_seed(1)
-    unet = widen_input(pipe.unet, 4).requires_grad_(False)
-    unet.conv_in.weight[:, 4:].normal_(std=0.1)
-    StableDiffusionInstructPix2PixPipeline(
-        vae=pipe.vae,
-        text_encoder=pipe.text_encoder,
-        tokenizer=pipe.tokenizer,
-        unet=unet,
-        scheduler=pipe.scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    ).save_pretrained(folder / "joined")
-    ControlNetModel.from_unet(
-        pipe.unet, conditioning_embedding_out_channels=(8, 16, 16)
-    ).save_pretrained(folder / "controlnet")
     levels = [
         {"level": n, "parameters": 10 * n, "count": {"macs_with_norms": 100 + n}}
         for n in range(1, 14)

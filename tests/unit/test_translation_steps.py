@@ -8,12 +8,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import ControlNetModel, StableDiffusionInstructPix2PixPipeline
 
 from clockwork_diffusion import (
     chunks,
     encoders,
-    loading,
     metrics,
     pair_sets,
     perceptual,
@@ -21,7 +19,6 @@ from clockwork_diffusion import (
     translation,
     translators,
 )
-from clockwork_diffusion.mini.translators import widen_input
 from clockwork_diffusion.sampling import image_seed, initial_noise
 from clockwork_diffusion.steps import (
     prepare_pairs,
@@ -36,31 +33,14 @@ FRECHET = {"frechet", "frechet_without"}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """Return a folder with two sets and two models, the new weights at random."""
+def folder(tmp_path_factory, random_translators) -> Path:
+    """Return a folder with sets and two models, the new weights at random."""
     folder = tmp_path_factory.mktemp("translations")
+    shutil.copytree(random_translators, folder, dirs_exist_ok=True)
     for task in ("edit", "control", "inpainting"):
         chosen = {"task": task, "source": "scenes", "count": COUNT}
         spec = json.dumps(chosen)
         prepare_pairs.main(Namespace(spec=spec, output=folder / f"{task}.json"))
-    pipe = loading.load_pipeline(MINI / "stable-diffusion")
-    torch.manual_seed(1)
-    unet = widen_input(pipe.unet, 4).requires_grad_(False)
-    unet.conv_in.weight[:, 4:].normal_(std=0.1)
-    StableDiffusionInstructPix2PixPipeline(
-        vae=pipe.vae,
-        text_encoder=pipe.text_encoder,
-        tokenizer=pipe.tokenizer,
-        unet=unet,
-        scheduler=pipe.scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    ).save_pretrained(folder / "joined")
-    net = ControlNetModel.from_unet(
-        pipe.unet, conditioning_embedding_out_channels=(8, 16, 16)
-    )
-    net.save_pretrained(folder / "controlnet")
     return folder
 
 

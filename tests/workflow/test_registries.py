@@ -10,6 +10,7 @@ from jsonschema import Draft202012Validator
 
 from clockwork_diffusion import claims, tables
 from clockwork_diffusion.architectures import BACKBONES
+from clockwork_diffusion.autodiffusion import EvolutionSpec
 from clockwork_diffusion.backbones import BackboneSpec
 from clockwork_diffusion.datasets import DatasetSpec
 from clockwork_diffusion.depth_claims import LevelCount, MultiRow
@@ -33,6 +34,7 @@ from clockwork_diffusion.step_claims import METHODS, StepAnswer
 from clockwork_diffusion.steps import draw_figure, set_table
 from clockwork_diffusion.steps.sample_images import RunSpec
 from clockwork_diffusion.steps.search_depth import DepthSearchSpec
+from clockwork_diffusion.steps.search_steps import METHODS, StepSearchSpec
 from clockwork_diffusion.steps.translate_images import TranslateSpec
 from clockwork_diffusion.task_architectures import COMPARED as ARCHITECTURES
 from clockwork_diffusion.tasks import TASKS
@@ -156,6 +158,19 @@ def test_depth_searches(search):
         assert 1 < spec.multi.groups <= search["steps"]
 
 
+@pytest.mark.parametrize("search", entries("step_searches"))
+def test_step_searches(search):
+    told = {"translator", "set", "heldout", "evolution_set", "adaptor", "also"}
+    keys = fields(StepSearchSpec)
+    own = {key: search[key] for key in search.keys() & keys}
+    spec = parse(StepSearchSpec, {"translation": {}, **own})
+    sampled = search.keys() - told - keys
+    assert sampled <= {"reference", *fields(TranslationSpec)}
+    # The reference is what few steps are to look like.
+    assert max(spec.steps) < search["reference"]
+    assert spec.direction == (1 if "stablesr" in search["translator"] else -1)
+
+
 @pytest.mark.parametrize("finetuned", entries("finetuned"))
 def test_finetuned(finetuned):
     recipe = dict(CONFIG["mini"]["training"]["translators"][finetuned["recipe"]])
@@ -242,6 +257,9 @@ def test_schema_and_dataclasses_know_the_same_keys():
     threshold = search["thresholds"]["items"]["properties"]
     assert set(threshold) == fields(Threshold)
     assert set(search["multi"]["properties"]) == fields(MultiSpec)
+    search = SCHEMA["step_search"]["properties"]
+    assert set(search["methods"]["properties"]) == set(METHODS)
+    assert set(search["evolution"]["properties"]) == fields(EvolutionSpec)
     assert keys("translation_set") == fields(PairSetSpec)
     run = {"translator", "set", "teacher", "adaptor"}
     told = {"task", "translation", "cut", "kind"}

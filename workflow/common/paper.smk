@@ -25,7 +25,7 @@ def table_spec(wildcards):
 def table_runs(wildcards):
     """Return the runs of a table, id to settings."""
     table = table_of(wildcards)
-    if table_kind(wildcards) in (*LEVEL_TABLES, "multi_depth"):
+    if table_kind(wildcards) in (*LEVEL_TABLES, *STEP_TABLES, "multi_depth"):
         return {}
     rows = table["rows"]
     names = [row[key] for row in rows for key in ("run", "baseline") if key in row]
@@ -72,6 +72,9 @@ def table_inputs(wildcards):
         return (
             {"search": f"results/{wildcards.scale}/depth/{name}.json"} if name else {}
         )
+    if table_kind(wildcards) in STEP_TABLES:
+        paths = step_table_files(wildcards) if wildcards.scale == "mini" else []
+        return {"step_searches": paths} if paths else {}
     columns, runs = table_of(wildcards).get("columns", ()), table_runs(wildcards)
     sources = {SOURCES[COLUMNS[name].kind] for name in columns}
     base = f"results/{wildcards.scale}"
@@ -108,18 +111,30 @@ def level_table_inputs(wildcards):
     return files
 
 
+def step_table_files(wildcards):
+    """Return the results of the searches of time steps that a table shows."""
+    scale = wildcards.scale
+    names = step_table_searches(scale, table_of(wildcards))
+    return [f"results/{scale}/timesteps/{name}.json" for name in names]
+
+
 def table_options(wildcards, input):
     """Return the command-line options for a table's inputs.
 
-    UNets of paper size are timed on request alone. A table shows those timings that
-    there are, and an em dash elsewhere; so these are not its inputs.
+    UNets of paper size are timed, and their time steps searched, on request alone. A
+    table shows those results that there are, and an em dash elsewhere; so these are not
+    its inputs.
     """
     names = ("scores", "flops", "profiles", "latency", "edit_latency", "levels")
-    options = input_options(*names, "level_latency", "search")(wildcards, input)
+    names += ("level_latency", "search", "step_searches")
+    options = input_options(*names)(wildcards, input)
     if table_kind(wildcards) in LEVEL_TABLES and wildcards.scale == "paper":
         paths = level_timings("paper", level_translators(table_of(wildcards)))
         timed = [path for path in paths if Path(path).is_file()]
         options += f" --level_latency {' '.join(timed)}" if timed else ""
+    if table_kind(wildcards) in STEP_TABLES and wildcards.scale == "paper":
+        done = [path for path in step_table_files(wildcards) if Path(path).is_file()]
+        options += f" --step_searches {' '.join(done)}" if done else ""
     return options
 
 

@@ -4,7 +4,9 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
+from clockwork_diffusion import specs
 from clockwork_diffusion.clock import clock_of
+from clockwork_diffusion.step_tables import GammaTableSpec, ScoreTableSpec
 from clockwork_diffusion.tables import COLUMNS
 
 SCHEMAS = Path(workflow.basedir) / "workflow" / "schemas"
@@ -308,6 +310,35 @@ LEVEL_TABLES = ("levels", "level_costs")
 """Kinds of tables of depth-skip's levels."""
 
 
+STEP_TABLES = {"step_gammas": GammaTableSpec, "step_scores": ScoreTableSpec}
+"""Kinds of tables of time-step optimisation."""
+
+
+def step_table(table):
+    """Return such a table as its dataclass."""
+    spec = {key: value for key, value in table.items() if key != "kind"}
+    return specs.parse(STEP_TABLES[table["kind"]], spec)
+
+
+def step_table_searches(scale, table):
+    """Return the searches of time steps that a table shows.
+
+    A scale that has none sets its tables with what is published alone.
+    """
+    known = entries(scale, "step_searches")
+    return list(step_table(table).searches) if known else []
+
+
+def check_step_table(scale, what, table):
+    """Refuse a table of time steps that is ill-formed, or of searches there are not."""
+    try:
+        step_table(table)
+    except ValueError as error:
+        raise WorkflowError(f"{what}: {error}") from None
+    for name in step_table_searches(scale, table):
+        entry(scale, "step_searches", name)
+
+
 def level_translators(table):
     """Return the models that a table or a figure of levels is about."""
     named = [table] if "translator" in table else table["rows"]
@@ -380,6 +411,7 @@ def check_registries():
         check_editing(scale)
         check_translations(scale)
         check_depth_searches(scale)
+        check_step_searches(scale)
         check_finetuned(scale)
         for paper, name, table in items(scale, "tables"):
             if table.get("kind") in LEVEL_TABLES:
@@ -391,6 +423,9 @@ def check_registries():
                 for row in table["rows"] if "search" in table else ():
                     asked = {"search": table["search"], **row}
                     check_level_part(scale, what, {"multi": asked})
+                continue
+            if table.get("kind") in STEP_TABLES:
+                check_step_table(scale, f"{paper}, {name} at {scale} scale", table)
                 continue
             if table.get("kind") == "settings":
                 check_edited_run(
@@ -490,6 +525,7 @@ wildcard_constraints:
     perturbation=ids("perturbations"),
     translator=ids("translators"),
     search=ids("depth_searches"),
+    step_search=ids("step_searches"),
     finetuned=ids("finetuned"),
     edit_set=ids("edit_sets"),
     inversion=ids("inversions", editing),

@@ -8,7 +8,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clockwork_diffusion import level_tables, schedule_tables, storage, tables
+from clockwork_diffusion import (
+    level_tables,
+    schedule_tables,
+    step_tables,
+    storage,
+    tables,
+)
 from clockwork_diffusion.specs import parse
 from clockwork_diffusion.steps._run import new_parser, run
 
@@ -18,6 +24,8 @@ SPECS: dict[str, type] = {
     "levels": level_tables.LevelTableSpec,
     "level_costs": level_tables.CostTableSpec,
     "multi_depth": schedule_tables.MultiTableSpec,
+    "step_gammas": step_tables.GammaTableSpec,
+    "step_scores": step_tables.ScoreTableSpec,
 }
 """Kinds of tables."""
 
@@ -44,6 +52,8 @@ def main(args: Namespace) -> None:
         csv = schedule_tables.to_csv(cells_of)
         markdown = level_tables.to_markdown(*shown)
         latex = level_tables.to_latex(*shown, label)
+    elif args.kind in ("step_gammas", "step_scores"):
+        csv, markdown, latex = _steps(spec, args)
     else:
         results = tables.Results(
             runs=runs,
@@ -94,6 +104,19 @@ def _levels(
     )
 
 
+def _steps(spec: step_tables.StepTableSpec, args: Namespace) -> tuple[str, str, str]:
+    """Return a table of time steps as CSV, Markdown and LaTeX."""
+    found = {path.stem: storage.read_json(path) for path in args.step_searches}
+    columns, cells = step_tables.columns_of(spec), step_tables.fill(spec, found)
+    caption = spec.caption + step_tables.notes(spec, found)
+    text = (spec.title, caption, columns, step_tables.to_text(columns, cells))
+    return (
+        step_tables.to_csv(columns, cells),
+        level_tables.to_markdown(*text),
+        level_tables.to_latex(*text, args.output.stem),
+    )
+
+
 def _scores(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
     """Return the scores of sampled and of edited runs, and of translations, by run.
 
@@ -131,6 +154,13 @@ if __name__ == "__main__":
         "--levels", nargs="*", default=[], type=Path, help="levels, <translator>.json"
     )
     parser.add_argument("--search", type=Path, help="search of levels, <search>.json")
+    parser.add_argument(
+        "--step_searches",
+        nargs="*",
+        default=[],
+        type=Path,
+        help="searches of time steps, <step_search>.json",
+    )
     parser.add_argument(
         "--level_latency", nargs="*", default=[], type=Path, help="timings, likewise"
     )
