@@ -17,8 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-METHODS = ("uniform", "greedy", "bracketed", "evolution_frechet", "evolution_psnr")
-"""How time steps are chosen; the last two are AutoDiffusion's, by either fitness."""
+from clockwork_diffusion.step_tables import METHODS
 
 SCORES = {
     "steps_psnr": "psnr_to_teacher",
@@ -58,7 +57,7 @@ class StepAnswer:
     Attributes:
         search: Id of the search.
         steps: Number of time steps.
-        method: One of `METHODS`.
+        method: A key of `clockwork_diffusion.step_tables.METHODS`.
         over: The method of the same search that it is compared with.
         than: The search whose γ, by the same method, it is compared with.
     """
@@ -250,12 +249,12 @@ def search_ratio(metric: str, of: StepAnswer, searches: Mapping[str, Found]) -> 
         searches: Searches by id.
 
     Raises:
-        ValueError: If it was not searched for, or without an evaluation.
+        ValueError: If it was not searched for.
     """
     answer = answer_of(searches, of.search, of.steps, of.method)
     found, evaluations = searches[of.search], answer["evaluations"]
-    if not evaluations:
-        raise ValueError(f"{of.name!r} is no search: it has no evaluation")
+    if of.method == "uniform":
+        raise ValueError(f"{of.name!r} is no search")
     rival = RIVAL_EVALUATIONS * RIVAL_IMAGES * of.steps
     if metric == "search_cost":
         # Rows of guidance cancel.

@@ -104,9 +104,9 @@ def search(
             for name in ("evolution_psnr", "evolution_frechet"):
                 found[name] = evolve(of_gamma, steps, budget)
         even = heldout(0.0, None, 0.0, steps, steps)
-        searches.append(
-            answer(steps, "uniform", 1.0, gamma_timesteps(steps, 1.0), [], even)
-        )
+        evenly = gamma_timesteps(steps, 1.0)
+        once = {"gamma": 1.0, "timesteps": evenly, "quality": HEIGHT[steps]}
+        searches.append(answer(steps, "uniform", 1.0, evenly, [once], even))
         for seed, (method, each) in enumerate(found.items()):
             gain = each.best.quality - HEIGHT[steps]
             gain -= 0.5 if method == "evolution_frechet" else 0.0
@@ -140,7 +140,13 @@ def search(
         "reference": reference,
         "scheduler": "ddim",
         "pairs": {"search": SEEN, "heldout": UNSEEN},
-        "references": {"unet_calls": SEEN * ROWS * reference, "seconds": 9.0},
+        "references": {
+            "unet_calls": SEEN * ROWS * reference,
+            "seconds": 9.0,
+            "heldout": {
+                "scores": {n: {"value": level} for n, (level, _) in SCORES.items()}
+            },
+        },
         "searches": searches,
     }
 

@@ -30,7 +30,8 @@ from clockwork_diffusion.perturbation import PerturbationSpec
 from clockwork_diffusion.sampling import SCHEDULERS, SamplerSpec
 from clockwork_diffusion.specs import parse
 from clockwork_diffusion.split import CUTS, LEVELS
-from clockwork_diffusion.step_claims import METHODS, StepAnswer
+from clockwork_diffusion.step_claims import StepAnswer
+from clockwork_diffusion.step_tables import METHODS as COMPARED
 from clockwork_diffusion.steps import draw_figure, set_table
 from clockwork_diffusion.steps.sample_images import RunSpec
 from clockwork_diffusion.steps.search_depth import DepthSearchSpec
@@ -373,7 +374,7 @@ def test_schema_and_code_know_the_same_choices():
     assert set(parts["multi"]["properties"]) == fields(MultiRow)
     assert parts["multi"]["properties"]["problem"]["enum"] == list(PROBLEMS)
     assert set(parts["steps"]["properties"]) == fields(StepAnswer)
-    assert PAPER["step_method"]["enum"] == list(METHODS)
+    assert PAPER["step_method"]["enum"] == list(COMPARED)
     sampler = SCHEMA["sampler"]["properties"]
     assert sampler["scheduler"]["enum"] == list(SCHEDULERS)
     level = SCHEMA["run"]["properties"]["level"]

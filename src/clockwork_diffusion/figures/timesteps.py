@@ -22,7 +22,8 @@ from clockwork_diffusion.figures.curves import Shown, label_points
 from clockwork_diffusion.figures.pieces import FAINT, INK, canvas, text
 from clockwork_diffusion.figures.style import COLOURS
 from clockwork_diffusion.gamma_schedule import LAST, gamma_timesteps
-from clockwork_diffusion.step_claims import METHODS, Found, answer_of
+from clockwork_diffusion.step_claims import Found, answer_of
+from clockwork_diffusion.step_tables import METHODS
 
 EVEN = "#666666"
 """Colour of evenly spaced steps."""
@@ -141,13 +142,12 @@ def draw_plane(spec: StepPlaneSpec, searches: Mapping[str, Found]) -> Figure:
         )
         shown += points
     found = searches[spec.search]
-    reference = found.get("references", {}).get("scores", {})
-    if all(score in reference for score in CLIP_SCORES):
-        x, y = (reference[score]["value"] for score in CLIP_SCORES)
-        label = f"reference, {found['reference']} uniform steps"
-        axes.plot(
-            [x], [y], marker="*", ms=13, ls="", color=COLOURS[5], mec=INK, label=label
-        )
+    reference = found["references"]["heldout"]["scores"]
+    x, y = (reference[score]["value"] for score in CLIP_SCORES)
+    label = f"reference, {found['reference']} uniform steps"
+    axes.plot(
+        [x], [y], marker="*", ms=13, ls="", color=COLOURS[5], mec=INK, label=label
+    )
     axes.set_xlabel("CLIP_I: like the input (higher is better)")
     axes.set_ylabel("CLIP_D: as told (higher is better)")
     axes.margins(0.1)
