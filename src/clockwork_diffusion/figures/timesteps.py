@@ -499,7 +499,7 @@ def _panels(
 
     Without a strip, the panel itself stands in its place.
     """
-    wide, tall, left, right, bottom, over = 1.87, 1.75, 0.56, 0.12, 0.48, 0.3
+    wide, tall, left, right, bottom, over = 1.87, 1.75, 0.6, 0.12, 0.48, 0.3
     between = 0.1 if strip else 0.0
     rows = math.ceil(count / columns)
     tallest = tall + between + strip
