@@ -5,7 +5,8 @@ and seeds, or of edited runs ``<edit set>/<edit>/<setting>`` on the same pairs o
 image and target prompt, or of translations of the same pairs. The *gain* of a run
 over another is oriented: positive where the first is better, that is lower by Fréchet
 distance, higher by CLIP. Of translations some kinds of pairs alone can be meant, and a
-score can be held against a number without another run.
+score can be held against a number without another run. Time steps are compared on pairs
+that their search did not see, and the γ behind them as `step_claims` says.
 
 **Tests.** ``greater``: the effect is above the margin. ``no_worse``: it is above minus
 the margin. ``equivalent``: it is within ± the margin; two one-sided tests. ``counted``:
@@ -37,7 +38,7 @@ from typing import Any
 
 import torch
 
-from clockwork_diffusion import metrics
+from clockwork_diffusion import metrics, step_claims
 from clockwork_diffusion.costs import run_flops
 from clockwork_diffusion.depth_claims import (
     LevelCount,
@@ -47,6 +48,7 @@ from clockwork_diffusion.depth_claims import (
     multi_row,
     times_saved,
 )
+from clockwork_diffusion.step_claims import StepAnswer
 from clockwork_diffusion.tables import UNKNOWN
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
@@ -108,6 +110,16 @@ METRICS: dict[str, Metric] = {
     "multi_clip_direction": Metric(
         "CLIP_D", "searches", 2, unit=" % of the whole UNet's", factor=100
     ),
+    "steps_psnr": Metric("PSNR to many steps", "steps", 2, 1, " dB"),
+    "steps_target": Metric("PSNR to the target", "steps", 2, 1, " dB"),
+    "steps_clip_image": Metric("CLIP_I", "steps", 4, 1),
+    "steps_clip_direction": Metric("CLIP_D", "steps", 4, 1),
+    "steps_clip": Metric("CLIP", "steps", 4, 1),
+    "gamma_below": Metric("−ln γ", "gammas", 3),
+    "gamma_above": Metric("ln γ", "gammas", 3),
+    "gamma_ratio": Metric("ln of the ratio of γ", "gammas", 3),
+    "search_cost": Metric("less search, paper's images", "search_costs", 0, unit=" ×"),
+    "search_calls": Metric("less search, as run", "search_costs", 0, unit=" ×"),
     "latency": Metric("time saved", "latency", 1, unit=" %", factor=100),
     "image_distance": Metric("image distance", "perturbations", 3),
     "latent_distance": Metric("latent distance", "perturbations", 3),
@@ -138,7 +150,7 @@ MULTI_SCORES = {
 GROUPED = ("translated_frechet",)
 """Metrics of translations that are no mean over pairs."""
 
-COUNTED = ("flops", "levels", "schedules")
+COUNTED = ("flops", "levels", "schedules", "search_costs")
 """Sources of numbers without chance."""
 
 KINDS = ("greater", "no_worse", "equivalent", "counted")
@@ -227,6 +239,7 @@ class Part:
         multi: For schedules of levels, which answer of which search; the effect is
             what the best single depth under the row's constraint is better by, as a
             share of the whole UNet's value.
+        steps: For time steps, which answer of which search.
         perturbation: Perturbation whose cells are summed.
         alpha: Its α.
         log: Whether logarithms are summed, and so ratios compared.
@@ -245,6 +258,7 @@ class Part:
     kinds: tuple[str, ...] = ()
     level: LevelCount | None = None
     multi: MultiRow | None = None
+    steps: StepAnswer | None = None
     perturbation: str = ""
     alpha: float = 0.0
     log: bool = False
@@ -272,7 +286,7 @@ class Part:
                     f"{name!r} and cells of a perturbation need each other"
                 )
             self._check_level(name, source)
-            alone = self.level is not None or self.multi is not None
+            alone = (self.level, self.multi, self.steps) != (None, None, None)
             if not perturbed and not alone and not (self.of and self._compared(source)):
                 raise ValueError(f"{name!r} needs both `of` and `over`")
             if source != "flops" and edited != (source == "edits"):
@@ -304,12 +318,17 @@ class Part:
         for key, sources in (
             ("level", ("levels", "level_latency")),
             ("multi", ("schedules", "searches")),
+            ("steps", ("steps", "gammas", "search_costs")),
         ):
             given = getattr(self, key)
             if (source in sources) != (given is not None):
                 raise ValueError(f"{name!r} and `{key}` do not go together")
         if self.level is not None and (name == "macs") != bool(self.level.expected):
             raise ValueError("`macs` and what is printed, `expected`, need each other")
+        if self.steps is not None:
+            self.steps.check(name)
+            if name in step_claims.DIRECTIONS and self.test != "greater":
+                raise ValueError(f"{name!r} goes with the test 'greater' alone")
 
 
 @dataclass(frozen=True)
@@ -355,6 +374,11 @@ class ClaimsSpec:
                 margin = self.margins[part.margin]
                 if not margin.share:
                     continue
+                if part.steps is not None:
+                    raise ValueError(
+                        f"claim {name!r}: margin {part.margin!r} is a share of a loss, "
+                        "which searches of time steps do not have"
+                    )
                 if edit_set_of(margin.better) != edit_set_of(part.of):
                     raise ValueError(
                         f"claim {name!r}: margin {part.margin!r} is a loss of "
@@ -630,6 +654,7 @@ class Evidence:
         levels: Counts by model for a task, as `count_levels` writes them.
         level_latency: Timings likewise, as `time_levels` writes them.
         searches: Searches of levels by id, as `search_depth` writes them.
+        step_searches: Searches of time steps by id, as `search_steps` writes them.
     """
 
     runs: Mapping[str, Mapping[str, Any]]
@@ -645,6 +670,7 @@ class Evidence:
     levels: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     level_latency: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     searches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    step_searches: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 class Measurements:
@@ -801,8 +827,16 @@ class Measurements:
             )
             lost = -torch.tensor(gained, dtype=torch.float64)
             return per_caption(lost, len(lost), "held-out pairs")
+        if part.steps is not None:
+            return self.steps_gain(part.steps, step_claims.SCORES[metric])
         weights = self.weights(part.of, part.over)
         return self.gain(metric, part.of, weights, part.to, part.kinds)
+
+    def steps_gain(self, of: StepAnswer, score: str, over: str = "") -> Measured:
+        """Return what time steps gain over others on held-out pairs."""
+        gained = step_claims.paired(of, self.evidence.step_searches, score, over)
+        values = torch.tensor(gained, dtype=torch.float64)
+        return per_caption(values, len(values), "held-out pairs")
 
     def counted(self, part: Part, metric: str) -> float:
         """Return the number that a counted part is about."""
@@ -811,6 +845,10 @@ class Measurements:
         if part.multi is not None:
             row = multi_row(part.multi, self.evidence.searches)
             return 0.0 - float(row["savings"]["time"])
+        if part.steps is not None:
+            return step_claims.search_ratio(
+                metric, part.steps, self.evidence.step_searches
+            )
         return 1 - self.flops(part.of) / self.flops(part.over[0])
 
     def _perturbed(self, part: Part, metric: str) -> Measured:
@@ -1051,6 +1089,8 @@ def _judge_part(
             margin=Number(chosen.value),
             compared={part.of: 1.0, part.over[0]: -1.0} if part.of else {},
         )
+    if METRICS[metric].source == "gammas":
+        return _judge_gamma(measurements, part, metric, chosen, tested, known)
     effect = measurements.effect(part, metric)
     margin: Measured | float = chosen.value
     shown = Number(chosen.value)
@@ -1073,6 +1113,8 @@ def _judge_part(
     if part.of:
         weights = measurements.weights(part.of, part.over)
         compared = {part.of: 1.0, **{name: -w for name, w in weights.items()}}
+    if part.steps is not None:
+        compared = {part.steps.name: 1.0, part.steps.other: -1.0}
     return Judged(
         **known,
         verdict=verdict,
@@ -1087,6 +1129,72 @@ def _judge_part(
         interval=f"95 % {effect.method}",
         compared=compared,
         note=note,
+    )
+
+
+def _judge_gamma(
+    measurements: Measurements,
+    part: Part,
+    metric: str,
+    margin: Margin,
+    tested: int,
+    known: Mapping[str, Any],
+) -> Judged:
+    """Judge a γ, or two of them.
+
+    One γ: its side of 1 counts as far as its steps are better than even ones on
+    held-out pairs; within the margin of 1 it has none. Two: what holds of the two best
+    γ holds; it fails only if it does for none within their ranges.
+    """
+    assert part.steps is not None
+    found, other = step_claims.gammas(part.steps, measurements.evidence.step_searches)
+    if other is not None:
+        ratio = found - other
+        return Judged(
+            **known,
+            verdict=verdict_of(needed := _ratio_contrasts(part.test, ratio, margin)),
+            effect=Number(ratio.value),
+            margin=Number(margin.value),
+            contrasts=needed,
+            compared={part.steps.name: 1.0, part.steps.other: -1.0},
+            note=f"γ {found} against {other}",
+        )
+    gain = measurements.steps_gain(part.steps, "psnr_to_teacher", "uniform")
+    towards = found.value * step_claims.DIRECTIONS[metric]
+    side = 0.0 if abs(towards) <= margin.value else math.copysign(1.0, towards)
+    needed = contrasts("greater", gain * side, 0.0, tested)
+    low, high = gain.interval()
+    return Judged(
+        **known,
+        verdict=verdict_of(needed),
+        effect=Number(towards),
+        margin=Number(margin.value),
+        contrasts=needed,
+        failing_level=failing_level(tested),
+        n=gain.n,
+        unit=gain.unit,
+        interval=f"of the gain over uniform steps: 95 % {gain.method}",
+        compared={part.steps.name: 1.0},
+        note=(
+            f"γ {found}; its steps gain {gain.value:+.2f} [{low:+.2f}, {high:+.2f}] dB "
+            "over uniform ones"
+        ).replace("-", "−"),
+    )
+
+
+def _ratio_contrasts(
+    test: str, ratio: step_claims.GammaRange, margin: Margin
+) -> tuple[Contrast, ...]:
+    """Return what must be positive of the logarithm of a ratio."""
+    up, down = (ratio.value, ratio.high), (-ratio.value, -ratio.low)
+    needed = {
+        "greater": [(up, -margin.value)],
+        "no_worse": [(up, margin.value)],
+        "equivalent": [(up, margin.value), (down, margin.value)],
+    }[test]
+    return tuple(
+        Contrast(value + shift, value + shift, high + shift)
+        for (value, high), shift in needed
     )
 
 

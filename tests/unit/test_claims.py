@@ -683,7 +683,14 @@ def test_json_has_everything():
 
 # --- the step ------------------------------------------------------------------------
 
-DEPTH = ("translations", "pairs", "levels", "level_latency", "searches")
+DEPTH = (
+    "translations",
+    "pairs",
+    "levels",
+    "level_latency",
+    "searches",
+    "step_searches",
+)
 """What other claims are judged by."""
 
 

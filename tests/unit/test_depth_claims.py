@@ -302,6 +302,7 @@ def write_evidence(folder: Path, *notes: str) -> Namespace:
         levels=[],
         level_latency=[],
         searches=[],
+        step_searches=[],
         latency=None,
         output=folder / "out" / "paper.md",
     )

@@ -470,6 +470,28 @@ CASES = {
         "'ip3p'",
         "depth_searches (ip2p, ",
     ),
+    "unknown step search in a figure": (
+        COMPRESSION,
+        "figures.step_comparison.mini.panels.0.search",
+        "ip3p",
+        "'ip3p'",
+        "step_searches (ip2p, ",
+    ),
+    "steps that nobody searched for in a figure": (
+        COMPRESSION,
+        "figures.figure_s3.mini.groups.1.steps",
+        [5, 7],
+        "figure_s3 at mini",
+        "7 is not one of the numbers of steps",
+        "'greedy' of step search 'stablesr'",
+    ),
+    "unknown step search in a claim": (
+        COMPRESSION,
+        "claims.mini.claims.K6.parts.0.steps.than",
+        "ip3p",
+        "claim K6 at mini",
+        "'ip3p' is not one of the step searches (ip2p, ",
+    ),
     "unknown run in the latencies": (
         CONFIG,
         "mini.latency.runs",

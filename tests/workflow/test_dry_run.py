@@ -17,14 +17,16 @@ ON_REQUEST = [name for *_, name, on_request in EVERY if on_request]
 FREE = (
     *(("clockwork", f"figure_{name}") for name in ("3", "s1", "s2", "s8")),
     ("compression", "level_map"),
+    ("compression", "figure_s3"),
 )
 """Figures that the paper scale draws without weights."""
 NEED_WEIGHTS = [
     item for item in ITEMS if item[:2] == ("paper", "figures") and item[2:] not in FREE
 ]
+STEPS = ("figure_s2", "step_comparison", "search_progress")
 KINDS = (
     *(("clockwork", f"figure_{name}") for name in ("1", "4", "6a", "s6", "s9")),
-    *(("compression", name) for name in ("figure_s7", "depth_curves")),
+    *(("compression", name) for name in ("figure_s7", "depth_curves", *STEPS)),
 )
 SINGLE = [item for item in ITEMS if item[1] == "tables" or item[2:] in (*FREE, *KINDS)]
 """Every table, and a figure of each kind."""
@@ -80,6 +82,7 @@ def test_each_item_is_a_target_of_its_own(checkout, scale, kind, paper, name):
         ("figures/clockwork/figure_7.png", "resources/paper/"),
         ("figures/compression/figure_s7.png", "resources/paper/"),
         ("figures/compression/depth_curves.png", "resources/paper/"),
+        ("figures/compression/step_comparison.png", "resources/paper/"),
     ],
 )
 def test_missing_weights_of_the_paper_scale_are_named(checkout, target, folder):

@@ -30,7 +30,9 @@ from clockwork_diffusion.perturbation import PerturbationSpec
 from clockwork_diffusion.sampling import SCHEDULERS, SamplerSpec
 from clockwork_diffusion.specs import parse
 from clockwork_diffusion.split import CUTS, LEVELS
-from clockwork_diffusion.steps import draw_figure, search_steps, set_table
+from clockwork_diffusion.step_claims import StepAnswer
+from clockwork_diffusion.step_tables import METHODS as COMPARED
+from clockwork_diffusion.steps import draw_figure, set_table
 from clockwork_diffusion.steps.sample_images import RunSpec
 from clockwork_diffusion.steps.search_depth import DepthSearchSpec
 from clockwork_diffusion.steps.search_steps import METHODS, StepSearchSpec
@@ -280,6 +282,10 @@ def test_schema_and_tables_know_the_same_keys(kind):
         "pnp_caching",
         "translation_grid",
         "depth_curves",
+        "step_plane",
+        "step_ticks",
+        "step_curves",
+        "search_progress",
         "joint_pareto",
     ],
 )
@@ -368,6 +374,8 @@ def test_schema_and_code_know_the_same_choices():
     assert set(parts["level"]["properties"]) == fields(LevelCount)
     assert set(parts["multi"]["properties"]) == fields(MultiRow)
     assert parts["multi"]["properties"]["problem"]["enum"] == list(PROBLEMS)
+    assert set(parts["steps"]["properties"]) == fields(StepAnswer)
+    assert PAPER["step_method"]["enum"] == list(COMPARED)
     sampler = SCHEMA["sampler"]["properties"]
     assert sampler["scheduler"]["enum"] == list(SCHEDULERS)
     level = SCHEMA["run"]["properties"]["level"]
@@ -382,7 +390,7 @@ def test_schema_and_code_know_the_same_choices():
     for name in ("joint", "joint_pareto"):
         together = PAPER[name]["properties"]
         assert set(together["unit"]["enum"]) == set(joint_tables.UNITS)
-        assert together["method"]["enum"] == list(search_steps.METHODS)
+        assert together["method"]["enum"] == list(METHODS)
         scores = together["models"]["items"]["properties"]["scores"]["items"]
         assert {joint_tables.PSNR, *scores["enum"]} == set(joint_tables.SCORES)
 

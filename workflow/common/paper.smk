@@ -217,6 +217,10 @@ def figure_inputs(wildcards):
     if figure_kind(wildcards) == "depth_curves":
         named = dict.fromkeys(panel["search"] for panel in figure["panels"])
         return {"searches": [f"{base}/depth/{name}.json" for name in named]}
+    if figure_kind(wildcards) in STEP_FIGURES:
+        named = step_searched(figure_answers(figure))
+        files = [f"{base}/timesteps/{name}.json" for name in named]
+        return {"searches": files} if files else {}
     if figure_kind(wildcards) == "joint_pareto":
         return joint_inputs(scale, figure, "searches", "counts")
     if "runs" not in figure:
@@ -278,6 +282,7 @@ CLAIM_INPUTS = (
     "levels",
     "level_latency",
     "searches",
+    "step_searches",
 )
 """What claims are judged by; each is an option of the step."""
 
@@ -403,5 +408,9 @@ def claims_inputs(wildcards):
     searched = [p["multi"]["search"] for p in claim_parts(wildcards) if "multi" in p]
     files["searches"] = [
         f"{base}/depth/{name}.json" for name in dict.fromkeys(searched)
+    ]
+    answers = [part["steps"] for part in claim_parts(wildcards) if "steps" in part]
+    files["step_searches"] = [
+        f"{base}/timesteps/{name}.json" for name in step_searched(answers)
     ]
     return {key: value for key, value in files.items() if value}

@@ -100,6 +100,8 @@ def check_claims(scale, paper, registry):
             if edited:
                 continue
             check_level_part(scale, what, part)
+            if "steps" in part:
+                check_step_answer(scale, what, part["steps"])
             if any(run in entries(scale, "translations") for run in runs):
                 check_translated(scale, what, runs)
                 continue
@@ -161,6 +163,55 @@ def check_level_part(scale, what, part):
                 f"{what}: row {asked['row']} is not one of those that search "
                 f"{asked['search']!r} has ({listed})"
             )
+
+
+STEP_FIGURES = ("step_plane", "step_ticks", "step_curves", "search_progress")
+"""Kinds of figures of time steps."""
+
+
+def figure_answers(figure):
+    """Return what a figure of time steps shows of searches."""
+    shown = [figure, *figure.get("groups", ()), *figure.get("panels", ())]
+    return [each for each in shown if "search" in each]
+
+
+def step_searched(answers):
+    """Return the searches that answers are of, or are compared with."""
+    named = [each[key] for each in answers for key in ("search", "than") if key in each]
+    return list(dict.fromkeys(named))
+
+
+def check_step_answer(scale, what, asked):
+    """Refuse searches for time steps that there are not, and what they do not run.
+
+    Even steps come with every number of steps of a search.
+    """
+    known = entries(scale, "step_searches")
+    for name in step_searched([asked]):
+        if name not in known:
+            listed = ", ".join(known) or "none"
+            raise WorkflowError(
+                f"{what}: {name!r} is not one of the step searches ({listed})"
+            )
+        runs = {"uniform": known[name]["steps"], **known[name]["methods"]}
+        wanted = asked["steps"]
+        for method in (asked[key] for key in ("method", "over") if key in asked):
+            for steps in wanted if isinstance(wanted, list) else [wanted]:
+                if steps not in runs.get(method, ()):
+                    listed = ", ".join(map(str, runs.get(method, ()))) or "none"
+                    raise WorkflowError(
+                        f"{what}: {steps} is not one of the numbers of steps that "
+                        f"{method!r} of step search {name!r} has ({listed})"
+                    )
+
+
+def check_step_figure(scale, what, figure):
+    """Refuse figures of searches for time steps that there are not."""
+    for shown in figure_answers(figure):
+        if "steps" in shown and "method" in shown:
+            check_step_answer(scale, what, shown)
+        else:
+            entry(scale, "step_searches", shown["search"])
 
 
 def joint_searches(scale, item):
@@ -453,6 +504,8 @@ def check_registries():
             if figure.get("kind") == "depth_curves":
                 for panel in figure["panels"]:
                     entry(scale, "depth_searches", panel["search"])
+            if figure.get("kind") in STEP_FIGURES:
+                check_step_figure(scale, what, figure)
             if figure.get("kind") == "joint_pareto":
                 check_joint(scale, what, figure)
             if "edit_set" in figure:
@@ -557,4 +610,9 @@ def claims(scale):
 def drawn_figures(scale):
     """Return the files of every figure at a scale that needs no weights."""
     free = {"method", "block_map", "adaptor_map", "pnp_caching", "level_map"}
-    return figure_files(scale, lambda figure: figure.get("kind") in free)
+
+    def drawn(figure):
+        published = figure.get("kind") == "step_ticks" and not figure_answers(figure)
+        return published or figure.get("kind") in free
+
+    return figure_files(scale, drawn)

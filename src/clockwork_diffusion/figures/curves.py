@@ -210,12 +210,12 @@ def draw_curves(
     )
     canvas.draw()
     for axes, points in drawn:
-        _label_points(axes, points, canvas)
+        label_points(axes, points, canvas)
     return figure
 
 
 @dataclass(frozen=True)
-class _Shown:
+class Shown:
     """A point as drawn."""
 
     x: float
@@ -233,8 +233,8 @@ def _draw_panel(
     panel: Panel,
     cost: Mapping[str, float],
     scores: Mapping[str, Mapping[str, Mapping[str, float | None]]],
-) -> list[_Shown]:
-    shown: list[_Shown] = []
+) -> list[Shown]:
+    shown: list[Shown] = []
     for index, series in enumerate(spec.series):
         look = _look(spec, series)
         points = []
@@ -246,7 +246,7 @@ def _draw_panel(
                 raise ValueError(f"run {point.run!r} has no score {panel.score!r}")
             value, low, high = _interval(point.run, score)
             points.append(
-                _Shown(
+                Shown(
                     cost[point.run], value, low, high, point.label, look["color"], index
                 )
             )
@@ -377,9 +377,7 @@ OVERLAP = 100.0
 """Cost of a label that covers another or a marker."""
 
 
-def _label_points(
-    axes: Axes, points: Sequence[_Shown], canvas: FigureCanvasAgg
-) -> None:
+def label_points(axes: Axes, points: Sequence[Shown], canvas: FigureCanvasAgg) -> None:
     """Write each label where it covers nothing, as near to its point as it can."""
     renderer = canvas.get_renderer()
     unit = canvas.figure.dpi / 72
@@ -426,7 +424,7 @@ def _label_points(
 
 
 def _strokes(
-    axes: Axes, points: Sequence[_Shown], at: Sequence[Any], unit: float
+    axes: Axes, points: Sequence[Shown], at: Sequence[Any], unit: float
 ) -> np.ndarray:
     """Return the curves' segments and the error bars as pixels, ``(N, 33, 2)``."""
     cap = np.array([CAP * unit, 0.0])

@@ -23,6 +23,7 @@ from clockwork_diffusion.figures import (
     perturbation,
     schematic,
     style,
+    timesteps,
     training,
     translations,
 )
@@ -45,6 +46,10 @@ SPECS: dict[str, type] = {
     "level_map": levels.LevelMapSpec,
     "translation_grid": translations.TranslationGridSpec,
     "depth_curves": depth.DepthCurvesSpec,
+    "step_plane": timesteps.StepPlaneSpec,
+    "step_ticks": timesteps.StepTicksSpec,
+    "step_curves": timesteps.StepCurvesSpec,
+    "search_progress": timesteps.SearchProgressSpec,
     "joint_pareto": joint.JointParetoSpec,
 }
 """Kinds of figures."""
@@ -88,9 +93,11 @@ def main(args: Namespace) -> None:
         "translation_grid": lambda: translations.draw_grid(
             spec, _translated(spec, args)
         ),
-        "depth_curves": lambda: depth.draw_depth_curves(
-            spec, {path.stem: storage.read_json(path) for path in args.searches}
-        ),
+        "depth_curves": lambda: depth.draw_depth_curves(spec, _searches(args)),
+        "step_plane": lambda: timesteps.draw_plane(spec, _searches(args)),
+        "step_ticks": lambda: timesteps.draw_ticks(spec, _searches(args)),
+        "step_curves": lambda: timesteps.draw_curves(spec, _searches(args)),
+        "search_progress": lambda: timesteps.draw_progress(spec, _searches(args)),
         "joint_pareto": lambda: joint.draw_joint_pareto(
             spec,
             joint_tables.read_measured(
@@ -112,6 +119,11 @@ def _grid(spec: grid.FigureSpec, args: Namespace) -> Figure:
         datasets.read_prompts(args.prompts),
         _latencies(args),
     )
+
+
+def _searches(args: Namespace) -> dict[str, Any]:
+    """Return searches by id; none where a figure needs none."""
+    return {path.stem: storage.read_json(path) for path in args.searches or ()}
 
 
 def _latencies(args: Namespace) -> dict[str, float]:

@@ -84,6 +84,9 @@ def main(args: Namespace) -> None:
                 path.stem: storage.read_json(path) for path in args.level_latency
             },
             searches={path.stem: storage.read_json(path) for path in args.searches},
+            step_searches={
+                path.stem: storage.read_json(path) for path in args.step_searches
+            },
         ),
     )
     data = {
@@ -119,6 +122,7 @@ if __name__ == "__main__":
         ("--levels", "counts of levels, <translator>.json"),
         ("--level_latency", "timings of levels, <translator>.json"),
         ("--searches", "searches of levels, <search>.json"),
+        ("--step_searches", "searches of time steps, <search>.json"),
     ):
         parser.add_argument(name, nargs="*", default=[], type=Path, help=what)
     parser.add_argument("--latency", type=Path, help="timings")
