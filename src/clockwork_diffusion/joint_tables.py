@@ -391,9 +391,13 @@ def _statement(asked: Sequence[Transfer]) -> str:
     worse = [each for each in asked if each.gain.high < 0]
     better = [each for each in asked if each.gain.low > 0]
     same = [each for each in asked if each not in (*worse, *better)]
-    kinds = (("worse than", worse), ("better than", better), ("as good as", same))
+    kinds = (
+        ("is worse than", worse),
+        ("is better than", better),
+        ("cannot be told from", same),
+    )
     verdict = ", and ".join(
-        f"{kind} its own at {_steps(some)}" for kind, some in kinds if some
+        f"{kind} γ found with it at {_steps(some)}" for kind, some in kinds if some
     )
     at = "; ".join(
         f"{each.steps} steps, γ {each.found_without:.3f} for {each.found_with:.3f}: "
@@ -402,7 +406,7 @@ def _statement(asked: Sequence[Transfer]) -> str:
     )
     most = max(0.0, -min(each.gain.low for each in asked))
     return (
-        f"the plain sampler's γ is {verdict}, as far as these pairs show ({at}). "
+        f"the plain sampler's γ {verdict} ({at}). "
         f"By these intervals it costs {most:.2f} dB at most."
     )
 
