@@ -97,6 +97,7 @@ def main(args: Namespace) -> None:
             encoded[part],
             sampling.initial_noise(seeds, shape),
             chosen,
+            generators=sampling.step_generators(seeds, shape),
         )
         return {"images": translator.decode(latents, inputs[part])}
 
