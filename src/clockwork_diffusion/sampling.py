@@ -450,12 +450,31 @@ def initial_noise(seeds: Sequence[int], shape: tuple[int, int, int]) -> torch.Te
     Returns:
         float32, ``(len(seeds), *shape)``.
     """
-    return torch.stack(
-        [
-            torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-            for seed in seeds
-        ]
-    )
+    return draw_noise([torch.Generator().manual_seed(seed) for seed in seeds], shape)
+
+
+def step_generators(
+    seeds: Sequence[int], shape: tuple[int, int, int]
+) -> list[torch.Generator]:
+    """Return each image's generator as `initial_noise` leaves it.
+
+    What it draws at sampling steps depends on the image's seed alone, and is
+    independent of the starting noise, which stays that of deterministic runs.
+    """
+    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
+    draw_noise(generators, shape)
+    return generators
+
+
+def draw_noise(
+    generators: Sequence[torch.Generator], shape: tuple[int, int, int]
+) -> torch.Tensor:
+    """Draw noise on the CPU, of each image from its own generator.
+
+    Returns:
+        float32, ``(len(generators), *shape)``.
+    """
+    return torch.stack([torch.randn(shape, generator=each) for each in generators])
 
 
 @torch.inference_mode()

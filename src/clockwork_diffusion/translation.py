@@ -24,6 +24,7 @@ from clockwork_diffusion.sampling import (
     Past,
     Prompts,
     UNetPasses,
+    draw_noise,
     new_scheduler,
 )
 from clockwork_diffusion.tasks import (
@@ -34,8 +35,23 @@ from clockwork_diffusion.tasks import (
     guided_rows,
 )
 
-SCHEDULERS: dict[str, int] = {"ddim": 1, "dpmpp": 2}
-"""Order of the solver by name: multistep DPM-Solver++ of first order is DDIM, η = 0."""
+SCHEDULERS: dict[str, dict[str, Any]] = {
+    "ddim": {"solver_order": 1},
+    "dpmpp": {"solver_order": 2},
+    "ddim_stochastic": {"solver_order": 1, "algorithm_type": "sde-dpmsolver++"},
+}
+"""Settings of the solver by name.
+
+Multistep DPM-Solver++ of first order is DDIM with η = 0, and its SDE variant of first
+order is DDIM with η = 1, which puts in noise at every step but the last.
+
+What the latter yields is a draw, not a function of the starting noise: move a timestep,
+and the same noises lead elsewhere. So it must not be the reference of a search for
+timesteps, nor be searched by PSNR; either would measure the luck of the draw.
+"""
+
+STOCHASTIC = ("ddim_stochastic",)
+"""Those that draw noise at every step."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +104,11 @@ class TranslationSpec:
     def visited(self) -> tuple[int, ...]:
         """The timesteps that the UNet is asked about, descending."""
         return self.timesteps or uniform_timesteps(self.steps)
+
+    @property
+    def stochastic(self) -> bool:
+        """Whether noise is drawn at every step, so that it takes generators."""
+        return self.scheduler in STOCHASTIC
 
     @property
     def rows(self) -> tuple[Row, ...]:
@@ -168,7 +189,7 @@ def scheduler_at(
     check_timesteps(timesteps, base.config.num_train_timesteps)
     scheduler = DPMSolverMultistepScheduler.from_config(
         base.config,
-        solver_order=SCHEDULERS[kind],
+        **SCHEDULERS[kind],
         final_sigmas_type="zero",
         thresholding=False,
         # Those choose timesteps themselves.
@@ -272,6 +293,7 @@ def translate(
     noise: torch.Tensor,
     spec: TranslationSpec,
     on_step: Callable[[int, int, torch.Tensor], None] | None = None,
+    generators: Sequence[torch.Generator] = (),
 ) -> torch.Tensor:
     """Denoise under the conditions that the input images and prompts set.
 
@@ -284,13 +306,16 @@ def translate(
         spec: How to translate.
         on_step: Called after each step with its index from 0, its timestep, and the
             latents that it yields.
+        generators: Of each image's noise, if the scheduler draws any; see
+            `clockwork_diffusion.sampling.step_generators`.
 
     Returns:
         Latents, ``(N, C, h, w)``, scaled as the UNet sees them.
 
     Raises:
         ValueError: If the translator is for another task, the clock needs an adaptor,
-            the model lacks a timestep, or numbers or sizes do not fit.
+            the model lacks a timestep, numbers or sizes do not fit, or noise is to be
+            drawn and there is not a generator for each image.
     """
     if spec.task != translator.task:
         raise ValueError(f"a translator for {translator.task} does no {spec.task}")
@@ -299,6 +324,11 @@ def translate(
         raise ValueError(
             f"noise {tuple(noise.shape)} and {len(prompts)} prompts do not fit "
             f"{len(images)} images, whose latents are {wanted}"
+        )
+    if spec.stochastic and len(generators) != len(images):
+        raise ValueError(
+            f"scheduler {spec.scheduler!r} draws noise at every step: "
+            f"{len(generators)} generators are not one for each of {len(images)} images"
         )
     clock, memory = Clock(spec.clock), Memory()
     passes.check(clock)
@@ -313,8 +343,13 @@ def translate(
         x = scheduler.scale_model_input(torch.cat([latents] * len(rows)), timestep)
         x, further = feed(x, timestep, text)
         step = memory.run(passes, clock, index, x, timestep, text, pooled, **further)
+        drawn = draw_noise(generators, wanted[1:]) if spec.stochastic else None
         latents = scheduler.step(
-            spec.guide(step.eps), timestep, latents, return_dict=False
+            spec.guide(step.eps),
+            timestep,
+            latents,
+            variance_noise=drawn,
+            return_dict=False,
         )[0]
         if on_step is not None:
             on_step(index, int(timestep), latents)

@@ -3,8 +3,9 @@
 On disk: ``edit``, ``inpainting`` and ``synthesis`` are folders of diffusers'
 InstructPix2Pix pipeline, whose UNet takes the input's latents as further channels;
 ``text`` is one of Stable Diffusion's; ``control`` is a ControlNet's folder, beside the
-pipeline that it controls;
-``restoration`` is a StableSR folder (`clockwork_diffusion.stablesr`).
+pipeline that it controls; ``restoration`` is a StableSR folder
+(`clockwork_diffusion.stablesr`), or what lies over one
+(`clockwork_diffusion.stablesr_overlay`).
 """
 
 from __future__ import annotations
@@ -335,7 +336,8 @@ def load_translator(
     Args:
         task: A key of `clockwork_diffusion.tasks.TASKS`.
         path: Its folder.
-        model: Folder of the pipeline that a ControlNet controls; for ``control`` alone.
+        model: Folder of the pipeline that a ControlNet controls; for ``restoration``
+            that of the StableSR which ``path`` lies over, if it does.
         device: Where to put it.
         dtype: Precision to compute in.
 
@@ -344,16 +346,19 @@ def load_translator(
             damaged, or does not fit, naming it.
     """
     check_task(task)
-    if (model is None) == (task == "control"):
+    fits = {"control": model is not None, "restoration": True}
+    if not fits.get(task, model is None):
         raise ValueError(
-            f"task {task!r}: control needs the pipeline that it controls, and no other "
-            "task has one"
+            f"task {task!r}: control needs the pipeline that it controls, restoration "
+            "may have one that it lies over, and no other task has one"
         )
     if task == "restoration":
-        from clockwork_diffusion import stablesr
+        from clockwork_diffusion import stablesr, stablesr_overlay
 
         kind = stablesr.StableSRPipeline
-        restoring = loading.load_pipeline(path, device, dtype, kind)
+        restoring = loading.load_pipeline(model or path, device, dtype, kind)
+        if model is not None:
+            stablesr_overlay.lay_over(restoring, path, model)
         # A plain decoder has no features of the input to weigh.
         corrects = isinstance(restoring.vae, stablesr.CFWAutoencoder)
         return RestorationTranslator(restoring, stablesr.FIDELITY if corrects else 0.0)

@@ -7,6 +7,7 @@ import pytest
 import torch
 from diffusers import (
     ControlNetModel,
+    DDIMScheduler,
     DPMSolverMultistepScheduler,
     StableDiffusionControlNetPipeline,
     StableDiffusionInstructPix2PixPipeline,
@@ -127,10 +128,12 @@ def spec_of(task: str, **changed) -> TranslationSpec:
     return TranslationSpec(**settings)
 
 
-def run(translator, images, noise, spec, passes=None, prompts=PROMPTS):
+def run(translator, images, noise, spec, passes=None, prompts=PROMPTS, **further):
     passes = passes or WholePasses(translator.pipe.unet)
     encoded = translator.encode(prompts)
-    return translation.translate(translator, passes, images, encoded, noise, spec)
+    return translation.translate(
+        translator, passes, images, encoded, noise, spec, **further
+    )
 
 
 def all_translators(joined, pipe, controlnet, restoring):
@@ -188,6 +191,62 @@ def test_first_order_is_ddim_and_ends_with_the_clean_image(kind, scheduler_confi
             b = alphas[after]
             wanted = b.sqrt() * clean + (1 - b).sqrt() * eps
     assert torch.allclose(x.double(), clean, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_stochastic_is_ddim_with_eta_1_and_ends_with_the_clean_image(
+    kind, scheduler_config
+):
+    config = {**scheduler_config, "prediction_type": kind}
+    scheduler = translation.scheduler_at("ddim_stochastic", config, STEPS)
+    alphas = scheduler.alphas_cumprod.double()
+    generator = torch.Generator().manual_seed(5)
+    x = torch.randn(2, 4, 8, 8, generator=generator)
+    wanted = x.double()
+    for t, after in zip(STEPS, (*STEPS[1:], None), strict=True):
+        output = torch.randn(2, 4, 8, 8, generator=generator)
+        z = torch.randn(2, 4, 8, 8, generator=generator)
+        x = scheduler.step(output, t, x, variance_noise=z, return_dict=False)[0]
+        a, s = alphas[t].sqrt(), (1 - alphas[t]).sqrt()
+        if kind == "epsilon":
+            clean, eps = (wanted - s * output) / a, output.double()
+        else:
+            clean, eps = a * wanted - s * output, a * output + s * wanted
+        if after is not None:
+            # Song et al. 2021, equations 12 and 16.
+            b = alphas[after]
+            variance = (1 - b) / (1 - alphas[t]) * (1 - alphas[t] / b)
+            assert variance > 1e-3
+            wanted = b.sqrt() * clean + (1 - b - variance).sqrt() * eps
+            wanted = wanted + variance.sqrt() * z
+            assert torch.allclose(x.double(), wanted, rtol=1e-4, atol=1e-4)
+    assert torch.allclose(x.double(), clean, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_stochastic_is_that_of_diffusers_at_its_own_timesteps(kind, scheduler_config):
+    config = {**scheduler_config, "prediction_type": kind}
+    theirs = DDIMScheduler.from_config(
+        config,
+        # By name: of the mapping diffusers overlooks what was a default.
+        prediction_type=kind,
+        clip_sample=False,
+        set_alpha_to_one=True,
+        timestep_spacing="leading",
+        steps_offset=0,
+    )
+    theirs.set_timesteps(5)
+    steps = theirs.timesteps.tolist()
+    assert steps == [800, 600, 400, 200, 0]
+    ours = translation.scheduler_at("ddim_stochastic", config, steps)
+    generator = torch.Generator().manual_seed(6)
+    x = y = torch.randn(2, 4, 8, 8, generator=generator)
+    for t in ours.timesteps:
+        output = torch.randn(2, 4, 8, 8, generator=generator)
+        z = torch.randn(2, 4, 8, 8, generator=generator)
+        x = ours.step(output, t, x, variance_noise=z, return_dict=False)[0]
+        y = theirs.step(output, t, y, eta=1.0, variance_noise=z, return_dict=False)[0]
+        assert torch.allclose(x, y, rtol=1e-3, atol=1e-3), int(t)
 
 
 def test_second_order_looks_back_on_the_step_before(scheduler_config):
@@ -387,6 +446,52 @@ def test_an_image_depends_on_neither_batch_nor_neighbour(
     alone = run(translator, images[1:], noise[1:], spec, None, PROMPTS[1:])
     assert torch.allclose(whole[1:], alone, atol=1e-3)
     assert not torch.allclose(whole[:1], alone, atol=1e-1)
+
+
+@pytest.mark.parametrize("task", ["edit", "restoration"])
+def test_drawn_noise_depends_on_neither_batch_nor_neighbour(
+    joined, pipe, controlnet, restoring, images, noise, task
+):
+    translator = all_translators(joined, pipe, controlnet, restoring)[task]
+    spec = spec_of(task, **GUIDED[task], scheduler="ddim_stochastic")
+
+    def draw(rows, seeds):
+        generators = sampling.step_generators(seeds, (4, 16, 16))
+        return run(
+            *(translator, images[rows], noise[rows], spec, None, PROMPTS[rows]),
+            generators=generators,
+        )
+
+    whole = draw(slice(2), [3, 4])
+    assert torch.equal(whole, draw(slice(2), [3, 4]))
+    assert torch.allclose(whole[1:], draw(slice(1, 2), [4]), atol=1e-3)
+    # The same start and other noise at the steps.
+    other = draw(slice(2), [3, 5])
+    assert torch.allclose(whole[:1], other[:1], atol=1e-3)
+    assert not torch.allclose(whole[1:], other[1:], atol=1e-1)
+    same = run(translator, images, noise, spec_of(task, **GUIDED[task]))
+    assert not torch.allclose(whole, same, atol=1e-1)
+
+
+def test_noise_of_steps_is_not_that_of_the_start():
+    shape = (4, 32, 32)
+    generators = sampling.step_generators([0, 1, 7_000_000], shape)
+    start = sampling.initial_noise([0, 1, 7_000_000], shape)
+    drawn = [sampling.draw_noise(generators, shape) for _ in range(3)]
+    rows = torch.cat([start, *drawn]).flatten(1)
+    assert (torch.corrcoef(rows) - torch.eye(len(rows))).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("seeds", [(), (3,), (3, 4, 5)])
+def test_a_stochastic_scheduler_needs_a_generator_for_each_image(
+    joined, images, noise, seeds
+):
+    translator = translators.JoinedTranslator(joined, "inpainting")
+    spec = spec_of("inpainting", scheduler="ddim_stochastic")
+    generators = sampling.step_generators(seeds, (4, 16, 16)) if seeds else []
+    match = f"{len(seeds)} generators are not one for each of 2 images"
+    with pytest.raises(ValueError, match=match):
+        run(translator, images, noise, spec, generators=generators)
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -95,6 +95,18 @@ def test_a_set_is_translated_whatever_the_batch(folder, tmp_path):
     assert (images[3:4].int() - alone.int()).abs().max() <= 1
 
 
+def test_drawn_noise_is_the_same_whatever_the_batch(folder, tmp_path):
+    settings = {**EDIT, "scheduler": "ddim_stochastic"}
+    images = translate(folder, tmp_path / "a.safetensors", settings=settings)
+    whole = {"settings": settings, "batch_size": COUNT}
+    others = translate(folder, tmp_path / "b.safetensors", **whole)
+    assert (images.int() - others.int()).abs().max() <= 1
+    plain = translate(folder, tmp_path / "c.safetensors")
+    assert (images.int() - plain.int()).abs().max() > 20
+    seeded = translate(folder, tmp_path / "d.safetensors", **whole, seed=5)
+    assert (images.int() - seeded.int()).abs().max() > 20
+
+
 def test_a_killed_run_goes_on_where_it_was(folder, tmp_path, monkeypatch):
     whole = translate(folder, tmp_path / "whole.safetensors")
     done = []

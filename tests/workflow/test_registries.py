@@ -20,6 +20,7 @@ from clockwork_diffusion.mini.autoencoder import AutoencoderSpec
 from clockwork_diffusion.mini.classifier import ClassifierSpec
 from clockwork_diffusion.mini.clip import ClipSpec
 from clockwork_diffusion.mini.features import FeaturesSpec
+from clockwork_diffusion.mini.few_steps import FewStepsSpec
 from clockwork_diffusion.mini.finetuning import FineTuneSpec
 from clockwork_diffusion.mini.restorer import RestorerSpec
 from clockwork_diffusion.mini.structure import StructureSpec
@@ -58,6 +59,7 @@ RECIPES = {
     "features": FeaturesSpec,
     "structure": StructureSpec,
     "restorer": RestorerSpec,
+    "stablesr_distilled": FewStepsSpec,
 }
 
 
@@ -132,10 +134,25 @@ def test_recipes_of_the_mini_translators(name):
     shipped = {
         entry["path"]
         for entry in CONFIG["mini"]["translators"].values()
-        if entry["task"] == spec.task
+        if entry["task"] == spec.task and "over" not in entry
     }
     assert shipped == {f"resources/mini/{name}"}
     assert spec.optimisation.steps > 1
+
+
+def test_the_distilled_stablesr_runs_as_it_was_trained():
+    spec = parse(FewStepsSpec, CONFIG["mini"]["training"]["stablesr_distilled"])
+    translators, runs = CONFIG["mini"]["translators"], CONFIG["mini"]["translations"]
+    (name,) = [key for key, entry in translators.items() if "over" in entry]
+    assert translators[name]["path"] == "resources/mini/stablesr-distilled"
+    distilled = [run for run in runs.values() if run["translator"] == name]
+    assert distilled
+    for run in distilled:
+        assert tuple(run["timesteps"]) == spec.timesteps
+        assert run.get("scheduler", "ddim") == "ddim"
+    # On scenes that its teacher has not learned from.
+    made = CONFIG["mini"]["training"]["translators"][translators[name]["over"]]
+    assert spec.offset >= made["offset"] + made["pairs"]
 
 
 @pytest.mark.parametrize("backbone", entries("backbones"))
@@ -321,6 +338,11 @@ def test_a_translator_is_a_pipeline_or_steers_a_model():
     assert not validator.is_valid({**pipeline, "model": "sd"})
     assert not validator.is_valid({**control, "tokens": 77})
     assert not validator.is_valid({"task": "edit", "model": "sd"})
+    laid = {"task": "restoration", "path": "resources/distilled", "over": "stablesr"}
+    assert validator.is_valid(laid)
+    assert not validator.is_valid({**laid, "task": "edit"})
+    assert not validator.is_valid({**laid, "tokens": 77})
+    assert not validator.is_valid({"task": "restoration", "over": "stablesr"})
 
 
 def test_edited_runs_have_names_of_two_parts():

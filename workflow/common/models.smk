@@ -46,6 +46,7 @@ def mini_models():
     """Return the names of the mini models that rules train and the project ships."""
     trained = ["stable-diffusion", "clip", "classifier", "features", "structure"]
     trained += ["restorer", *entry("mini", "training", "translators")]
+    trained += ["stablesr-distilled"]
     return trained + list(entries("mini", "backbones"))
 
 

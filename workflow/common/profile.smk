@@ -56,9 +56,17 @@ def unet_of_model(wildcards):
     return {"unet": model["unet"]} if "unet" in model else {}
 
 
+def architecture_of(wildcards):
+    """Return a translator, or the one that it lies over and computes like."""
+    chosen = entry(wildcards.scale, "translators", wildcards.translator)
+    return entry(
+        wildcards.scale, "translators", chosen.get("over", wildcards.translator)
+    )
+
+
 def levels_spec(wildcards):
     """Return which UNet's levels to count, of a model for a task, and light passes."""
-    chosen = entry(wildcards.scale, "translators", wildcards.translator)
+    chosen = architecture_of(wildcards)
     tokens = chosen.get("tokens")
     if "model" in chosen:
         tokens = entry(wildcards.scale, "models", chosen["model"])["tokens"]
@@ -79,7 +87,7 @@ def levels_spec(wildcards):
 
 def levels_inputs(wildcards):
     """Return the configurations that are not those of the published model."""
-    chosen = entry(wildcards.scale, "translators", wildcards.translator)
+    chosen = architecture_of(wildcards)
     if "model" not in chosen:
         return {"unet": chosen["unet"]} if "unet" in chosen else {}
     model = entry(wildcards.scale, "models", chosen["model"])

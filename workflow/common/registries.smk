@@ -418,6 +418,12 @@ def check_registries():
         for translator in entries(scale, "translators").values():
             if "model" in translator:
                 entry(scale, "models", translator["model"])
+            if "over" in translator:
+                base = entry(scale, "translators", translator["over"])
+                what = f"{scale}: a translator and {translator['over']!r} beneath it"
+                check_equal(what, translator, base, "task")
+                if "over" in base:
+                    raise WorkflowError(f"{what}, which lies over another itself")
         for name, dataset in entries(scale, "datasets").items():
             reference = entry(scale, "datasets", dataset.get("reference", name))
             what = f"{scale}: data set {name!r} and its reference"

@@ -73,26 +73,31 @@ def translator_path(wildcards):
 
 
 def translation_inputs(wildcards):
-    """Return the pairs that a translation is of, and a ControlNet's pipeline."""
+    """Return the pairs that a translation is of, and the pipeline beneath its model."""
     scale = wildcards.scale
     name = entry(scale, "translations", wildcards.translation)["set"]
     files = {
         "set": f"results/{scale}/pairs/{name}.json",
         "images": f"results/{scale}/pairs/{name}.safetensors",
     }
-    model = translator_of(wildcards).get("model")
-    if model is not None:
-        path = entry(scale, "models", model)["path"]
+    path = beneath(scale, translator_of(wildcards))
+    if path is not None:
         files["model"] = files_of(lambda _: path)(wildcards)
     return files
 
 
+def beneath(scale, translator):
+    """Return the folder that a ControlNet steers, or that weights lie over, or None."""
+    if "over" in translator:
+        return entry(scale, "translators", translator["over"])["path"]
+    model = translator.get("model")
+    return None if model is None else entry(scale, "models", model)["path"]
+
+
 def translation_options(wildcards, input):
     """Return the command-line options for the same."""
-    model = translator_of(wildcards).get("model")
-    if model is None:
-        return ""
-    return f"--model {entry(wildcards.scale, 'models', model)['path']}"
+    path = beneath(wildcards.scale, translator_of(wildcards))
+    return "" if path is None else f"--model {path}"
 
 
 def translation_spec(wildcards):

@@ -300,6 +300,40 @@ rule train_translator:
         " --threads {threads} --log {log}"
 
 
+rule distil_steps:
+    """Distil the mini StableSR into one of few deterministic steps.
+
+    Reads: the mini StableSR; pairs of scenes are generated.
+    Writes: SPADE layers and structure encoder, with their model card.
+    """
+    input:
+        code=code("distil_steps"),
+        teacher="results/mini/models/stablesr/README.md",
+    output:
+        card="results/mini/models/stablesr-distilled/README.md",
+    log:
+        "logs/mini/distil_steps/stablesr-distilled.log",
+    benchmark:
+        "benchmarks/mini/distil_steps/stablesr-distilled.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 2
+    resources:
+        gpu=1,
+        mem_mb=6000,
+        runtime=240,
+    params:
+        spec=recipe("stablesr_distilled"),
+        teacher=lambda wildcards, input: str(Path(input.teacher).parent),
+        folder=model_folder,
+        state="results/mini/.state/models/stablesr-distilled.pt",
+    shell:
+        "python -m clockwork_diffusion.steps.distil_steps"
+        " --spec {params.spec:q} --teacher {params.teacher}"
+        " --state {params.state} --output {params.folder}"
+        " --threads {threads} --log {log}"
+
+
 rule make_backbone:
     """Make a cheaper backbone out of a teacher by distillation.
 

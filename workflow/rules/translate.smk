@@ -44,7 +44,8 @@ rule prepare_pairs:
 rule translate_images:
     """Translate a set, with the whole UNet or kept to a level, with a clock or none.
 
-    Reads: the translator, the set; for a ControlNet the pipeline that it controls.
+    Reads: the translator, the set; the pipeline that a ControlNet controls, or that the
+    translator's weights lie over.
     Writes: `images`, uint8 (N, 3, H, W).
     """
     input:

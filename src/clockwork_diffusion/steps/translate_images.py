@@ -97,6 +97,7 @@ def main(args: Namespace) -> None:
             encoded[part],
             sampling.initial_noise(seeds, shape),
             chosen,
+            generators=sampling.step_generators(seeds, shape),
         )
         return {"images": translator.decode(latents, inputs[part])}
 
@@ -119,7 +120,9 @@ if __name__ == "__main__":
         "--translator", required=True, type=Path, help="the model's folder"
     )
     parser.add_argument(
-        "--model", type=Path, help="pipeline folder that a ControlNet controls"
+        "--model",
+        type=Path,
+        help="pipeline folder that a ControlNet controls, or a restorer lies over",
     )
     parser.add_argument("--set", required=True, type=Path, help="prepared set, JSON")
     parser.add_argument(

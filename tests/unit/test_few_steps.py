@@ -1,0 +1,232 @@
+"""Distilling the mini StableSR into few steps, and weights that lie over others."""
+
+import dataclasses
+import json
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from clockwork_diffusion import loading, stablesr, storage, translation, translators
+from clockwork_diffusion import stablesr_overlay as overlay
+from clockwork_diffusion.backbones import Noise
+from clockwork_diffusion.mini import few_steps, pairs
+from clockwork_diffusion.sampling import image_seed, initial_noise
+from clockwork_diffusion.training import Optimisation
+
+STEPS = (999, 600, 200)
+SHORT = Optimisation(steps=2, batch_size=6, lr=1e-3, ema=0.5, seed=5)
+
+
+@pytest.fixture(scope="module")
+def base(root):
+    return root / "resources/mini/stablesr"
+
+
+@pytest.fixture(scope="module")
+def pipe(base):
+    return loading.load_pipeline(base, kind=stablesr.StableSRPipeline)
+
+
+@pytest.fixture(scope="module")
+def made():
+    return pairs.scene_pairs("restoration", "train", 8, 50)
+
+
+def spec_of(**changes):
+    settings = {"pairs": 8, "offset": 50, "timesteps": STEPS, "reference": 6}
+    settings |= {"optimisation": SHORT, "judged": 2, **changes}
+    return few_steps.FewStepsSpec(**settings)
+
+
+def latents_of(pipe, images, seed=5):
+    seeds = [image_seed(seed, index) for index in range(len(images))]
+    noise = initial_noise(seeds, (4, 16, 16))
+    low = pipe.encode(images.float() / 127.5 - 1).detach()
+    return low, pipe.start(low, noise, STEPS[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"timesteps": (600, 999)}, "999 comes after 600"),
+        ({"timesteps": ()}, "0 timesteps are not fewer than the teacher's 6, or none"),
+        ({"reference": 3}, "3 timesteps are not fewer than the teacher's 3"),
+    ],
+)
+def test_wrong_recipes_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        spec_of(**changes)
+
+
+def test_what_stablesr_trains_learns_and_nothing_else(pipe):
+    student = few_steps.Student(pipe)
+    learns = {name for name, p in student.named_parameters() if p.requires_grad}
+    assert learns == set(overlay.learned_parts(student.unet, student.structure_encoder))
+    assert all(".spade." in name for name in learns if name.startswith("unet."))
+    assert any(name.startswith("structure_encoder.") for name in learns)
+    count = {
+        kind: sum(p.numel() for p in student.parameters() if p.requires_grad == kind)
+        for kind in (True, False)
+    }
+    assert count[True] < 0.2 * count[False]
+
+
+def test_an_untrained_student_goes_where_the_sampler_goes(pipe, made):
+    """Each place of its chain has the latents and x̂₀ of the sampler that will run."""
+    images = made.inputs[:3]
+    low, start = latents_of(pipe, images)
+    seen = []
+    translator = translators.RestorationTranslator(pipe, 0.0)
+    ends = translation.translate(
+        translator,
+        translation.WholePasses(pipe.unet),
+        images,
+        translator.encode([""] * 3),
+        initial_noise([image_seed(5, index) for index in range(3)], (4, 16, 16)),
+        spec_of().few,
+        lambda index, t, latents: seen.append(latents.clone()),
+    )
+    student = few_steps.Student(pipe).eval()
+    noise = Noise(pipe.scheduler.config, pipe.device)
+    timesteps, place = torch.tensor(STEPS), torch.tensor([0, 1, 2])
+    found = few_steps.follow(student, noise, start, low, timesteps, place)
+    for row, before in enumerate((start, seen[0], seen[1])):
+        assert torch.allclose(found[row], before[row], atol=1e-3), row
+    t = timesteps[place]
+    with torch.no_grad():
+        clean = noise.clean(student(found, t, low), found, t)
+    assert torch.allclose(clean[2], ends[2], atol=1e-3)
+
+
+def test_a_student_comes_nearer_to_its_teacher(pipe, made, tmp_path):
+    recipe = dataclasses.replace(SHORT, steps=16, batch_size=8, lr=1e-4)
+    spec = spec_of(optimisation=recipe, timesteps=(STEPS[0],))
+    trained = few_steps.train(spec, pipe, lambda: made, tmp_path / "state.pt")
+    low, start = latents_of(pipe, made.inputs)
+    teacher = translators.RestorationTranslator(pipe, 0.0)
+    right = few_steps.restore(teacher, made.inputs, spec.many, 5)
+    noise = Noise(pipe.scheduler.config, pipe.device)
+    t = torch.full((len(low),), STEPS[0])
+
+    def error(student):
+        with torch.no_grad():
+            clean = noise.clean(student(start, t, low), start, t)
+        return float((clean - right).square().mean())
+
+    fresh = few_steps.Student(pipe).eval()
+    assert trained.history[0][1] < 3 * error(fresh)
+    assert error(trained.module) < 0.9 * error(fresh)
+    # Of the UNet nothing else has moved.
+    moved = trained.module.unet.state_dict()
+    for name, value in pipe.unet.state_dict().items():
+        assert (".spade." in name) or torch.equal(value, moved[name]), name
+
+
+def test_a_killed_training_goes_on_to_the_same_weights(
+    pipe, made, tmp_path, monkeypatch
+):
+    whole = few_steps.train(spec_of(), pipe, lambda: made, tmp_path / "a.pt")
+    real, calls = few_steps.follow, []
+
+    def killed(*args):
+        if calls:
+            raise KeyboardInterrupt
+        calls.append(args)
+        return real(*args)
+
+    monkeypatch.setattr(few_steps, "follow", killed)
+    with pytest.raises(KeyboardInterrupt):
+        few_steps.train(spec_of(), pipe, lambda: made, tmp_path / "b.pt")
+    monkeypatch.setattr(few_steps, "follow", real)
+    # What the teacher has restored is kept, too.
+    monkeypatch.delattr(few_steps, "restore")
+    resumed = few_steps.train(spec_of(), pipe, lambda: made, tmp_path / "b.pt")
+    for one, other in zip(
+        whole.module.parameters(), resumed.module.parameters(), strict=True
+    ):
+        assert torch.equal(one, other)
+
+
+# --- weights that lie over others -----------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def laid(pipe, base, tmp_path_factory):
+    """Return a folder of changed parts, and the student that has them."""
+    folder = tmp_path_factory.mktemp("laid") / "student"
+    folder.mkdir()
+    student = few_steps.Student(pipe).eval()
+    generator = torch.Generator().manual_seed(1)
+    parts = overlay.learned_parts(student.unet, student.structure_encoder)
+    with torch.no_grad():
+        for part in parts.values():
+            part += 0.02 * torch.randn(part.shape, generator=generator)
+            part.copy_(part.half())
+    overlay.save_overlay(folder, student.unet, student.structure_encoder, base)
+    return folder, student
+
+
+def test_laid_over_its_base_a_student_comes_back(laid, base, pipe, made):
+    folder, student = laid
+    loaded = translators.load_translator("restoration", folder, base)
+    plain = translators.load_translator("restoration", base)
+    assert loaded.fidelity == plain.fidelity > 0
+    low, start = latents_of(pipe, made.inputs[:2])
+    t = torch.tensor([999, 200])
+    with torch.no_grad():
+        wanted = student(start, t, low)
+        found = few_steps.Student(loaded.pipe).eval()(start, t, low)
+        other = few_steps.Student(plain.pipe).eval()(start, t, low)
+    assert torch.equal(found, wanted)
+    assert not torch.allclose(other, wanted, atol=1e-2)
+    assert sum(file.stat().st_size for file in folder.iterdir()) < 2e6
+
+
+def test_wrong_layers_are_refused(laid, base, root, tmp_path):
+    folder, _ = laid
+    other = shutil.copytree(base, tmp_path / "other")
+    weights = other / "structure_encoder/diffusion_pytorch_model.safetensors"
+    tensors, _ = storage.read_tensors(weights)
+    name = min(tensors)
+    storage.write_tensors(weights, {**tensors, name: tensors[name] + 1})
+    storage.write_checksums(other)
+    with pytest.raises(ValueError, match=r"student does not lie over .*other: it was"):
+        translators.load_translator("restoration", folder, other)
+    with pytest.raises(ValueError, match="edit.*restoration may have one"):
+        translators.load_translator("edit", folder, base)
+    with pytest.raises(ValueError, match="model_index.json does not exist"):
+        translators.load_translator("restoration", folder)
+    bad = shutil.copytree(folder, tmp_path / "bad")
+    file = bad / overlay.WEIGHTS
+    file.write_bytes(file.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="corrupt or truncated"):
+        translators.load_translator("restoration", bad, base)
+    tensors, notes = storage.read_tensors(folder / overlay.WEIGHTS)
+    tensors.pop(min(tensors))
+    storage.write_tensors(file, tensors, {"base": notes["base"]})
+    storage.write_checksums(bad)
+    with pytest.raises(ValueError, match="do not fit: only one of them has structure"):
+        translators.load_translator("restoration", bad, base)
+
+
+def test_the_step_ships_what_loads_again(root, base, tmp_path):
+    command = [
+        *(sys.executable, "-m", "clockwork_diffusion.steps.distil_steps"),
+        *("--spec", json.dumps(dataclasses.asdict(spec_of()))),
+        *("--teacher", str(base), "--threads", "1"),
+        *("--state", str(tmp_path / "state.pt"), "--output", str(tmp_path / "made")),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=root)
+    assert done.returncode == 0, done.stderr
+    card = (tmp_path / "made/README.md").read_text(encoding="utf-8")
+    assert "PSNR to the teacher's 6 steps, dB (2 validation pairs, 3 steps)" in card
+    assert str(tmp_path) not in card
+    loaded = translators.load_translator("restoration", tmp_path / "made", base)
+    assert loaded.task == "restoration"
+    assert {path.name for path in (tmp_path / "made").iterdir()} == {
+        *("README.md", "SHA256SUMS", overlay.WEIGHTS)
+    }
+    assert [path.name for path in tmp_path.iterdir()] == ["made"]
