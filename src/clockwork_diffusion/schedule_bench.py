@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from typing import Any
 import torch
 
 from clockwork_diffusion import (
+    chunks,
     encoders,
     metrics,
     perceptual,
@@ -29,7 +30,7 @@ from clockwork_diffusion import (
 )
 from clockwork_diffusion.depth_skip import levels_of
 from clockwork_diffusion.level_passes import LevelPasses
-from clockwork_diffusion.pair_sets import PairSet
+from clockwork_diffusion.pair_sets import PairSet, read_images, read_set
 
 log = logging.getLogger(__name__)
 
@@ -285,6 +286,49 @@ class Bench:
         elapsed = time.perf_counter() - start
         values["seconds"] = torch.tensor(elapsed, dtype=torch.float64)
         return {**values, "images": images} if itself else values
+
+
+def open_bench(
+    model: Model,
+    path: Path,
+    reference: Plan,
+    state: Path,
+    marks: Sequence[str],
+    *,
+    seed: int,
+    batch_size: int,
+    shared_noise: bool = False,
+) -> Bench:
+    """Return a bench of a prepared set, whose images lie beside it.
+
+    Args:
+        model: What translates and what scores.
+        path: The set, JSON.
+        reference: The schedule that others are compared with.
+        state: Folder of what was measured; emptied if that was something else.
+        marks: What else decides the outcome: checksums of models and code, settings.
+        seed: As of `Bench`.
+        batch_size: As of `Bench`.
+        shared_noise: As of `Bench`.
+
+    Raises:
+        ValueError: If the set is damaged, or does not fit the model.
+    """
+    pairs, images = read_set(path), path.with_suffix(".safetensors")
+    inputs, targets = read_images(images, pairs)
+    own = (storage.sha256(path), storage.sha256(images))
+    chunks.open_state(state, "\n".join((*marks, *own)), f"search, {state.name} pairs")
+    return Bench(
+        model,
+        pairs,
+        inputs,
+        targets,
+        reference,
+        state,
+        seed=seed,
+        batch_size=batch_size,
+        shared_noise=shared_noise,
+    )
 
 
 def by_pair(values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -43,31 +43,24 @@ class _AtTimesteps:
                 "are chosen"
             )
 
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        device: str | torch.device | None = None,
+    ) -> None:
+        """Take up the chosen time steps anew."""
+        self.check_count(num_inference_steps)
+        super().set_timesteps(  # type: ignore[misc]
+            timesteps=list(self.chosen), device=device
+        )
+
 
 class DPMSolverAtTimesteps(_AtTimesteps, DPMSolverMultistepScheduler):  # type: ignore[misc]
     """DPM-Solver++ at chosen time steps; of first order it is DDIM with η = 0."""
 
-    def set_timesteps(
-        self,
-        num_inference_steps: int | None = None,
-        device: str | torch.device | None = None,
-    ) -> None:
-        """Take up the chosen time steps anew."""
-        self.check_count(num_inference_steps)
-        super().set_timesteps(timesteps=list(self.chosen), device=device)
-
 
 class EulerAtTimesteps(_AtTimesteps, EulerDiscreteScheduler):  # type: ignore[misc]
     """Euler's method at chosen time steps."""
-
-    def set_timesteps(
-        self,
-        num_inference_steps: int | None = None,
-        device: str | torch.device | None = None,
-    ) -> None:
-        """Take up the chosen time steps anew."""
-        self.check_count(num_inference_steps)
-        super().set_timesteps(timesteps=list(self.chosen), device=device)
 
 
 class PNDMAtTimesteps(_AtTimesteps, PNDMScheduler):  # type: ignore[misc]
@@ -83,7 +76,8 @@ class PNDMAtTimesteps(_AtTimesteps, PNDMScheduler):  # type: ignore[misc]
     ) -> None:
         """Take up the chosen time steps anew."""
         self.check_count(num_inference_steps)
-        super().set_timesteps(len(self.chosen), device=device)
+        # The scheduler's own, which takes a number of steps alone.
+        super(_AtTimesteps, self).set_timesteps(len(self.chosen), device=device)
         first, *others = self.chosen
         self.plms_timesteps = [first, *others[:1], *others]
         self.timesteps = torch.tensor(self.plms_timesteps, device=device)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clockwork_diffusion import depth_search, pair_sets, provenance, storage
+from clockwork_diffusion import depth_search, provenance, storage
 from clockwork_diffusion.depth_search import MultiSpec, Threshold
 from clockwork_diffusion.specs import parse
 from clockwork_diffusion.steps._run import new_parser, run
@@ -53,7 +53,6 @@ def main(args: Namespace) -> None:
     costs = depth_search.level_costs(counted, timed)
 
     from clockwork_diffusion import (
-        chunks,
         encoders,
         loading,
         schedule_bench,
@@ -90,26 +89,18 @@ def main(args: Namespace) -> None:
     marks += [frechet.sha256] if frechet is not None else []
     marks += [provenance.code_sha256("steps.search_depth")]
 
-    def bench(name: str, path: Path) -> Bench:
-        pairs = pair_sets.read_set(path)
-        images = path.with_suffix(".safetensors")
-        inputs, targets = pair_sets.read_images(images, pairs)
-        own = [storage.sha256(path), storage.sha256(images)]
-        state = args.state / name
-        chunks.open_state(state, "\n".join([*marks, *own]), f"search, {name} pairs")
-        return schedule_bench.Bench(
+    searched, heldout = (
+        schedule_bench.open_bench(
             model,
-            pairs,
-            inputs,
-            targets,
+            path,
             full,
-            state,
+            args.state / name,
+            marks,
             seed=spec.seed,
             batch_size=spec.batch_size,
         )
-
-    searched = bench("search", args.set)
-    heldout = bench("heldout", args.heldout)
+        for name, path in (("search", args.set), ("heldout", args.heldout))
+    )
     evaluate = depth_search.Evaluations(lambda levels: searched(plan(levels)))
     found = depth_search.scan(evaluate, spec.thresholds, spec.levels, chosen.steps)
     evaluations = {"scan": len(evaluate)}

@@ -12,7 +12,6 @@ from tqdm import tqdm
 
 from clockwork_diffusion import (
     autodiffusion,
-    pair_sets,
     provenance,
     step_search,
     storage,
@@ -98,7 +97,6 @@ def main(args: Namespace) -> None:
     }
 
     from clockwork_diffusion import (
-        chunks,
         encoders,
         loading,
         perceptual,
@@ -149,20 +147,13 @@ def main(args: Namespace) -> None:
     marks += [each.sha256 for each in (frechet, lpips) if each is not None]
     marks += [provenance.code_sha256("steps.search_steps")]
 
-    def bench(name: str, path: Path, chosen: schedule_bench.Model) -> Bench:
-        pairs = pair_sets.read_set(path)
-        images = path.with_suffix(".safetensors")
-        inputs, targets = pair_sets.read_images(images, pairs)
-        own = [storage.sha256(path), storage.sha256(images)]
-        state = args.state / name
-        chunks.open_state(state, "\n".join([*marks, *own]), f"search, {name} pairs")
-        return schedule_bench.Bench(
-            chosen,
-            pairs,
-            inputs,
-            targets,
+    def bench(name: str, path: Path, judging: schedule_bench.Model) -> Bench:
+        return schedule_bench.open_bench(
+            judging,
+            path,
             reference,
-            state,
+            args.state / name,
+            marks,
             seed=spec.seed,
             batch_size=spec.batch_size,
             # As published: one noise for all that is searched on.
