@@ -11,7 +11,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -47,12 +47,14 @@ class Plan:
         levels: The level that the UNet is kept to at each; the whole UNet if empty.
         clock: Runs the whole of that once in so many steps; 1 at every step.
         scheduler: A key of `clockwork_diffusion.translation.SCHEDULERS`.
+        adaptor: What stands in for the rest, with a clock; a name.
     """
 
     timesteps: tuple[int, ...]
     levels: tuple[int, ...] = ()
     clock: int = 1
     scheduler: str = "ddim"
+    adaptor: str = ""
 
     @property
     def name(self) -> str:
@@ -63,7 +65,7 @@ class Plan:
             runs = (f"{level}x{len(list(steps))}" for level, steps in groups)
             parts.append("-".join(runs))
         if self.clock > 1:
-            parts.append(f"clock{self.clock}")
+            parts.append(f"clock{self.clock}{self.adaptor}")
         return "_".join(parts)
 
 
@@ -103,6 +105,34 @@ class Model:
         )
 
 
+@dataclass(frozen=True)
+class Kept:
+    """Images of a reference on disk: made once, whatever they are compared with.
+
+    Attributes:
+        path: The file.
+        marks: What decides the images; a file of others is written anew.
+    """
+
+    path: Path
+    marks: str
+
+    def images(self, make: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, float]:
+        """Return the images, and how many seconds they took, whenever that was."""
+        if self.path.is_file():
+            values, notes = storage.read_tensors(self.path)
+            if notes.get("marks") == self.marks:
+                log.info("the reference's images are those of %s", self.path)
+                return values["images"], float(values["seconds"])
+        start = time.perf_counter()
+        images = make()
+        elapsed = time.perf_counter() - start
+        seconds = torch.tensor(elapsed, dtype=torch.float64)
+        values = {"images": images, "seconds": seconds}
+        storage.write_tensors(self.path, values, {"marks": self.marks})
+        return images, elapsed
+
+
 class Bench:
     """Measures schedules on a set of pairs.
 
@@ -122,6 +152,7 @@ class Bench:
         seed: int,
         batch_size: int,
         shared_noise: bool = False,
+        kept: Kept | None = None,
     ) -> None:
         """Describe the pairs, and encode their prompts.
 
@@ -135,6 +166,7 @@ class Bench:
             seed: Pair *i* starts from the same noise with every schedule.
             batch_size: Pairs per batch.
             shared_noise: All pairs start from the same noise, too.
+            kept: Where the reference's images lie, for other benches too.
 
         Raises:
             ValueError: If the pairs are for another task, or have no targets to
@@ -157,6 +189,7 @@ class Bench:
             features = encoders.frechet_features(model.frechet, targets)
             self._reference = metrics.statistics(features)
         self.reference = reference
+        self._kept = kept
         self._measured: dict[Plan, dict[str, torch.Tensor]] = {}
 
     def __len__(self) -> int:
@@ -280,10 +313,14 @@ class Bench:
         itself = plan == self.reference
         # Before the clock starts: it is measured once for all.
         reference = None if itself else self.values(self.reference)["images"]
-        start = time.perf_counter()
-        images = self.translate(passes, plan)
+        start, before = time.perf_counter(), 0.0
+        if itself and self._kept is not None:
+            images, before = self._kept.images(lambda: self.translate(passes, plan))
+            start = time.perf_counter()
+        else:
+            images = self.translate(passes, plan)
         values = self.judge(images, images if reference is None else reference)
-        elapsed = time.perf_counter() - start
+        elapsed = before + time.perf_counter() - start
         values["seconds"] = torch.tensor(elapsed, dtype=torch.float64)
         return {**values, "images": images} if itself else values
 
@@ -298,6 +335,7 @@ def open_bench(
     seed: int,
     batch_size: int,
     shared_noise: bool = False,
+    references: Path | None = None,
 ) -> Bench:
     """Return a bench of a prepared set, whose images lie beside it.
 
@@ -306,18 +344,30 @@ def open_bench(
         path: The set, JSON.
         reference: The schedule that others are compared with.
         state: Folder of what was measured; emptied if that was something else.
-        marks: What else decides the outcome: checksums of models and code, settings.
+        marks: What decides the images beside settings: checksums of models and code.
         seed: As of `Bench`.
         batch_size: As of `Bench`.
         shared_noise: As of `Bench`.
+        references: Folder of references' images, which benches of the same model,
+            settings and pairs share.
 
     Raises:
         ValueError: If the set is damaged, or does not fit the model.
     """
     pairs, images = read_set(path), path.with_suffix(".safetensors")
     inputs, targets = read_images(images, pairs)
-    own = (storage.sha256(path), storage.sha256(images))
-    chunks.open_state(state, "\n".join((*marks, *own)), f"search, {state.name} pairs")
+    common = (*marks, storage.sha256(path), storage.sha256(images))
+    described = f"{model.at(reference)} {reference.name} {seed} {shared_noise}"
+    kept = None
+    if references is not None:
+        digest = storage.sha256_bytes(described.encode())[:12]
+        kept = Kept(
+            references / f"{path.stem}_{digest}.safetensors",
+            storage.sha256_bytes("\n".join(common).encode()),
+        )
+    judges = (model.clip, model.frechet, model.lpips)
+    own = (described, *(each.sha256 for each in judges if each is not None))
+    chunks.open_state(state, "\n".join((*common, *own)), f"search, {state.name} pairs")
     return Bench(
         model,
         pairs,
@@ -328,6 +378,7 @@ def open_bench(
         seed=seed,
         batch_size=batch_size,
         shared_noise=shared_noise,
+        kept=kept,
     )
 
 

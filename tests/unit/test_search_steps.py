@@ -72,6 +72,7 @@ def search(folder: Path, output: Path, **changed):
         "lpips_kind": None,
         "also": [],
         "state": output.parent / "state" / output.stem,
+        "references": None,
         "output": output,
     }
     options |= {key: changed.pop(key) for key in options.keys() & changed.keys()}
@@ -204,6 +205,44 @@ def test_a_killed_search_goes_on_where_it_was(folder, report, monkeypatch):
     assert len(calls) == 2 * 2
 
 
+def test_searches_of_one_model_share_their_reference(folder, tmp_path, monkeypatch):
+    asked = []
+    real = translation.translate
+
+    def watched(*args, **kwargs):
+        asked.append(args[5].visited)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(schedule_bench.translation, "translate", watched)
+    references = tmp_path / "references"
+    many = gamma_timesteps(6, 1.0)
+    spec = {"steps": [3], "methods": {}}
+    clocked = {"translation": {**SPEC["translation"], "clock": 2}, "kind": "identity"}
+    plain = search(folder, tmp_path / "a.json", spec=spec, references=references)
+    made = asked.count(many)
+    # Two sets, the search's and the other, in two batches each.
+    assert made == 4
+    clock = {**spec, **clocked}
+    found = search(folder, tmp_path / "b.json", spec=clock, references=references)
+    assert asked.count(many) == made
+    one, other = (each["references"]["heldout"] for each in (found, plain))
+    assert one == other
+    # Another guidance, or level, has a reference of its own.
+    other = {**SPEC["translation"], "guidance": 2.0}
+    for changed in ({"translation": other}, {"level": 6}):
+        options = {"spec": {**spec, **changed}, "references": references}
+        search(folder, tmp_path / "c.json", **options)
+        made += 4
+        assert asked.count(many) == made
+    # A file of other models or pairs is not believed.
+    (first, *_) = sorted(references.glob("edit_*.safetensors"))
+    for each in sorted(references.glob("*.safetensors")):
+        tensors, notes = storage.read_tensors(each)
+        storage.write_tensors(each, tensors, {**notes, "marks": "others"})
+    search(folder, tmp_path / "d.json", spec=spec, references=references)
+    assert asked.count(many) == made + 4 and first.is_file()
+
+
 def test_level_and_clock_are_in_place_while_steps_are_searched(folder, tmp_path):
     quick = {"steps": [3], "methods": {"bracketed": [3]}, "most": 3}
     even, uniform = gamma_timesteps(3, 1.0), gamma_timesteps(6, 1.0)
@@ -243,6 +282,16 @@ def test_steps_of_another_search_are_measured_too(folder, report, tmp_path):
     assert taken["timesteps"] == best["timesteps"] and taken["gamma"] == best["gamma"]
     assert taken["evaluations"] == taken["unet_calls"] == 0
     assert "minus_uniform" in taken["heldout"]
+
+
+def test_a_search_for_gamma_alone_holds_nothing_out(folder, report, tmp_path):
+    spec = {"steps": [3], "methods": {"bracketed": [3]}}
+    found = search(folder, tmp_path / "alone.json", heldout=None, spec=spec)
+    assert found["pairs"]["heldout"] == 0
+    assert found["references"]["heldout"]["scores"] == {}
+    for own in found["searches"]:
+        assert own["heldout"] == {"scores": {}, "pairs": {}, "frechet": None}
+        assert own["search"] == entry(report, 3, own["method"])["search"]
 
 
 def test_autodiffusion_goes_by_a_set_of_its_own(folder, tmp_path):

@@ -321,6 +321,12 @@ CASES = {
         "edges_search",
         "step search 'controlnet' holds out the set that it searches on",
     ),
+    "scores of a search that holds nothing out": (
+        CONFIG,
+        "mini.step_searches.controlnet.heldout",
+        None,
+        "step search 'controlnet' has no scores, since it has no heldout",
+    ),
     "a method for steps that are not searched": (
         CONFIG,
         "mini.step_searches.ip2p.methods.evolution_psnr",

@@ -212,6 +212,9 @@ def check_step_figure(scale, what, figure):
             check_step_answer(scale, what, shown)
         else:
             entry(scale, "step_searches", shown["search"])
+        if figure["kind"] in ("step_plane", "step_curves"):
+            name = shown["search"]
+            check_judged(what, name, entry(scale, "step_searches", name))
 
 
 def joint_searches(scale, item):
@@ -230,6 +233,8 @@ def check_joint(scale, what, item):
     keys = ("translator", "set", "heldout", "seed", "reference", *alike)
     for model in item["models"]:
         searches = joint_searches(scale, {"models": [model]})
+        for name, search in searches.items():
+            check_judged(what, name, search)
         first = {**alike, **next(iter(searches.values()))}
         for name, search in searches.items():
             shared = f"{what}: searches of {model['label']!r}, {name!r} among them,"
@@ -362,7 +367,17 @@ def check_step_table(scale, what, table):
     except ValueError as error:
         raise WorkflowError(f"{what}: {error}") from None
     for name in step_table_searches(scale, table):
-        entry(scale, "step_searches", name)
+        search = entry(scale, "step_searches", name)
+        if table["kind"] == "step_scores":
+            check_judged(what, name, search)
+
+
+def check_judged(what, name, search):
+    """Refuse scores of a search that holds no pairs out."""
+    if search.get("heldout") is None:
+        raise WorkflowError(
+            f"{what}: step search {name!r} has no scores, since it has no heldout"
+        )
 
 
 def level_translators(table):

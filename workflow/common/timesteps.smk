@@ -3,10 +3,16 @@
 import json
 
 SEARCHED_SETS = ("set", "heldout", "evolution_set")
-"""Sets of pairs that a search sees; AutoDiffusion's own is optional."""
+"""Sets of pairs that a search sees; only the first is always there."""
 
 JUDGED_BY_FRECHET = ("control", "restoration")
 """Tasks whose time steps are judged by the Fréchet distance, too."""
+
+
+def searched_sets(search):
+    """Return the sets of pairs of a search; where no answer is judged, none is held out."""
+    named = {key: search.get(key) for key in SEARCHED_SETS}
+    return {key: name for key, name in named.items() if name is not None}
 
 
 def check_step_searches(scale):
@@ -15,14 +21,12 @@ def check_step_searches(scale):
     for name, search in known.items():
         what = f"{scale}: step search {name!r}"
         translator = entry(scale, "translators", search["translator"])
-        for key in SEARCHED_SETS:
-            if key not in search:
-                continue
-            pairs = entry(scale, "translation_sets", search[key])
+        for key, chosen in searched_sets(search).items():
+            pairs = entry(scale, "translation_sets", chosen)
             check_equal(
                 f"{what}, its translator and its {key}", translator, pairs, "task"
             )
-        if search["set"] == search["heldout"]:
+        if search["set"] == search.get("heldout"):
             raise WorkflowError(f"{what} holds out the set that it searches on")
         for method, asked in search["methods"].items():
             for steps in asked:
@@ -88,9 +92,8 @@ def step_search_inputs(wildcards):
     """Return the pairs of a search, and what else it runs or reads."""
     scale, search = wildcards.scale, step_searching(wildcards)
     files = {
-        key: multiext(f"results/{scale}/pairs/{search[key]}", ".json", ".safetensors")
-        for key in SEARCHED_SETS
-        if key in search
+        key: multiext(f"results/{scale}/pairs/{chosen}", ".json", ".safetensors")
+        for key, chosen in searched_sets(search).items()
     }
     model = step_searched_translator(wildcards).get("model")
     paths = {
@@ -109,9 +112,8 @@ def step_search_options(wildcards, input):
     """Return the command-line options for the same."""
     scale, search = wildcards.scale, step_searching(wildcards)
     options = [
-        f"--{key.replace('_', '-')} results/{scale}/pairs/{search[key]}.json"
-        for key in SEARCHED_SETS
-        if key in search
+        f"--{key.replace('_', '-')} results/{scale}/pairs/{chosen}.json"
+        for key, chosen in searched_sets(search).items()
     ]
     model = step_searched_translator(wildcards).get("model")
     if model is not None:

@@ -42,9 +42,11 @@ rule search_steps:
         clip=lambda wildcards: translations_clip(wildcards.scale),
         # It stays: a search that asks for more does not measure the same again.
         state="results/{scale}/.state/timesteps/{step_search}",
+        references="results/{scale}/.state/references",
     shell:
         "python -m clockwork_diffusion.steps.search_steps"
         " --spec {params.spec:q} --translator {params.translator} {params.options}"
         " --clip {params.clip}"
-        " --state {params.state} --output {output}"
+        " --state {params.state} --references {params.references}"
+        " --output {output}"
         " --threads {threads} --log {log}"

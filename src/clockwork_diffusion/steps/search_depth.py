@@ -83,10 +83,8 @@ def main(args: Namespace) -> None:
         return schedule_bench.Plan(chosen.visited, levels, scheduler=chosen.scheduler)
 
     full = plan((model.full,) * chosen.steps)
-    marks = [str(spec.translation), str(spec.seed), clip.sha256]
-    marks += [storage.sha256_folder(args.translator)]
+    marks = [storage.sha256_folder(args.translator)]
     marks += [storage.sha256_folder(args.model)] if args.model is not None else []
-    marks += [frechet.sha256] if frechet is not None else []
     marks += [provenance.code_sha256("steps.search_depth")]
 
     searched, heldout = (

@@ -134,17 +134,24 @@ def main(args: Namespace) -> None:
 
     def plan(timesteps: Timesteps) -> Plan:
         levels = () if spec.level is None else (spec.level,) * len(timesteps)
-        return schedule_bench.Plan(timesteps, levels, chosen.clock, chosen.scheduler)
+        return schedule_bench.Plan(
+            timesteps,
+            levels,
+            chosen.clock,
+            chosen.scheduler,
+            f"{spec.kind}-{spec.cut}" if spec.kind else "",
+        )
 
     reference = replace(
-        plan(translation.uniform_timesteps(chosen.steps)), clock=1, scheduler="ddim"
+        plan(translation.uniform_timesteps(chosen.steps)),
+        clock=1,
+        scheduler="ddim",
+        adaptor="",
     )
     if spec.whole_reference:
         reference = replace(reference, levels=())
-    marks = [str(spec.translation), str(spec.seed), str(spec.kind), clip.sha256]
-    marks += [reference.name, storage.sha256_folder(args.translator)]
+    marks = [storage.sha256_folder(args.translator)]
     marks += [storage.sha256_folder(args.model)] if args.model is not None else []
-    marks += [each.sha256 for each in (frechet, lpips) if each is not None]
     marks += [provenance.code_sha256("steps.search_steps")]
 
     def bench(name: str, path: Path, judging: schedule_bench.Model) -> Bench:
@@ -158,11 +165,14 @@ def main(args: Namespace) -> None:
             batch_size=spec.batch_size,
             # As published: one noise for all that is searched on.
             shared_noise=name == "search",
+            references=args.references,
         )
 
     searched = bench("search", args.set, model)
     judging = replace(model, frechet=frechet, lpips=lpips)
-    heldout = bench("heldout", args.heldout, judging)
+    heldout = None
+    if args.heldout is not None:
+        heldout = bench("heldout", args.heldout, judging)
     evolving = searched
     if args.evolution_set is not None:
         evolving = bench("evolution", args.evolution_set, model)
@@ -182,13 +192,6 @@ def main(args: Namespace) -> None:
             asked = [plan(tuple(trial["timesteps"])) for trial in entry["trials"]]
             seeing = evolving if method in FITNESSES else searched
             calls = len(asked) * steps * len(seeing) * chosen.branches
-            measured = {
-                "scores": heldout.scores(own),
-                "frechet": heldout(own).get("frechet"),
-                "pairs": heldout.pairs(own),
-            }
-            if method != UNIFORM:
-                measured["minus_uniform"] = heldout.differences(own, uniform)
             entries.append(
                 {
                     "steps": steps,
@@ -198,7 +201,9 @@ def main(args: Namespace) -> None:
                     "unet_calls": calls,
                     "seconds": sum(seeing.seconds(each) for each in asked),
                     "search": seeing.scores(own),
-                    "heldout": measured,
+                    "heldout": _judged(
+                        heldout, own, None if method == UNIFORM else uniform
+                    ),
                 }
             )
     scoring = (("clip", clip), ("frechet", frechet), ("lpips", lpips))
@@ -215,12 +220,12 @@ def main(args: Namespace) -> None:
             "pairs": {
                 "search": len(searched),
                 "evolution": len(evolving),
-                "heldout": len(heldout),
+                "heldout": len(heldout) if heldout is not None else 0,
             },
             "references": {
                 "unet_calls": chosen.steps * len(searched) * chosen.branches,
                 "seconds": searched.seconds(reference),
-                "heldout": {"scores": heldout.scores(reference)},
+                "heldout": _judged(heldout, reference),
             },
             "searches": entries,
             "encoders": {
@@ -231,6 +236,22 @@ def main(args: Namespace) -> None:
             "versions": provenance.versions("torch", "diffusers", "torchmetrics"),
         },
     )
+
+
+def _judged(
+    heldout: Bench | None, own: Plan, uniform: Plan | None = None
+) -> dict[str, Any]:
+    """Return what time steps are worth on other pairs; nothing if none are held out."""
+    if heldout is None:
+        return {"scores": {}, "pairs": {}, "frechet": None}
+    judged = {
+        "scores": heldout.scores(own),
+        "frechet": heldout(own).get("frechet"),
+        "pairs": heldout.pairs(own),
+    }
+    if uniform is not None:
+        judged["minus_uniform"] = heldout.differences(own, uniform)
+    return judged
 
 
 def _search(
@@ -331,12 +352,16 @@ if __name__ == "__main__":
     for option, what in (
         ("--translator", "the model's folder"),
         ("--set", "prepared set to search on, JSON; its images beside it"),
-        ("--heldout", "prepared set of other pairs, likewise"),
         ("--clip", "open_clip folder"),
     ):
         parser.add_argument(option, required=True, type=Path, help=what)
     parser.add_argument(
         "--model", type=Path, help="pipeline folder that a ControlNet controls"
+    )
+    parser.add_argument(
+        "--heldout",
+        type=Path,
+        help="prepared set of other pairs; without, the answers are not judged",
     )
     parser.add_argument(
         "--evolution-set",
@@ -355,5 +380,10 @@ if __name__ == "__main__":
         help="results of other searches, whose time steps are measured, too",
     )
     parser.add_argument("--state", required=True, type=Path, help="resumable state")
+    parser.add_argument(
+        "--references",
+        type=Path,
+        help="folder of references' images, which searches of one model share",
+    )
     parser.add_argument("--output", required=True, type=Path, help="JSON to write")
     run(parser, main)
