@@ -52,6 +52,8 @@ def translate(
     set_name: str = "",
     translator: str = "joined",
     model: Path | None = None,
+    searched: Path | None = None,
+    method: str | None = None,
     **changed,
 ) -> torch.Tensor:
     settings = EDIT if settings is None else settings
@@ -64,6 +66,8 @@ def translate(
             model=model,
             set=folder / f"{name}.json",
             images=folder / f"{name}.safetensors",
+            searched=searched,
+            method=method,
             state=output.parent / "state" / output.stem,
             output=output,
         )
@@ -93,6 +97,25 @@ def test_a_set_is_translated_whatever_the_batch(folder, tmp_path):
     )
     alone = translator.decode(latents, inputs[3:4])
     assert (images[3:4].int() - alone.int()).abs().max() <= 1
+
+
+def test_timesteps_are_those_that_a_search_found(folder, tmp_path):
+    answers = [
+        {"steps": 3, "method": "bracketed", "timesteps": [999, 700, 80]},
+        {"steps": 4, "method": "bracketed", "timesteps": [999, 700, 400, 80]},
+    ]
+    found = tmp_path / "steps.json"
+    storage.write_json(found, {"searches": answers})
+    chosen = {"searched": found, "method": "bracketed"}
+    images = translate(folder, tmp_path / "a.safetensors", **chosen)
+    told = {**EDIT, "timesteps": [999, 700, 80]}
+    same = translate(folder, tmp_path / "b.safetensors", settings=told)
+    assert torch.equal(images, same)
+    even = translate(folder, tmp_path / "c.safetensors")
+    assert not torch.equal(images, even)
+    with pytest.raises(ValueError, match="no answer by 'greedy' at 3 steps, but by"):
+        translate(folder, tmp_path / "d.safetensors", searched=found, method="greedy")
+    assert not (tmp_path / "d.safetensors").exists()
 
 
 def test_drawn_noise_is_the_same_whatever_the_batch(folder, tmp_path):

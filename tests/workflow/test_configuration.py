@@ -268,6 +268,25 @@ CASES = {
         [999, 500],
         "translation 'ip2p_d9': 2 timesteps are not 20 steps",
     ),
+    "timesteps by a search of another level": (
+        CONFIG,
+        "mini.translations.restored_d8_searched.searched.search",
+        "stablesr",
+        "translation 'restored_d8_searched' and its search must have the same level",
+    ),
+    "timesteps by a method that does not run": (
+        CONFIG,
+        "mini.translations.restored_d8_searched.searched.method",
+        "greedy",
+        "translation 'restored_d8_searched'",
+        "'greedy' of step search 'stablesr_d8' has (none)",
+    ),
+    "timesteps and searched ones": (
+        CONFIG,
+        "mini.translations.restored_d8_searched.timesteps",
+        [999, 700, 400, 200, 0],
+        "translation 'restored_d8_searched' has timesteps, and searched ones too",
+    ),
     "unknown key of a set": (
         CONFIG,
         "mini.translation_sets.edits_test.number",

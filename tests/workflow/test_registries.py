@@ -278,7 +278,7 @@ def test_schema_and_dataclasses_know_the_same_keys():
     assert set(search["methods"]["properties"]) == set(METHODS)
     assert set(search["evolution"]["properties"]) == fields(EvolutionSpec)
     assert keys("translation_set") == fields(PairSetSpec)
-    run = {"translator", "set", "teacher", "adaptor"}
+    run = {"translator", "set", "teacher", "adaptor", "searched"}
     told = {"task", "translation", "cut", "kind"}
     known = fields(TranslationSpec) | fields(TranslateSpec)
     assert keys("translation") == known - told | run

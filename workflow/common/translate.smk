@@ -29,6 +29,16 @@ def check_translations(scale):
                 f"{what}: {len(chosen['timesteps'])} timesteps are not "
                 f"{chosen['steps']} steps"
             )
+        if "searched" in chosen:
+            if "timesteps" in chosen:
+                raise WorkflowError(f"{what} has timesteps, and searched ones too")
+            check_step_answer(
+                scale, what, {"steps": chosen["steps"], **chosen["searched"]}
+            )
+            search = entry(scale, "step_searches", chosen["searched"]["search"])
+            alike = {"level": None, "scheduler": "ddim", "clock": 1}
+            found, own = {**alike, **search}, {**alike, **chosen}
+            check_equal(f"{what} and its search", own, found, "translator", *alike)
         if (chosen.get("clock", 1) > 1) != ("adaptor" in chosen):
             raise WorkflowError(
                 f"{what} needs both a clock above 1 and an adaptor, or neither"
@@ -83,6 +93,9 @@ def translation_inputs(wildcards):
     path = beneath(scale, translator_of(wildcards))
     if path is not None:
         files["model"] = files_of(lambda _: path)(wildcards)
+    searched = entry(scale, "translations", wildcards.translation).get("searched")
+    if searched is not None:
+        (files["searched"],) = timesteps_of(scale, [searched["search"]])
     return files
 
 
@@ -96,8 +109,14 @@ def beneath(scale, translator):
 
 def translation_options(wildcards, input):
     """Return the command-line options for the same."""
-    path = beneath(wildcards.scale, translator_of(wildcards))
-    return "" if path is None else f"--model {path}"
+    scale = wildcards.scale
+    path = beneath(scale, translator_of(wildcards))
+    options = [] if path is None else [f"--model {path}"]
+    searched = entry(scale, "translations", wildcards.translation).get("searched")
+    if searched is not None:
+        (path,) = timesteps_of(scale, [searched["search"]])
+        options.append(f"--searched {path} --method {searched['method']}")
+    return " ".join(options)
 
 
 def translation_spec(wildcards):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clockwork_diffusion import pair_sets, provenance, storage
 from clockwork_diffusion.specs import parse
+from clockwork_diffusion.step_claims import answer_of
 from clockwork_diffusion.steps._run import new_parser, run
 
 if TYPE_CHECKING:
@@ -60,12 +61,22 @@ def main(args: Namespace) -> None:
     chosen = parse(translation.TranslationSpec, spec.translation, "spec.translation")
     if chosen.task != pairs.task:
         raise ValueError(f"{args.set} is for {pairs.task}, not for {chosen.task}")
+    if args.searched is not None:
+        name = args.searched.stem
+        found = {name: storage.read_json(storage.existing(args.searched))}
+        answer = answer_of(found, name, chosen.steps, args.method)
+        chosen = replace(chosen, timesteps=tuple(answer["timesteps"]))
     device = loading.default_device()
     translator = translators.load_translator(
         chosen.task, args.translator, args.model, device
     )
     shape = translator.noise_shape(inputs)
-    marks = [args.spec, storage.sha256(args.set), storage.sha256(args.images)]
+    marks = [
+        args.spec,
+        str(chosen.visited),
+        storage.sha256(args.set),
+        storage.sha256(args.images),
+    ]
     marks += [storage.sha256_folder(args.translator)]
     marks += [storage.sha256_folder(args.model)] if args.model is not None else []
     marks += [provenance.code_sha256("steps.translate_images")]
@@ -128,6 +139,10 @@ if __name__ == "__main__":
     parser.add_argument(
         "--images", required=True, type=Path, help="its images, safetensors"
     )
+    parser.add_argument(
+        "--searched", type=Path, help="a search's result, for its time steps"
+    )
+    parser.add_argument("--method", help="method that found them")
     parser.add_argument("--state", required=True, type=Path, help="resumable state")
     parser.add_argument("--output", required=True, type=Path, help="images to write")
     run(parser, main)
