@@ -86,6 +86,8 @@ def _check_columns(columns: int, panels: int) -> None:
 class StepPlaneSpec:
     """CLIP_I against CLIP_D, a line per method, a point per number of steps.
 
+    Numbers of steps are those that all methods have.
+
     Attributes:
         title: Heading.
         caption: What the reader must know; for the report.
@@ -115,10 +117,13 @@ def draw_plane(spec: StepPlaneSpec, searches: Mapping[str, Found]) -> Figure:
     """
     figure, axes = _single(spec.title, 4.6, 3.3, 0.62)
     shown: list[Shown] = []
+    shared = set.intersection(
+        *(set(steps_of(searches, spec.search, method)) for method in spec.methods)
+    )
     for index, method in enumerate(spec.methods):
         look = LOOKS[method]
         points = []
-        for steps in steps_of(searches, spec.search, method):
+        for steps in sorted(shared):
             answer = answer_of(searches, spec.search, steps, method)
             across, up = (_interval(answer, score) for score in CLIP_SCORES)
             for start, end in (
