@@ -47,10 +47,7 @@ def gamma_timesteps(
     Raises:
         ValueError: If n or γ is out of range, or rounding makes two steps the same.
     """
-    if not 2 <= steps <= last + 1:
-        raise ValueError(f"{steps} steps are not between 2 and {last + 1}")
-    if not 0 < gamma < math.inf:
-        raise ValueError(f"gamma {gamma:g} is not a number above 0")
+    _check(steps, gamma, last)
     shift = kappa * (max(gamma, 1 / gamma) - 1)
     ascending = []
     for index in range(steps):
@@ -60,6 +57,46 @@ def gamma_timesteps(
         ascending.append(math.floor(scaled + _ROUNDING))
     check_distinct(ascending, f"{steps} steps with gamma {gamma:g}")
     return tuple(reversed(ascending))
+
+
+def ending_timesteps(
+    steps: int, gamma: float, end: int, *, last: int = LAST
+) -> tuple[int, ...]:
+    """Return time steps between T and an end that is chosen apart from γ; ours.
+
+    ``t_i = ⌊end + (T - end) (i / (n - 1))^γ⌋``: where steps crowd and where they end,
+    which the published γ ties together, has a number each. γ = 1 with ``end`` 0 is
+    evenly spaced.
+
+    Args:
+        steps: n, from 2 to ``last`` + 1.
+        gamma: γ, above 0.
+        end: The timestep visited last, from 0 to below ``last``.
+        last: T.
+
+    Returns:
+        n distinct timesteps, descending.
+
+    Raises:
+        ValueError: If an argument is out of range, or rounding makes steps the same.
+    """
+    _check(steps, gamma, last)
+    if not 0 <= end < last:
+        raise ValueError(f"end {end} is not between 0 and {last - 1}")
+    ascending = [
+        math.floor(end + (last - end) * (index / (steps - 1)) ** gamma + _ROUNDING)
+        for index in range(steps)
+    ]
+    check_distinct(ascending, f"{steps} steps with gamma {gamma:g} and end {end}")
+    return tuple(reversed(ascending))
+
+
+def _check(steps: int, gamma: float, last: int) -> None:
+    """Refuse numbers that no sequence has."""
+    if not 2 <= steps <= last + 1:
+        raise ValueError(f"{steps} steps are not between 2 and {last + 1}")
+    if not 0 < gamma < math.inf:
+        raise ValueError(f"gamma {gamma:g} is not a number above 0")
 
 
 def check_distinct(timesteps: Sequence[int], what: str) -> None:

@@ -2,7 +2,7 @@
 
 A search knows nothing but a function from time steps to quality, such as the PSNR to
 what many evenly spaced steps make of the same noise; so it works with any sampler, and
-with whatever makes the UNet cheaper in place. Two searches:
+with whatever makes the UNet cheaper in place. Three searches:
 
 - `greedy_search`, as published: from γ = 1 on, p = max(γ, 1/γ) grows by 0.2 while
   quality improves, then from the best p by 0.1, and so on down to 0.01. Which way, to
@@ -11,6 +11,7 @@ with whatever makes the UNet cheaper in place. Two searches:
 - `bracketed_search`, ours: over log γ, both ways. The best of three is enclosed, and
   the enclosure narrowed by the vertex of the parabola through its three points, or by
   the golden section where that does not help.
+- `ending_search`, ours: for where even steps should end, then for γ with that end.
 
 Time steps that were evaluated are never evaluated again, under whichever γ. Nothing
 here needs torch.
@@ -23,7 +24,12 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from clockwork_diffusion.gamma_schedule import gamma_of, gamma_timesteps
+from clockwork_diffusion.gamma_schedule import (
+    LAST,
+    ending_timesteps,
+    gamma_of,
+    gamma_timesteps,
+)
 
 Timesteps = tuple[int, ...]
 """Time steps, descending."""
@@ -48,11 +54,14 @@ class Trial:
         gamma: γ.
         timesteps: Its time steps.
         quality: What they are worth.
+        end: Their end, where it is chosen apart from γ; see
+            `clockwork_diffusion.gamma_schedule.ending_timesteps`.
     """
 
     gamma: float
     timesteps: Timesteps
     quality: float
+    end: int | None = None
 
 
 @dataclass(frozen=True)
@@ -99,19 +108,27 @@ class Trials:
         self._on_trial = on_trial
         self.done: dict[Timesteps, Trial] = {}
 
-    def __call__(self, gamma: float) -> float | None:
+    @property
+    def spent(self) -> bool:
+        """Whether no evaluation remains."""
+        return len(self.done) >= self._most
+
+    def __call__(self, gamma: float, end: int | None = None) -> float | None:
         """Return the quality of γ; None if it makes steps the same, or none remain."""
         try:
-            timesteps = gamma_timesteps(self._steps, gamma)
+            if end is None:
+                timesteps = gamma_timesteps(self._steps, gamma)
+            else:
+                timesteps = ending_timesteps(self._steps, gamma, end)
         except ValueError:
             # γ = 1 always has steps, or there are no such sequences at all.
-            if gamma == 1:
+            if gamma == 1 and not end:
                 raise
             return None
         if timesteps not in self.done:
-            if len(self.done) >= self._most:
+            if self.spent:
                 return None
-            trial = Trial(gamma, timesteps, self._quality(timesteps))
+            trial = Trial(gamma, timesteps, self._quality(timesteps), end)
             self.done[timesteps] = trial
             if self._on_trial is not None:
                 self._on_trial(trial, self._most - len(self.done))
@@ -183,23 +200,80 @@ def bracketed_search(
     """
     trials = Trials(quality, steps, most, on_trial)
 
+    # Towards noise first: that is where most tasks' best γ lies.
+    _climb(lambda x: trials(_gamma(x)), 0.0, math.log(first), tolerance, trials)
+    return trials.found()
+
+
+def ending_search(
+    quality: Quality,
+    steps: int,
+    *,
+    most: int,
+    on_trial: Callable[[Trial, int], None] | None = None,
+) -> Found:
+    """Search for where even steps should end, then for γ with that end; ours.
+
+    With few steps the last one at timestep 0 changes next to nothing, since hardly any
+    noise is left there. The published sequences can end earlier only by γ < 1, which
+    crowds the others on noise as well.
+
+    Args:
+        quality: Measures time steps.
+        steps: n.
+        most: Evaluations, at most.
+        on_trial: Called after each evaluation with it and with how many remain.
+
+    Raises:
+        ValueError: If there are no such steps.
+    """
+    trials = Trials(quality, steps, most, on_trial)
+    stride = LAST / (steps - 1) / 4
+    end = round(
+        _climb(
+            lambda x: trials(1.0, round(x)) if x >= 0 else None,
+            0.0,
+            stride,
+            max(stride / 8, 1.0),
+            trials,
+        )
+    )
+    _climb(lambda x: trials(_gamma(x), end), 0.0, math.log(1.25), 0.03, trials)
+    return trials.found()
+
+
+def _climb(
+    quality: Callable[[float], float | None],
+    start: float,
+    stride: float,
+    tolerance: float,
+    trials: Trials,
+) -> float:
+    """Return where a quality is highest: enclose it, then close in.
+
+    Args:
+        quality: Of one number; None where there is none, or no evaluation remains.
+        start: Where to begin.
+        stride: How far to look first, to either side, downwards first.
+        tolerance: Below which differences are not looked into.
+        trials: What is evaluated, for what remains.
+    """
+
     def at(x: float) -> float:
-        found = trials(_gamma(x))
+        found = quality(x)
         return -math.inf if found is None else found
 
-    stride = math.log(first)
-    points = {0.0: at(0.0)}
-    # Towards noise first: that is where most tasks' best γ lies.
-    for x in (-stride, stride):
+    points = {start: at(start)}
+    for x in (start - stride, start + stride):
         points[x] = at(x)
-        if x < 0 and points[x] > points[0.0]:
+        if x < start and points[x] > points[start]:
             break
     x = max(points, key=lambda each: points[each])
-    if x:
+    if x != start:
         # Twice as far each time, until it is worse.
         while True:
             stride *= 2
-            further = x + math.copysign(stride, x)
+            further = x + math.copysign(stride, x - start)
             points[further] = at(further)
             if points[further] <= points[x]:
                 break
@@ -208,7 +282,7 @@ def bracketed_search(
     after = [each for each in points if each > x]
     low, high = max(before), min(after)
     widths = [high - low]
-    while high - low > 2 * tolerance and len(trials.done) < most:
+    while high - low > 2 * tolerance and not trials.spent:
         near = (points[low], points[x], points[high])
         tried = _vertex((low, x, high), near)
         slow = len(widths) > 2 and widths[-1] > 0.5 * widths[-3]
@@ -226,7 +300,7 @@ def bracketed_search(
         else:
             high = tried
         widths.append(high - low)
-    return trials.found()
+    return x
 
 
 def _gamma(x: float) -> float:

@@ -20,6 +20,7 @@ METHODS = {
     "evolution_psnr": "AutoDiffusion, PSNR",
     "greedy": "γ, greedy search",
     "bracketed": "γ, bracketed search (ours)",
+    "ending": "end and γ apart (ours)",
 }
 """Where time steps come from, and how tables call it."""
 

@@ -2,7 +2,11 @@
 
 import pytest
 
-from clockwork_diffusion.gamma_schedule import gamma_of, gamma_timesteps
+from clockwork_diffusion.gamma_schedule import (
+    ending_timesteps,
+    gamma_of,
+    gamma_timesteps,
+)
 
 # Supplement of Kim et al. 2024, and its official code.
 PUBLISHED = {
@@ -39,6 +43,18 @@ def test_gamma_1_is_evenly_spaced():
         # In whole numbers, where nothing is rounded but by the floor.
         even = [999 * index // (steps - 1) for index in range(steps)]
         assert gamma_timesteps(steps, 1.0) == tuple(reversed(even))
+
+
+def test_an_end_apart_from_gamma():
+    assert ending_timesteps(5, 1.0, 0) == gamma_timesteps(5, 1.0)
+    assert ending_timesteps(5, 1.0, 64) == (999, 765, 531, 297, 64)
+    early, late = ending_timesteps(5, 0.5, 64), ending_timesteps(5, 2.0, 64)
+    assert early == (999, 873, 725, 531, 64) and late == (999, 589, 297, 122, 64)
+    for end in (-1, 999):
+        with pytest.raises(ValueError, match=f"end {end} is not between 0 and 998"):
+            ending_timesteps(5, 1.0, end)
+    with pytest.raises(ValueError, match="gamma 1 and end 996.*the same: 996"):
+        ending_timesteps(5, 1.0, 996)
 
 
 def test_which_end_each_gamma_moves_and_where_its_steps_crowd():

@@ -5,17 +5,23 @@ from functools import partial
 
 import pytest
 
-from clockwork_diffusion.gamma_schedule import gamma_timesteps
-from clockwork_diffusion.step_search import bracketed_search, greedy_search
+from clockwork_diffusion.gamma_schedule import ending_timesteps, gamma_timesteps
+from clockwork_diffusion.step_search import (
+    bracketed_search,
+    ending_search,
+    greedy_search,
+)
 
 
-def peaked(gamma):
+def peaked(gamma, end=None):
     """Return a quality that is best at the steps of γ, and which calls it got."""
     calls = []
 
     def quality(timesteps):
         calls.append(timesteps)
         best = gamma_timesteps(len(timesteps), gamma)
+        if end is not None:
+            best = ending_timesteps(len(timesteps), gamma, end)
         pairs = zip(timesteps, best, strict=True)
         squared = sum((a - b) ** 2 for a, b in pairs) / len(timesteps)
         return 30 - math.sqrt(squared) / 20 - squared / 5000
@@ -55,6 +61,22 @@ def test_ours_finds_the_best_with_no_more_evaluations(steps, gamma):
     # It steps back where the published search cannot: there it is better by a lot.
     assert ours.best.quality > published.best.quality - 0.1
     assert ours.trials[0].gamma == 1.0
+
+
+@pytest.mark.parametrize("steps", [5, 10, 20])
+@pytest.mark.parametrize(("gamma", "end"), [(1.0, 30), (1.0, 64), (0.8, 90), (1.3, 0)])
+def test_an_end_of_its_own_is_found_where_gamma_alone_cannot(steps, gamma, end):
+    quality, calls = peaked(gamma, end)
+    found = ending_search(quality, steps, most=30)
+    assert len(calls) == len(set(calls)) == len(found.trials) <= 25
+    assert found.trials[0].timesteps == gamma_timesteps(steps, 1.0)
+    # One after the other: exact where the second is 1, else near.
+    assert found.best.quality > (29.5 if gamma == 1 else 28.5)
+    if end:
+        alone = bracketed_search(quality, steps, most=30)
+        assert found.best.quality > alone.best.quality
+    short = ending_search(quality, steps, most=3)
+    assert len(short.trials) == 3
 
 
 def test_no_steps_are_evaluated_twice_and_the_budget_is_kept():

@@ -53,6 +53,7 @@ LOOKS: dict[str, Look] = {
     "uniform": Look("uniform", EVEN, "o", (0, (4, 1.6))),
     "greedy": Look("optimised, greedy", COLOURS[0], "s"),
     "bracketed": Look("optimised, bracketed (ours)", COLOURS[2], "^"),
+    "ending": Look("end and γ apart (ours)", COLOURS[4], "P"),
     "evolution_frechet": Look("AutoDiffusion, Fréchet", COLOURS[3], "D"),
     "evolution_psnr": Look("AutoDiffusion, PSNR", COLOURS[1], "v"),
 }

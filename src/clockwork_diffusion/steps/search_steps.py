@@ -25,11 +25,11 @@ from clockwork_diffusion.steps._run import new_parser, run
 if TYPE_CHECKING:
     from clockwork_diffusion.schedule_bench import Bench, Plan
 
-UNIFORM, GREEDY, BRACKETED = "uniform", "greedy", "bracketed"
+UNIFORM, GREEDY, BRACKETED, ENDING = "uniform", "greedy", "bracketed", "ending"
 FITNESSES = {"evolution_psnr": "psnr_to_teacher", "evolution_frechet": "frechet"}
 """Metric that AutoDiffusion goes by, by method."""
 
-METHODS = (GREEDY, BRACKETED, *FITNESSES)
+METHODS = (GREEDY, BRACKETED, ENDING, *FITNESSES)
 """What can be asked for; evenly spaced steps are always there."""
 
 
@@ -274,7 +274,8 @@ def _search(
         if name in FITNESSES:
             found[name] = _evolve(spec.evolution, steps, name, evolving)
             continue
-        with tqdm(total=most, desc=f"{name}, {steps} steps", disable=None) as bar:
+        budget = spec.most if name == ENDING else most
+        with tqdm(total=budget, desc=f"{name}, {steps} steps", disable=None) as bar:
 
             def tell(trial: Trial, remaining: int, bar: tqdm[Any] = bar) -> None:
                 bar.set_postfix(
@@ -286,12 +287,16 @@ def _search(
 
             if name == GREEDY:
                 result = step_search.greedy_search(
-                    quality, steps, spec.direction, most=most, on_trial=tell
+                    quality, steps, spec.direction, most=budget, on_trial=tell
                 )
                 most = len(result.trials)
-            else:
+            elif name == BRACKETED:
                 result = step_search.bracketed_search(
-                    quality, steps, most=most, on_trial=tell
+                    quality, steps, most=budget, on_trial=tell
+                )
+            else:
+                result = step_search.ending_search(
+                    quality, steps, most=budget, on_trial=tell
                 )
         trials = [_plain(trial) for trial in result.trials]
         found[name] = {**_plain(result.best), "trials": trials}
@@ -321,13 +326,13 @@ def _evolve(
 
 
 def _plain(trial: Trial | autodiffusion.Candidate) -> dict[str, Any]:
-    """Return a trial as plain data; only searches for γ have a γ."""
-    gamma = trial.gamma if isinstance(trial, Trial) else None
-    return {
-        "gamma": gamma,
-        "timesteps": trial.timesteps,
-        "quality": trial.quality,
-    }
+    """Return a trial as plain data; only searches for γ alone have a γ."""
+    plain = {"timesteps": trial.timesteps, "quality": trial.quality}
+    if not isinstance(trial, Trial):
+        return {"gamma": None, **plain}
+    if trial.end is not None:
+        return {"gamma": None, "exponent": trial.gamma, "end": trial.end, **plain}
+    return {"gamma": trial.gamma, **plain}
 
 
 def _taken_over(
