@@ -200,7 +200,6 @@ def bracketed_search(
     """
     trials = Trials(quality, steps, most, on_trial)
 
-    # Towards noise first: that is where most tasks' best γ lies.
     _climb(lambda x: trials(_gamma(x)), 0.0, math.log(first), tolerance, trials)
     return trials.found()
 
@@ -254,7 +253,7 @@ def _climb(
     Args:
         quality: Of one number; None where there is none, or no evaluation remains.
         start: Where to begin.
-        stride: How far to look first, to either side, downwards first.
+        stride: How far to look first, to either side.
         tolerance: Below which differences are not looked into.
         trials: What is evaluated, for what remains.
     """
@@ -263,11 +262,8 @@ def _climb(
         found = quality(x)
         return -math.inf if found is None else found
 
-    points = {start: at(start)}
-    for x in (start - stride, start + stride):
-        points[x] = at(x)
-        if x < start and points[x] > points[start]:
-            break
+    # Both sides, whatever the first is like: some qualities have a hill on each.
+    points = {each: at(each) for each in (start, start - stride, start + stride)}
     x = max(points, key=lambda each: points[each])
     if x != start:
         # Twice as far each time, until it is worse.

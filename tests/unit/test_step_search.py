@@ -63,6 +63,16 @@ def test_ours_finds_the_best_with_no_more_evaluations(steps, gamma):
     assert ours.trials[0].gamma == 1.0
 
 
+def test_of_two_hills_the_higher_is_climbed():
+    lower, higher = peaked(0.6)[0], peaked(1.6)[0]
+
+    def quality(timesteps):
+        return max(lower(timesteps), higher(timesteps) + 0.5)
+
+    found = bracketed_search(quality, 10, most=10)
+    assert found.best.gamma == pytest.approx(1.6, rel=0.02)
+
+
 @pytest.mark.parametrize("steps", [5, 10, 20])
 @pytest.mark.parametrize(("gamma", "end"), [(1.0, 30), (1.0, 64), (0.8, 90), (1.3, 0)])
 def test_an_end_of_its_own_is_found_where_gamma_alone_cannot(steps, gamma, end):
