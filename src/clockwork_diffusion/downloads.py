@@ -20,13 +20,14 @@ from urllib.parse import urlsplit
 
 import requests
 from tqdm import tqdm
+from urllib3.exceptions import HTTPError
 
 from clockwork_diffusion import storage
 
 log = logging.getLogger(__name__)
 
 CHUNK = 1 << 20
-"""Bytes that are read and written at a time."""
+"""Bytes that are read and written at a time, at most."""
 
 ATTEMPTS = 6
 """Attempts in a row that bring nothing new before a download is given up."""
@@ -109,7 +110,7 @@ def download(
             log.info("%s: %s; starting anew", url, error)
             _discard(part)
             changes += 1
-        except (_PassingError, requests.RequestException) as error:
+        except (_PassingError, requests.RequestException, HTTPError) as error:
             if isinstance(error, requests.exceptions.SSLError):
                 raise OSError(f"{url}: {_line(error)}") from error
             failures = 0 if _length(part) > before else failures + 1
@@ -300,7 +301,8 @@ def _receive(response: requests.Response, part: Path, start: int, total: int) ->
         disable=None,
     )
     with bar, part.open("ab" if start else "wb") as file:
-        for chunk in response.iter_content(CHUNK):
+        # What comes is written at once: a line that breaks often still gets on.
+        while chunk := response.raw.read1(CHUNK):
             file.write(chunk)
             bar.update(len(chunk))
         file.flush()

@@ -222,6 +222,8 @@ def fetch(
         record(lock, name, revision, fetched)
     if missing:
         raise ValueError(_missing(name, spec, missing, reasons))
+    if any(place.endswith(".json") for place in spec.files):
+        refuse_programs(spec.folder)
     if spec.prompts:
         captions.check(spec.folder, spec.prompts)
     manifest: dict[str, Any] = {"source": name, "path": spec.path, "files": files}
@@ -609,6 +611,37 @@ def _agreed(remote: _Remote, pinned: Expected, what: str) -> Expected:
             f"{what}: the hub has {remote.size} bytes, and {pinned.size} are expected"
         )
     return Expected(pinned.sha256 or stated, pinned.size or remote.size)
+
+
+# --- what must not be there -----------------------------------------------------------
+
+
+LIBRARIES = (None, "diffusers", "transformers", "stable_diffusion")
+"""What a pipeline's index may name; the last is diffusers' name for a part of its own."""
+
+
+def refuse_programs(folder: Path) -> None:
+    """Refuse a model's folder with Python in it, which diffusers would run.
+
+    Raises:
+        ValueError: If it has such a file, or an index that names other libraries.
+    """
+    for path in sorted(folder.rglob("*.py")):
+        raise ValueError(
+            f"{path} is a program, and none is run from a folder of weights; remove it"
+        )
+    path = folder / "model_index.json"
+    if not path.is_file():
+        return
+    index = storage.read_json(path)
+    if not isinstance(index, dict):
+        raise ValueError(f"{path} is not a mapping")
+    for part, value in index.items():
+        if isinstance(value, list) and value[:1] and value[0] not in LIBRARIES:
+            known = ", ".join(filter(None, LIBRARIES))
+            raise ValueError(
+                f"{path}: {part} is of library {value[0]!r}, not one of {known}"
+            )
 
 
 # --- PyTorch's format -----------------------------------------------------------------
