@@ -114,7 +114,9 @@ def serving() -> Iterator[Server]:
             headers = {name.lower(): value for name, value in self.headers.items()}
             state.asked.append((self.command, self.path, headers))
             queue = state.answers.get(self.path, []) if body else []
-            fixed = state.always if body or self.path not in state.heads else state.heads
+            fixed = (
+                state.always if body or self.path not in state.heads else state.heads
+            )
             how = queue.pop(0) if queue else fixed.get(self.path, Answer())
             content = state.files.get(self.path)
             if how.status or content is None:

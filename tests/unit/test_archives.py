@@ -22,7 +22,9 @@ def zipped(path: Path, members: dict[str, bytes], kind: int = 0) -> Path:
     return path
 
 
-def tarred(path: Path, members: dict[str, bytes], kind: bytes = tarfile.REGTYPE) -> Path:
+def tarred(
+    path: Path, members: dict[str, bytes], kind: bytes = tarfile.REGTYPE
+) -> Path:
     mode = "w:gz" if path.name.endswith("gz") else "w"
     with tarfile.open(path, mode) as file:
         for name, content in members.items():
