@@ -13,6 +13,7 @@ import huggingface_hub
 import loopback
 import pytest
 import torch
+import yaml
 from huggingface_hub import constants
 from loopback import Answer
 from safetensors.torch import load_file, save
@@ -505,6 +506,16 @@ def test_a_program_beside_weights_is_refused(server, spec, lock):
 
 
 # --- settings ------------------------------------------------------------------------
+
+
+def test_every_source_of_the_configuration_is_one():
+    root = Path(__file__).parents[2]
+    config = yaml.safe_load((root / "config.yaml").read_text("utf-8"))
+    for name, source in config["paper"]["sources"].items():
+        made = specs.parse(SourceSpec, source, name)
+        assert made.folder.parts[:2] == ("resources", "paper")
+    recorded = sources.read_lock(root / "resources/paper/sources.lock.json")
+    assert set(recorded) <= set(config["paper"]["sources"])
 
 
 @pytest.mark.parametrize(

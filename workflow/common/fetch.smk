@@ -9,7 +9,7 @@ LOCK = "resources/paper/sources.lock.json"
 
 if config["paper"].get("offline"):
     # By the environment: as a parameter it would make every fetch run again.
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ.update(HF_HUB_OFFLINE="1")
 
 
 def manifest(name):
