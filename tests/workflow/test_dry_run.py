@@ -83,7 +83,7 @@ def test_each_item_is_a_target_of_its_own(checkout, scale, kind, paper, name):
         ("scores/edits/real/steps50.json", ["stable_diffusion", "imagenetr_real"]),
         ("figures/clockwork/figure_s9.png", ["stable_diffusion", "structure"]),
         ("figures/clockwork/figure_7.png", ["stable_diffusion"]),
-        ("figures/compression/figure_s7.png", ["instruct_pix2pix"]),
+        ("figures/compression/figure_s7.png", ["stablesr", "div2k_val_pairs"]),
         ("figures/compression/depth_curves.png", ["stablesr", "coco2017_train_pairs"]),
         ("figures/compression/step_comparison.png", ["controlnet"]),
     ],
