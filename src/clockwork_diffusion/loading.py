@@ -41,7 +41,13 @@ def load_pipeline(
     # Steps draw their own bars; loading takes a second and needs none.
     diffusers_logging.disable_progress_bar()
     transformers_logging.disable_progress_bar()
-    unchecked = {"safety_checker": None, "requires_safety_checker": False}
+    # Images are not checked. The extractor serves that alone, and published folders may
+    # name a class that transformers no longer has.
+    unchecked = {
+        "safety_checker": None,
+        "requires_safety_checker": False,
+        "feature_extractor": None,
+    }
     known = inspect.signature(kind).parameters
     pipe = kind.from_pretrained(
         folder,

@@ -10,7 +10,40 @@ RUN = "mini.runs.sd_clockwork"
 EDIT = "mini.editing.edits.pnp_clock2"
 TRANSLATION = "mini.translations.ip2p_d9"
 TABLE = "tables.table_1.mini"
+SOURCE = "paper.sources.lpips"
 CASES = {
+    "no archives of a set": (
+        CONFIG,
+        "paper.coco.coco2017.archives",
+        "coco",
+        "'coco'",
+        "sources (stable_diffusion",
+    ),
+    "pairs made of pairs": (
+        CONFIG,
+        "paper.coco.coco2017_train_pairs.of",
+        "coco2017_pairs",
+        "'coco2017_pairs', which holds pairs",
+    ),
+    "a revision that is none": (
+        CONFIG,
+        "paper.sources.clip.revision",
+        "main",
+        "paper.sources.clip.revision: 'main'",
+    ),
+    "a revision without a repository": (
+        CONFIG,
+        f"{SOURCE}.revision",
+        "0" * 40,
+        f"{SOURCE}: ",
+        "'hub' is a dependency of 'revision'",
+    ),
+    "a checksum that is none": (
+        CONFIG,
+        f"{SOURCE}.files",
+        {"x": {"url": "http://x/y", "sha256": "12"}},
+        f"{SOURCE}.files.x.sha256: '12'",
+    ),
     "unknown key": (CONFIG, "mini.runs.sd.stepz", 6, "'stepz'", "known keys are model"),
     "unknown key, deep": (
         CONFIG,

@@ -41,6 +41,7 @@ def test_default_target_builds_every_table_and_figure_of_the_laptop(checkout):
     done = snakemake(checkout, "--dry-run")
     assert done.returncode == 0, done.stdout
     planned = jobs(done.stdout)
+    assert not {"fetch_source", "prepare_coco"} & set(planned)
     wanted = [item for item in ITEMS if item not in NEED_WEIGHTS]
     assert planned["set_table"] + planned["draw_figure"] == len(wanted)
     for scale, kind, paper, name in wanted:
@@ -69,27 +70,29 @@ def test_each_item_is_a_target_of_its_own(checkout, scale, kind, paper, name):
 
 
 @pytest.mark.parametrize(
-    ("target", "folder"),
+    ("target", "sources"),
     [
-        ("scores/sd_clockwork.json", "resources/paper/stable-diffusion-v1-5"),
+        (
+            "scores/sd_clockwork.json",
+            ["stable_diffusion", "clip", "inception", "laion"],
+        ),
         # The Efficient UNet is made from SD's.
-        ("adaptors/efficient_resnet/config.json", "stable-diffusion-v1-5"),
-        ("features/coco2017/000.safetensors", "resources/paper/clip-vit-g-14"),
-        ("figures/clockwork/figure_s6.png", "resources/paper/stable-diffusion-v1-5"),
-        ("scores/edits/real/steps50.json", "stable-diffusion-v1-5"),
-        ("figures/clockwork/figure_s9.png", "resources/paper/"),
-        # Whose runs need other things as well, whatever is found missing first.
-        ("figures/clockwork/figure_7.png", "resources/paper/"),
-        ("figures/compression/figure_s7.png", "resources/paper/"),
-        ("figures/compression/depth_curves.png", "resources/paper/"),
-        ("figures/compression/step_comparison.png", "resources/paper/"),
+        ("adaptors/efficient_resnet/config.json", ["stable_diffusion"]),
+        ("features/coco2017/000.safetensors", ["clip", "coco2017"]),
+        ("figures/clockwork/figure_s6.png", ["stable_diffusion"]),
+        ("scores/edits/real/steps50.json", ["stable_diffusion", "imagenetr_real"]),
+        ("figures/clockwork/figure_s9.png", ["stable_diffusion", "structure"]),
+        ("figures/clockwork/figure_7.png", ["stable_diffusion"]),
+        ("figures/compression/figure_s7.png", ["stablesr", "div2k_val_pairs"]),
+        ("figures/compression/depth_curves.png", ["stablesr", "coco2017_train_pairs"]),
+        ("figures/compression/step_comparison.png", ["controlnet"]),
     ],
 )
-def test_missing_weights_of_the_paper_scale_are_named(checkout, target, folder):
+def test_weights_of_the_paper_scale_are_fetched_first(checkout, target, sources):
     done = snakemake(checkout, "--dry-run", f"results/paper/{target}")
-    assert done.returncode == 1
-    assert "MissingInputException" in done.stdout
-    assert folder in done.stdout
+    assert done.returncode == 0, done.stdout
+    for name in sources:
+        assert f"output: resources/paper/manifests/{name}.json" in done.stdout, name
 
 
 def test_what_takes_long_is_made_on_request_alone(checkout):

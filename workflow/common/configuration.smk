@@ -81,11 +81,15 @@ def files_of(get_path):
     """Return an input function: the files of the model whose folder it names.
 
     Files have checksums, so that touching them reruns nothing; folders have none. Of a
-    model that a rule makes, the list of checksums stands for all files.
+    model that a rule makes, the list of checksums stands for all files, and of one that
+    is fetched, its manifest.
     """
 
     def get(wildcards):
         folder = Path(get_path(wildcards))
+        brought = manifest_of(folder)
+        if brought:
+            return brought
         if folder.parts[0] == "results":
             return [str(folder / "SHA256SUMS")]
         if not folder.is_dir():

@@ -3,6 +3,13 @@
 import json
 
 
+def dataset_folder(wildcards):
+    """Return the manifest of the folder that a data set is read from, if it has one."""
+    path = entry(wildcards.scale, "datasets", wildcards.dataset).get("path", "")
+    brought = manifest_of(path)
+    return {"folder": brought} if brought else {}
+
+
 def dataset_spec(wildcards):
     """Return a data set as its dataclass takes it; shards are the workflow's affair."""
     chosen = dict(entry(wildcards.scale, "datasets", wildcards.dataset))

@@ -55,6 +55,8 @@ def edit_set_inputs(wildcards):
     if chosen["source"] == "scenes":
         folder = f"results/{wildcards.scale}/scene_edits/{wildcards.edit_set}"
         files["prompts"] = f"{folder}/prompts.yaml"
+    elif manifest_of(chosen["path"]):
+        files["folder"] = manifest_of(chosen["path"])
     if "model" in chosen:
         path = entry(wildcards.scale, "models", chosen["model"])["path"]
         files["model"] = files_of(lambda _: path)(wildcards)

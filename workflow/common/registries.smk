@@ -547,6 +547,7 @@ def check_registries():
                 entry(scale, "models", backbone["teacher"])
         for paper, registry in claim_registries(scale):
             check_claims(scale, paper, registry)
+    check_sources()
 
 
 check_registries()
@@ -579,6 +580,8 @@ wildcard_constraints:
     search=ids("depth_searches"),
     step_search=ids("step_searches"),
     finetuned=ids("finetuned"),
+    source=ids("sources"),
+    coco=ids("coco"),
     edit_set=ids("edit_sets"),
     inversion=ids("inversions", editing),
     edit=ids("edits", editing),

@@ -65,7 +65,8 @@ def translation_set_inputs(wildcards):
     chosen = entry(wildcards.scale, "translation_sets", wildcards.translation_set)
     files = {}
     if "path" in chosen:
-        files["list"] = f"{chosen['path']}/pairs.jsonl"
+        brought = manifest_of(chosen["path"])
+        files["list"] = brought or f"{chosen['path']}/pairs.jsonl"
     if "restorer" in chosen:
         files["restorer"] = files_of(lambda _: chosen["restorer"])(wildcards)
     return files

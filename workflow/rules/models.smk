@@ -381,9 +381,8 @@ rule convert_stablesr:
     """
     input:
         code=code("convert_stablesr"),
-        checkpoint="resources/paper/stablesr_000117.ckpt",
-        cfw="resources/paper/vqgan_cfw_00011.ckpt",
-        tokenizer="resources/paper/stable-diffusion-2-1-base/tokenizer/merges.txt",
+        checkpoints=manifest("stablesr"),
+        tokenizer=manifest("stable_diffusion_2"),
     output:
         sums="results/paper/models/stablesr/SHA256SUMS",
     log:
@@ -397,11 +396,13 @@ rule convert_stablesr:
         mem_mb=32000,
         runtime=60,
     params:
-        tokenizer=lambda wildcards, input: str(Path(input.tokenizer).parent),
+        checkpoint="resources/paper/stablesr_000117.ckpt",
+        cfw="resources/paper/vqgan_cfw_00011.ckpt",
+        tokenizer="resources/paper/stable-diffusion-2-1-base/tokenizer",
         folder=lambda wildcards, output: str(Path(output.sums).parent),
     shell:
         "python -m clockwork_diffusion.steps.convert_stablesr"
-        " --checkpoint {input.checkpoint} --cfw {input.cfw}"
+        " --checkpoint {params.checkpoint} --cfw {params.cfw}"
         " --tokenizer {params.tokenizer} --output {params.folder}"
         " --threads {threads} --log {log}"
 
