@@ -7,15 +7,16 @@ child of this process with files of its own, so it disturbs no other Slurm.
 from __future__ import annotations
 
 import os
-import shutil
 import socket
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from shutil import which
 
 PACKAGES = ("slurm-wlm", "munge")
-PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "scontrol", "squeue")
+PROGRAMS = ("munged", "slurmctld", "slurmd", "srun", "sbatch", "scontrol", "squeue")
 NODES = ("cpu1", "gpu1", "gpu2")
 CONF = """\
 ClusterName=loop
@@ -77,7 +78,7 @@ def missing() -> str:
     """Say why no Slurm can be started here; empty if one can."""
     if os.geteuid() != 0:
         return "a Slurm of one's own needs root"
-    absent = [name for name in PROGRAMS if shutil.which(name) is None]
+    absent = [name for name in PROGRAMS if which(name) is None]
     if absent:
         return f"{', '.join(absent)} not installed (Debian: {' '.join(PACKAGES)})"
     return ""
@@ -85,7 +86,7 @@ def missing() -> str:
 
 def install() -> None:
     """Install Debian's packages, if apt can; whether it could, `missing` says."""
-    if not missing() or os.geteuid() != 0 or shutil.which("apt-get") is None:
+    if not missing() or os.geteuid() != 0 or which("apt-get") is None:
         return
     quietly = {"DEBIAN_FRONTEND": "noninteractive", **os.environ}
     for command in (
@@ -114,7 +115,11 @@ class Cluster:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.environment = {**os.environ, "SLURM_CONF": str(folder / "slurm.conf")}
+        self.environment = {
+            **os.environ,
+            "SLURM_CONF": str(folder / "slurm.conf"),
+            "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
+        }
         self.daemons: dict[str, subprocess.Popen[bytes]] = {}
 
     def start(self) -> None:
@@ -123,6 +128,11 @@ class Cluster:
         (folder / "state").mkdir(parents=True)
         (folder / "munge.key").write_bytes(os.urandom(128))
         (folder / "munge.key").chmod(0o600)
+        # The executor clears Slurm's variables before it calls srun within a job.
+        (folder / "bin").mkdir()
+        shim = f'#!/bin/sh\nSLURM_CONF={folder}/slurm.conf exec {which("srun")} "$@"\n'
+        (folder / "bin/srun").write_text(shim)
+        (folder / "bin/srun").chmod(0o755)
         host = socket.gethostname().split(".")[0]
         node = f"NodeHostname={host} NodeAddr=127.0.0.1 CPUs=64 RealMemory=400000"
         conf = CONF.format(folder=folder, host=host, ports=free_ports(4), node=node)
@@ -131,7 +141,11 @@ class Cluster:
         files = [f"--{name}-file={folder}/munge.{name}" for name in ("key", "seed")]
         files += [f"--{name}-file={folder}/munged.{name}" for name in ("log", "pid")]
         self.daemon(
-            "munged", "--foreground", "--force", f"--socket={folder}/munge.socket", *files
+            "munged",
+            "--foreground",
+            "--force",
+            f"--socket={folder}/munge.socket",
+            *files,
         )
         wait_for("munged", (folder / "munge.socket").exists, 20)
         self.start_controller()
@@ -152,10 +166,9 @@ class Cluster:
     def stop(self) -> None:
         """Cancel every job, and end the daemons."""
         self.try_run("scancel", "--user=root")
-        try:
+        with suppress(TimeoutError, subprocess.SubprocessError):
+            # What is left goes with its slurmd.
             wait_for("no job", lambda: not self.run("squeue", "-h").strip(), 30)
-        except (TimeoutError, subprocess.SubprocessError):
-            pass  # what is left goes with its slurmd
         for name in reversed(list(self.daemons)):
             self.end(name)
 
