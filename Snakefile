@@ -41,7 +41,7 @@ report: "workflow/report/workflow.rst"
 
 
 onstart:
-    check_partitions(workflow.executor_settings)
+    check_cluster(workflow.executor_settings)
 
 
 rule all:

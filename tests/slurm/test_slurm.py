@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -238,7 +239,9 @@ def requeue(run: Run) -> None:
     run.seen["killed"] = {"log": run.text(TRAINED)}
     run.cluster.run("scontrol", "requeue", job["JobId"])
     run.wait("requeueing", lambda: run.job(job["JobId"])["JobState"] == "PENDING")
-    # Slurm would leave the node two minutes to come to itself.
+    # Slurm waits two minutes, so that the node does not mistake the job for the killed
+    # one, whose credential it has just revoked; a few seconds are enough.
+    time.sleep(5)
     run.cluster.run("scontrol", "update", f"jobid={job['JobId']}", "starttime=now")
     run.seen["requeued"] = run.wait(
         "the requeued job to run",

@@ -1,6 +1,7 @@
 """What a cluster needs of the workflow, with no cluster at hand."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -46,15 +47,23 @@ def test_profile_that_is_not_filled_in_says_so(checkout):
 
 
 def test_partitions_that_are_not_filled_in_are_named(checkout):
-    edit_yaml(
-        checkout / "profiles/slurm/config.yaml",
-        "default-resources.slurm_account",
-        "lab",
-    )
-    done = snakemake(checkout, *PROFILE, "--executor", "local", "--jobs", "1", TABLE)
+    path = checkout / "profiles/slurm/config.yaml"
+    path.write_text(path.read_text("utf-8").replace("YOUR_ACCOUNT", "lab"), "utf-8")
+    done = snakemake(checkout, *PROFILE, TABLE)
     assert done.returncode == 1
-    # Only the executor knows its partition file; locally none is needed.
-    assert "YOUR_GPU_PARTITION" not in done.stdout
+    assert (
+        "profiles/slurm/partitions.yaml: YOUR_CPU_PARTITION, YOUR_GPU_PARTITION is a "
+        "placeholder; `sinfo` lists your partitions" in done.stdout
+    )
+    assert not (checkout / "results").exists()
+
+
+@pytest.mark.skipif(bool(shutil.which("sbatch")), reason="there is a Slurm here")
+def test_machine_without_slurm_says_so(checkout):
+    fill_in(checkout)
+    done = snakemake(checkout, *PROFILE, TABLE)
+    assert done.returncode == 1
+    assert "there is no sbatch here; start on a login node" in done.stdout
 
 
 def test_jobs_of_the_profile_ask_for_what_rules_declare(checkout):
@@ -100,7 +109,8 @@ def test_every_gpu_job_may_name_a_model_and_every_job_grows():
     for path in sorted((ROOT / "workflow/rules").glob("*.smk")):
         text = path.read_text("utf-8")
         assert not re.findall(r"(?:mem_mb|runtime)=\d", text), path
-        assert text.count(" gpu=") == text.count("gpu_model=gpu_model"), path
+        gpus = re.findall(r" gpu=(?:\d+|training_gpus),", text)
+        assert len(gpus) == text.count("gpu_model=gpu_model"), path
         assert text.count("mem_mb=memory(") == text.count("runtime=walltime("), path
 
 
@@ -140,7 +150,7 @@ def test_jobs_of_the_login_node_run_without_torch(login_node):
     assert {"prepare_prompts", "set_table", "draw_figure"} <= local
     targets = (
         "results/mini/prompts/test.json",
-        "results/paper/tables/clockwork/table_s2.csv",
+        "results/paper/tables/clockwork/table_s4.csv",
         "results/paper/figures/clockwork/figure_3.png",
     )
     done = snakemake(login_node, "--cores", "1", *targets)

@@ -3,6 +3,8 @@
 On one machine only ``gpu`` counts, and only with ``--resources gpu=1``.
 """
 
+import shutil
+
 PLACEHOLDER = "YOUR_"
 """How the values of profiles/slurm begin that every user fills in."""
 
@@ -50,17 +52,20 @@ def check_account():
         )
 
 
-def check_partitions(settings):
-    """Refuse to submit anything with placeholders as partitions."""
-    path = getattr(settings, "partition_config", None)
-    if path is None or not Path(path).is_file():
-        return
-    chosen = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+def check_cluster(settings):
+    """Refuse to submit anything without Slurm, or with placeholders as partitions."""
+    if not hasattr(settings, "partition_config"):
+        return  # another executor's
+    path, chosen = settings.partition_config, {}
+    if path is not None and Path(path).is_file():
+        chosen = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
     left = [name for name in chosen.get("partitions", {}) if PLACEHOLDER in str(name)]
     if left:
         raise WorkflowError(
             f"{path}: {', '.join(left)} is a placeholder; `sinfo` lists your partitions"
         )
+    if shutil.which("sbatch") is None:
+        raise WorkflowError("there is no sbatch here; start on a login node of Slurm")
 
 
 check_account()
