@@ -236,7 +236,9 @@ def requeue(run: Run) -> None:
             None,
         ),
     )
-    run.wait("training", lambda: "adaptor step" in run.text(TRAINED))
+    # Not in the log of the first attempt, which lies there until this one begins.
+    resumed = r"(?s)adaptor resumes at.*adaptor step"
+    run.wait("training to go on", lambda: re.search(resumed, run.text(TRAINED)))
     run.seen["killed"] = {"log": run.text(TRAINED)}
     run.cluster.run("scontrol", "requeue", job["JobId"])
     run.wait("requeueing", lambda: run.job(job["JobId"])["JobState"] == "PENDING")
