@@ -51,7 +51,7 @@ NodeName=cpu1 {node} Port={ports[1]}
 NodeName=gpu1 {node} Port={ports[2]} Gres=gpu:a100:2
 NodeName=gpu2 {node} Port={ports[3]} Gres=gpu:v100:1
 PartitionName=cpu Nodes=cpu1 Default=YES MaxTime=UNLIMITED
-PartitionName=gpu Nodes=gpu[1-2] MaxTime=UNLIMITED PriorityTier=1 GraceTime=20
+PartitionName=gpu Nodes=gpu[1-2] MaxTime=UNLIMITED PriorityTier=1 GraceTime=120
 PartitionName=urgent Nodes=gpu[1-2] MaxTime=UNLIMITED PriorityTier=9 PreemptMode=OFF
 """
 # Nothing is read from or written to these; each only has to be a device of its own.

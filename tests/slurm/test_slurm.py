@@ -118,7 +118,7 @@ class Run:
     def job(self, number: str) -> dict[str, str]:
         return next(job for job in self.cluster.jobs() if job["JobId"] == number)
 
-    def wait(self, what: str, reached: Callable[[], Any], seconds: float = 300) -> Any:
+    def wait(self, what: str, reached: Callable[[], Any], seconds: float = 600) -> Any:
         """Wait for something, and return it; or say how far Snakemake came."""
         result: list[Any] = []
 
