@@ -44,7 +44,7 @@ PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 MpiDefault=none
 ReturnToService=2
-MinJobAge=600
+MinJobAge=7200
 KillWait=5
 GresTypes=gpu
 NodeName=cpu1 {node} Port={ports[1]}
