@@ -8,7 +8,7 @@ STAMP := .venv/installed
 INCEPTION := .venv/inception
 SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --quiet rules --cores $(CORES)
 
-.PHONY: run test lint fast e2e bench report models readme clean
+.PHONY: run test lint fast e2e test-slurm bench report models readme clean
 
 run: $(STAMP) unlock
 	$(SNAKEMAKE) $(TARGETS)
@@ -50,6 +50,11 @@ fast: $(STAMP) $(INCEPTION)
 
 e2e: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest tests/e2e
+
+# A real Slurm on loopback; as root, with Debian's packages, which it installs itself.
+# Skipped with a reason where it cannot.
+test-slurm: $(STAMP)
+	INSTALL_SLURM=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest tests/slurm
 
 # Always measured anew: what ran beside it last time may be gone.
 bench: $(STAMP)

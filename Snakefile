@@ -15,6 +15,7 @@ include: "workflow/common/translate.smk"
 include: "workflow/common/depth.smk"
 include: "workflow/common/timesteps.smk"
 include: "workflow/common/registries.smk"
+include: "workflow/common/resources.smk"
 include: "workflow/common/data.smk"
 include: "workflow/common/teacher.smk"
 include: "workflow/common/adaptor.smk"
@@ -39,6 +40,10 @@ include: "workflow/rules/models.smk"
 
 
 report: "workflow/report/workflow.rst"
+
+
+onstart:
+    check_cluster(workflow.executor_settings)
 
 
 rule all:

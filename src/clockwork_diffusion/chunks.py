@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from clockwork_diffusion import storage
+from clockwork_diffusion import interruption, storage
 
 log = logging.getLogger(__name__)
 
@@ -38,20 +38,26 @@ def in_chunks(
 
     Returns:
         The tensors of all rows.
+
+    Raises:
+        InterruptedError: If SIGTERM came, once the chunk at hand is kept.
     """
     open_state(state, fingerprint, name)
     parts = []
-    for start in tqdm(range(0, total, size), desc=name, unit="chunk", disable=None):
-        rows = slice(start, min(start + size, total))
-        path = state / f"{start:08d}.safetensors"
-        if path.is_file():
-            part, _ = storage.read_tensors(path)
-            log.info("%s: rows from %d on were done before", name, start)
-        else:
-            part = work(rows)
-            storage.write_tensors(path, part)
-            log.info("%s: rows %d to %d done", name, rows.start, rows.stop - 1)
-        parts.append(part)
+    with interruption.noticing_sigterm() as terminated:
+        for start in tqdm(range(0, total, size), desc=name, unit="chunk", disable=None):
+            rows = slice(start, min(start + size, total))
+            path = state / f"{start:08d}.safetensors"
+            if path.is_file():
+                part, _ = storage.read_tensors(path)
+                log.info("%s: rows from %d on were done before", name, start)
+            else:
+                part = work(rows)
+                storage.write_tensors(path, part)
+                log.info("%s: rows %d to %d done", name, rows.start, rows.stop - 1)
+            parts.append(part)
+            if terminated() and rows.stop < total:
+                raise interruption.stopped(name, rows.stop, total)
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
 

@@ -25,7 +25,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from clockwork_diffusion import storage
+from clockwork_diffusion import interruption, storage
 
 log = logging.getLogger(__name__)
 
@@ -120,16 +120,25 @@ class Crew:
         total: torch.Tensor = reduce(value, reduction="sum")
         return total
 
-    def add_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Replace each gradient by its sum over all processes."""
+    def add_gradients(
+        self, parameters: Sequence[nn.Parameter], stop: bool = False
+    ) -> bool:
+        """Replace each gradient by its sum over all processes.
+
+        Returns:
+            Whether one of them wants to stop after this step: then all must, or the
+            others would wait for it for ever.
+        """
         if self.count == 1:
-            return
+            return stop
         # In one piece, since each message has its price.
         own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
-        total = self.total(torch.cat([gradient.flatten() for gradient in own]))
-        parts = total.split([gradient.numel() for gradient in own])
+        flag = own[0].new_full((1,), float(stop))
+        total = self.total(torch.cat([*(each.flatten() for each in own), flag]))
+        *parts, stops = total.split([*(each.numel() for each in own), 1])
         for parameter, part in zip(parameters, parts, strict=True):
             parameter.grad = part.view_as(parameter)
+        return bool(stops)
 
 
 def join_crew() -> tuple[Crew, torch.device | None]:
@@ -186,6 +195,7 @@ def fit(
     Raises:
         ValueError: If the loss is not finite, naming the step; or if the state on disk
             belongs to another recipe or other work.
+        InterruptedError: If SIGTERM came, once the state is saved.
     """
     crew = crew or Crew()
     kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[
@@ -242,34 +252,40 @@ def fit(
         desc=name,
         disable=True if crew.rank else None,
     )
-    for step in bar:
-        for group in optimizer.param_groups:
-            group["lr"] = optimisation.lr_at(step)
-        loss = loss_of_step(step)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        crew.add_gradients(parameters)
-        if optimisation.clip_norm:
-            nn.utils.clip_grad_norm_(parameters, optimisation.clip_norm)
-        optimizer.step()
-        if average is not None:
-            _average(average, module, optimisation.ema, step)
-        running = loss.detach()
-        if step % every == 0 or step == optimisation.steps - 1:
-            value = float(crew.total(running))
-            if not math.isfinite(value):
-                # It would lead here again, and stand in the way of another recipe.
-                state_path.unlink(missing_ok=True)
-                raise ValueError(f"{name}: the loss is {value} at step {step}")
-            history.append((step, value))
-            times.append(seconds + time.monotonic() - began)
-            bar.set_postfix(loss=f"{value:.4g}")
-            log.info("%s step %d/%d loss %.5g", name, step, optimisation.steps, value)
-        done, now = step + 1, time.monotonic()
-        last = done == optimisation.steps
-        if last or done % tenth == 0 or now - saved > save_seconds:
-            save(done, seconds + now - began)
-            saved = now
+    with interruption.noticing_sigterm() as terminated:
+        for step in bar:
+            for group in optimizer.param_groups:
+                group["lr"] = optimisation.lr_at(step)
+            loss = loss_of_step(step)
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            stop = crew.add_gradients(parameters, terminated())
+            if optimisation.clip_norm:
+                nn.utils.clip_grad_norm_(parameters, optimisation.clip_norm)
+            optimizer.step()
+            if average is not None:
+                _average(average, module, optimisation.ema, step)
+            running = loss.detach()
+            if step % every == 0 or step == optimisation.steps - 1:
+                value = float(crew.total(running))
+                if not math.isfinite(value):
+                    # It would lead here again, and stand in the way of another recipe.
+                    state_path.unlink(missing_ok=True)
+                    raise ValueError(f"{name}: the loss is {value} at step {step}")
+                history.append((step, value))
+                times.append(seconds + time.monotonic() - began)
+                bar.set_postfix(loss=f"{value:.4g}")
+                log.info(
+                    "%s step %d/%d loss %.5g", name, step, optimisation.steps, value
+                )
+            done, now = step + 1, time.monotonic()
+            last = done == optimisation.steps
+            if last or stop or done % tenth == 0 or now - saved > save_seconds:
+                save(done, seconds + now - began)
+                saved = now
+            if stop and not last:
+                log.info("%s stops after step %d", name, step)
+                raise interruption.stopped(name, done, optimisation.steps)
     seconds += time.monotonic() - began
     result = average if average is not None else module
     return Trained(result.eval(), history, seconds, times)

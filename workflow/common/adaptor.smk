@@ -56,7 +56,9 @@ def training_launcher(wildcards):
         return "python"
     return (
         f"python -m accelerate.commands.launch --multi_gpu --num_processes {gpus}"
-        " --num_machines 1 --mixed_precision no --dynamo_backend no"
+        # A free port: another such job may run on the same node.
+        " --num_machines 1 --main_process_port 0"
+        " --mixed_precision no --dynamo_backend no"
     )
 
 

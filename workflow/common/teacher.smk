@@ -47,8 +47,3 @@ def storage_spec(wildcards):
             "trajectory": trajectory["spec"],
         }
     )
-
-
-def trajectory_memory(wildcards):
-    """Return the memory in MB; features of 500 SD trajectories take 16 GB."""
-    return {"mini": 4000, "paper": 64000}[wildcards.scale]

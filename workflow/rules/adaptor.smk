@@ -27,8 +27,9 @@ rule train_adaptor:
     threads: 1
     resources:
         gpu=training_gpus,
-        mem_mb=trajectory_memory,
-        runtime=1440,
+        gpu_model=gpu_model,
+        mem_mb=memory(4000, paper=64000),
+        runtime=walltime(1440),
     params:
         model=model_path("adaptors", "adaptor"),
         folder="results/{scale}/adaptors/{adaptor}",

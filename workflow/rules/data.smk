@@ -1,6 +1,10 @@
 """Prompts, and the images that generated ones are compared with."""
 
 
+localrules:
+    prepare_prompts,
+
+
 rule prepare_prompts:
     """Write a set's prompts.
 
@@ -38,6 +42,9 @@ rule prepare_images:
         "logs/{scale}/prepare_images/{dataset}/{shard}.log",
     conda:
         "../../environment.yml"
+    resources:
+        mem_mb=memory(2000, paper=8000),
+        runtime=walltime(60),
     params:
         spec=dataset_spec,
         shard=lambda wildcards: int(wildcards.shard),

@@ -34,8 +34,9 @@ rule search_depth:
     threads: 1
     resources:
         gpu=1,
-        mem_mb=16000,
-        runtime=2880,
+        gpu_model=gpu_model,
+        mem_mb=memory(16000),
+        runtime=walltime(2880),
     params:
         spec=search_spec,
         translator=searched_path,
@@ -83,8 +84,9 @@ rule finetune_translator:
     threads: 2
     resources:
         gpu=1,
-        mem_mb=6000,
-        runtime=240,
+        gpu_model=gpu_model,
+        mem_mb=memory(6000),
+        runtime=walltime(240),
     params:
         spec=finetuned_spec,
         translator=finetuned_path,

@@ -48,8 +48,9 @@ rule prepare_edit_set:
     threads: 1
     resources:
         gpu=1,
-        mem_mb=4000,
-        runtime=60,
+        gpu_model=gpu_model,
+        mem_mb=memory(4000, paper=16000),
+        runtime=walltime(60),
     params:
         spec=edit_set_spec,
         options=edit_set_options,
@@ -82,8 +83,9 @@ rule invert_images:
     threads: 1
     resources:
         gpu=1,
-        mem_mb=4000,
-        runtime=240,
+        gpu_model=gpu_model,
+        mem_mb=memory(4000, paper=16000),
+        runtime=walltime(240),
     params:
         spec=inversion_spec,
         model=edited_model,
@@ -119,8 +121,9 @@ rule edit_images:
     threads: 1
     resources:
         gpu=1,
-        mem_mb=4000,
-        runtime=240,
+        gpu_model=gpu_model,
+        mem_mb=memory(4000, paper=16000),
+        runtime=walltime(240),
     params:
         spec=edit_spec,
         model=edited_model,
@@ -166,8 +169,9 @@ for scale, settings in together().items():
         threads: 1
         resources:
             gpu=1,
-            mem_mb=4000,
-            runtime=240,
+            gpu_model=gpu_model,
+            mem_mb=memory(4000, paper=16000),
+            runtime=walltime(240),
         params:
             spec=inversion_spec,
             model=edited_model,
@@ -206,8 +210,9 @@ for scale, settings in together().items():
         threads: 1
         resources:
             gpu=1,
-            mem_mb=4000,
-            runtime=240,
+            gpu_model=gpu_model,
+            mem_mb=memory(4000, paper=16000),
+            runtime=walltime(240),
         params:
             spec=edit_spec,
             model=edited_model,
@@ -246,8 +251,9 @@ rule score_edits:
     threads: 1
     resources:
         gpu=1,
-        mem_mb=4000,
-        runtime=60,
+        gpu_model=gpu_model,
+        mem_mb=memory(4000, paper=16000),
+        runtime=walltime(60),
     params:
         clip=clip_path,
         structure=structure_path,

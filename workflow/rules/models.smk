@@ -61,8 +61,9 @@ rule train_autoencoder:
     threads: 2
     resources:
         gpu=1,
-        mem_mb=4000,
-        runtime=240,
+        gpu_model=gpu_model,
+        mem_mb=memory(4000),
+        runtime=walltime(240),
     params:
         spec=recipe("autoencoder"),
         folder=model_folder,
@@ -93,8 +94,9 @@ rule train_teacher:
     threads: 2
     resources:
         gpu=1,
-        mem_mb=4000,
-        runtime=720,
+        gpu_model=gpu_model,
+        mem_mb=memory(4000),
+        runtime=walltime(720),
     params:
         spec=recipe("teacher"),
         vae=vae_folder,
@@ -126,8 +128,9 @@ rule train_clip:
     threads: 2
     resources:
         gpu=1,
-        mem_mb=4000,
-        runtime=240,
+        gpu_model=gpu_model,
+        mem_mb=memory(4000),
+        runtime=walltime(240),
     params:
         spec=recipe("clip"),
         folder=model_folder,
@@ -157,8 +160,9 @@ rule train_classifier:
     threads: 2
     resources:
         gpu=1,
-        mem_mb=4000,
-        runtime=240,
+        gpu_model=gpu_model,
+        mem_mb=memory(4000),
+        runtime=walltime(240),
     params:
         spec=recipe("classifier"),
         folder=model_folder,
@@ -188,8 +192,9 @@ rule train_features:
     threads: 2
     resources:
         gpu=1,
-        mem_mb=4000,
-        runtime=240,
+        gpu_model=gpu_model,
+        mem_mb=memory(4000),
+        runtime=walltime(240),
     params:
         spec=recipe("features"),
         folder=model_folder,
@@ -219,8 +224,9 @@ rule train_structure:
     threads: 2
     resources:
         gpu=1,
-        mem_mb=4000,
-        runtime=240,
+        gpu_model=gpu_model,
+        mem_mb=memory(4000),
+        runtime=walltime(240),
     params:
         spec=recipe("structure"),
         folder=model_folder,
@@ -250,8 +256,9 @@ rule train_restorer:
     threads: 2
     resources:
         gpu=1,
-        mem_mb=4000,
-        runtime=240,
+        gpu_model=gpu_model,
+        mem_mb=memory(4000),
+        runtime=walltime(240),
     params:
         spec=recipe("restorer"),
         folder=model_folder,
@@ -285,8 +292,9 @@ rule train_translator:
     threads: 2
     resources:
         gpu=1,
-        mem_mb=6000,
-        runtime=720,
+        gpu_model=gpu_model,
+        mem_mb=memory(6000),
+        runtime=walltime(720),
     params:
         spec=translator_recipe,
         teacher=lambda wildcards, input: str(Path(input.teacher).parent),
@@ -320,8 +328,9 @@ rule distil_steps:
     threads: 2
     resources:
         gpu=1,
-        mem_mb=6000,
-        runtime=240,
+        gpu_model=gpu_model,
+        mem_mb=memory(6000),
+        runtime=walltime(240),
     params:
         spec=recipe("stablesr_distilled"),
         teacher=lambda wildcards, input: str(Path(input.teacher).parent),
@@ -357,8 +366,9 @@ rule make_backbone:
     threads: 2
     resources:
         gpu=1,
-        mem_mb=16000,
-        runtime=2880,
+        gpu_model=gpu_model,
+        mem_mb=memory(16000),
+        runtime=walltime(2880),
     params:
         spec=spec("backbones", "backbone", "spec"),
         teacher=backbone_teacher,
@@ -393,8 +403,8 @@ rule convert_stablesr:
         "../../environment.yml"
     threads: 2
     resources:
-        mem_mb=32000,
-        runtime=60,
+        mem_mb=memory(32000),
+        runtime=walltime(60),
     params:
         checkpoint="resources/paper/stablesr_000117.ckpt",
         cfw="resources/paper/vqgan_cfw_00011.ckpt",
@@ -428,8 +438,8 @@ rule recognise_images:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=30,
+        mem_mb=memory(4000),
+        runtime=walltime(30),
     params:
         dataset=judged_scenes,
         title=setting("quality", "judged", "title"),

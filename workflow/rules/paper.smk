@@ -98,8 +98,8 @@ rule judge_claims:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=60,
+        mem_mb=memory(4000, paper=16000),
+        runtime=walltime(60),
     params:
         spec=claims_spec,
         settings=claims_settings,

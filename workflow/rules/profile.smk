@@ -26,8 +26,8 @@ rule count_flops:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=memory(2000),
+        runtime=walltime(30),
     params:
         spec=flops_spec,
         unet=input_options("unet"),
@@ -56,8 +56,8 @@ rule count_levels:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=2000,
-        runtime=30,
+        mem_mb=memory(2000),
+        runtime=walltime(30),
     params:
         spec=levels_spec,
         configs=input_options("unet", "branch"),
@@ -91,11 +91,12 @@ rule time_levels:
     conda:
         "../../environment.yml"
     # All cores, so that no other job disturbs the clock.
-    threads: workflow.cores or 1
+    threads: all_cores()
     resources:
         gpu=1,
-        mem_mb=16000,
-        runtime=60,
+        gpu_model=gpu_model,
+        mem_mb=memory(16000),
+        runtime=walltime(60),
     params:
         spec=level_timing_spec,
         configs=input_options("unet", "branch"),
@@ -123,11 +124,12 @@ rule time_editing:
     conda:
         "../../environment.yml"
     # All cores, so that no other job disturbs the clock.
-    threads: workflow.cores or 1
+    threads: all_cores()
     resources:
         gpu=1,
-        mem_mb=8000,
-        runtime=120,
+        gpu_model=gpu_model,
+        mem_mb=memory(8000),
+        runtime=walltime(120),
     params:
         spec=edit_timing_spec,
     shell:
@@ -155,8 +157,8 @@ rule profile_editing:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=4000,
-        runtime=120,
+        mem_mb=memory(4000),
+        runtime=walltime(120),
     params:
         spec=edit_profile_spec,
         unet=input_options("unet"),
@@ -184,11 +186,12 @@ rule time_sampling:
     conda:
         "../../environment.yml"
     # All cores, so that no other job disturbs the clock.
-    threads: workflow.cores or 1
+    threads: all_cores()
     resources:
         gpu=1,
-        mem_mb=4000,
-        runtime=60,
+        gpu_model=gpu_model,
+        mem_mb=memory(4000),
+        runtime=walltime(60),
     params:
         spec=timing_spec,
     shell:
@@ -222,11 +225,12 @@ rule measure_overhead:
     conda:
         "../../environment.yml"
     # All cores, so that no other job disturbs the clock.
-    threads: workflow.cores or 1
+    threads: all_cores()
     resources:
         gpu=1,
-        mem_mb=4000,
-        runtime=60,
+        gpu_model=gpu_model,
+        mem_mb=memory(4000),
+        runtime=walltime(60),
     params:
         spec=overhead_spec,
     shell:
@@ -260,11 +264,12 @@ rule time_unet:
         gpu="[a-z0-9_]+",
     conda:
         "../../environment.yml"
-    threads: workflow.cores or 1
+    threads: all_cores()
     resources:
         gpu=1,
-        mem_mb=16000,
-        runtime=30,
+        gpu_model=gpu_model,
+        mem_mb=memory(16000),
+        runtime=walltime(30),
     params:
         spec=unet_timing_spec,
         state="results/paper/.state/latency/{gpu}.json",

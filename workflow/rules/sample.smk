@@ -23,8 +23,9 @@ rule sample_images:
     threads: 1
     resources:
         gpu=1,
-        mem_mb=4000,
-        runtime=240,
+        gpu_model=gpu_model,
+        mem_mb=memory(4000, paper=16000),
+        runtime=walltime(240),
     params:
         model=model_path("runs", "run"),
         spec=run_spec,
@@ -62,8 +63,9 @@ rule perturb_features:
     threads: 1
     resources:
         gpu=1,
-        mem_mb=4000,
-        runtime=240,
+        gpu_model=gpu_model,
+        mem_mb=memory(4000, paper=16000),
+        runtime=walltime(240),
     params:
         model=model_path("perturbations", "perturbation"),
         spec=spec("perturbations", "perturbation", "spec"),

@@ -24,8 +24,9 @@ rule extract_features:
     threads: 1
     resources:
         gpu=1,
-        mem_mb=4000,
-        runtime=120,
+        gpu_model=gpu_model,
+        mem_mb=memory(4000, paper=16000),
+        runtime=walltime(120),
     params:
         clip=clip_path,
         frechet=frechet_path,
@@ -69,8 +70,9 @@ for scale, batch, dataset, runs in scoring_batches():
         threads: 1
         resources:
             gpu=1,
-            mem_mb=4000,
-            runtime=120,
+            gpu_model=gpu_model,
+            mem_mb=memory(4000, paper=16000, scale=scale),
+            runtime=walltime(120),
         params:
             clip=entry(scale, "encoders", "clip")["path"],
             frechet=entry(scale, "encoders", "frechet")["path"],
@@ -104,8 +106,8 @@ for scale, batch, dataset, runs in scoring_batches():
             "../../environment.yml"
         threads: 1
         resources:
-            mem_mb=4000,
-            runtime=60,
+            mem_mb=memory(4000, paper=16000, scale=scale),
+            runtime=walltime(60),
         params:
             spec=scoring_spec(scale, runs),
         shell:

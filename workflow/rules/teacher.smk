@@ -25,8 +25,10 @@ rule sample_trajectories:
     threads: 1
     resources:
         gpu=1,
-        mem_mb=trajectory_memory,
-        runtime=240,
+        gpu_model=gpu_model,
+        # Features of 500 SD trajectories take 16 GB.
+        mem_mb=memory(4000, paper=64000),
+        runtime=walltime(240),
     params:
         model=model_path("trajectories", "trajectory"),
         clip=clip_path,
@@ -63,8 +65,9 @@ rule compare_storage:
     threads: 1
     resources:
         gpu=1,
-        mem_mb=8000,
-        runtime=60,
+        gpu_model=gpu_model,
+        mem_mb=memory(8000),
+        runtime=walltime(60),
     params:
         spec=storage_spec,
         model=stored_model_options,

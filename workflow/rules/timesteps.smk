@@ -33,8 +33,9 @@ rule search_steps:
     threads: 1
     resources:
         gpu=1,
-        mem_mb=16000,
-        runtime=2880,
+        gpu_model=gpu_model,
+        mem_mb=memory(16000),
+        runtime=walltime(2880),
     params:
         spec=step_search_spec,
         translator=step_searched_path,

@@ -31,8 +31,8 @@ rule prepare_pairs:
         "../../environment.yml"
     threads: 1
     resources:
-        mem_mb=16000,
-        runtime=60,
+        mem_mb=memory(16000),
+        runtime=walltime(60),
     params:
         spec=translation_set_spec,
     shell:
@@ -63,8 +63,9 @@ rule translate_images:
     threads: 1
     resources:
         gpu=1,
-        mem_mb=16000,
-        runtime=720,
+        gpu_model=gpu_model,
+        mem_mb=memory(16000),
+        runtime=walltime(720),
     params:
         spec=translation_spec,
         translator=translator_path,
@@ -116,8 +117,9 @@ for scale, chosen, names in scored_together():
         threads: 1
         resources:
             gpu=1,
-            mem_mb=32000,
-            runtime=240,
+            gpu_model=gpu_model,
+            mem_mb=memory(32000),
+            runtime=walltime(240),
         params:
             teachers=translation_teachers(scale, names),
             clip=translations_clip(scale),
