@@ -22,6 +22,7 @@ include: "workflow/common/score.smk"
 include: "workflow/common/profile.smk"
 include: "workflow/common/paper.smk"
 include: "workflow/common/models.smk"
+include: "workflow/common/costs.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/teacher.smk"
 include: "workflow/rules/adaptor.smk"
@@ -49,3 +50,4 @@ rule all:
         claims("paper"),
         tables("paper"),
         drawn_figures("paper"),
+        rules.estimate_costs.output,

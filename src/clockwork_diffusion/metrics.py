@@ -44,6 +44,9 @@ _T_QUANTILE = 2.093
 
 _Z_QUANTILE = 1.96
 
+_IMAGES = 8
+"""Images that are compared at once: as float64, 50 MB of 512×512 pixels."""
+
 
 @dataclass(frozen=True)
 class Score:
@@ -397,7 +400,7 @@ def pixel_rmse(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     _check_images(images, targets)
     parts = [
         (a.double() - b.double()).square().mean(dim=(1, 2, 3)).sqrt()
-        for a, b in zip(images.split(64), targets.split(64), strict=True)
+        for a, b in zip(images.split(_IMAGES), targets.split(_IMAGES), strict=True)
     ]
     return torch.cat(parts).cpu()
 
@@ -415,7 +418,7 @@ def psnr(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         peak_signal_noise_ratio(
             a.double(), b.double(), data_range=255.0, reduction="none", dim=(1, 2, 3)
         )
-        for a, b in zip(images.split(64), targets.split(64), strict=True)
+        for a, b in zip(images.split(_IMAGES), targets.split(_IMAGES), strict=True)
     ]
     return torch.cat(parts).cpu().clamp(max=ROUNDING_PSNR)
 
@@ -432,7 +435,7 @@ def ssim(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """
     _check_images(images, targets)
     parts = []
-    for a, b in zip(images.split(64), targets.split(64), strict=True):
+    for a, b in zip(images.split(_IMAGES), targets.split(_IMAGES), strict=True):
         value = structural_similarity_index_measure(
             a.float() / 255, b.float() / 255, data_range=1.0, reduction="none"
         )
