@@ -21,7 +21,7 @@ IMAGES = 64
 FEATURES = 2048
 """Rows of features per block."""
 
-_BYTES = 1 << 24
+_BYTES = 1 << 21
 """Bytes that are hashed at once."""
 
 
