@@ -190,6 +190,10 @@ class _Estimate:
             optimisation = spec["optimisation"]
             samples = optimisation["steps"] * optimisation["batch_size"]
             total = samples * self.units.training * self.passes.adaptor
+            trained = self.of("trajectories")[adaptor["train"]]
+            if trained["spec"].get("stored") == "latents":
+                # Its r_in and r_out, and r_out of the step before.
+                total += samples * 2 * self.passes.full[trained["model"]]
             recorded.add(adaptor["heldout"])
             if spec.get("epochs"):
                 count = (
