@@ -8,10 +8,14 @@ for one shard and for many.
 from __future__ import annotations
 
 import hashlib
+import json
+import math
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import numpy as np
 
 from clockwork_diffusion import storage
 
@@ -23,6 +27,13 @@ FEATURES = 2048
 
 _BYTES = 1 << 21
 """Bytes that are hashed at once."""
+
+
+TYPES = {
+    **{"U8": "u1", "I32": "<i4", "I64": "<i8"},
+    **{"F16": "<f2", "F32": "<f4", "F64": "<f8", "BOOL": "?"},
+}
+"""Types of rows, as safetensors and as numpy name them."""
 
 
 class Rows:
@@ -47,7 +58,12 @@ class Rows:
         self.ends: list[int] = []
         kinds = []
         for path in paths:
-            shape, kind = _head(path, name)
+            tensors = _head(path)
+            if name not in tensors:
+                raise ValueError(f"{path} lacks the tensor {name!r}")
+            kind, shape, _ = tensors[name]
+            if kind not in TYPES or not shape:
+                raise ValueError(f"{path}: {name}, {kind} {shape}, has no rows to read")
             kinds.append((kind, shape[1:]))
             if kinds[0] != kinds[-1]:
                 raise ValueError(
@@ -75,32 +91,27 @@ class Rows:
         first, last, step = wanted.indices(len(self))
         if step != 1:
             raise ValueError(f"rows are read one after the other, not by {step}")
-        parts, start = [], 0
+        size = math.prod(self.row_shape) * np.dtype(TYPES[self.kind]).itemsize
+        content = bytearray(max(last - first, 0) * size)
+        left, start = memoryview(content), 0
         for path, end in zip(self.paths, self.ends, strict=True):
             if first < end and start < last:
-                # Opened anew each time: what is mapped counts as memory while it is.
-                with storage.opened(path, self.framework) as file:
-                    rows = file.get_slice(self.name)
-                    part = rows[max(first - start, 0) : min(last, end) - start]
-                    parts.append(part.copy() if self.numpy else part.clone())
+                place = _head(path)[self.name].data_offsets[0]
+                from_row, to_row = max(first - start, 0), min(last, end) - start
+                # Not mapped: what is mapped counts as memory.
+                with path.open("rb") as file:
+                    file.seek(place + from_row * size)
+                    read = file.readinto(left[: (to_row - from_row) * size])
+                left = left[read:]
             start = end
-        if not parts:
+        if len(left) or not content:
             raise ValueError(f"rows {first} to {last} of {len(self)} do not exist")
-        return parts[0] if len(parts) == 1 else self._joined(parts)
-
-    @property
-    def numpy(self) -> bool:
-        """Tell whether rows come as numpy's arrays."""
-        return self.framework == "np"
-
-    def _joined(self, parts: list[Any]) -> Any:
-        if self.numpy:
-            import numpy as np
-
-            return np.concatenate(parts)
+        array = np.frombuffer(content, TYPES[self.kind]).reshape(-1, *self.row_shape)
+        if self.framework == "np":
+            return array
         import torch
 
-        return torch.cat(parts)
+        return torch.from_numpy(array)
 
     def blocks(self, size: int) -> Iterator[Any]:
         """Read all rows, ``size`` at a time; the last block may be shorter."""
@@ -131,48 +142,45 @@ def images_by_run(paths: Sequence[Path]) -> dict[str, Rows]:
     return {name: Rows(files, "images", "np") for name, files in shards.items()}
 
 
-def _head(path: Path, name: str) -> tuple[tuple[int, ...], str]:
-    """Return a tensor's shape and type, once the file is known to be whole."""
-    check(path)
-    with storage.opened(path) as file:
-        if name not in file.keys():  # noqa: SIM118
-            raise ValueError(f"{path} lacks the tensor {name!r}")
-        rows = file.get_slice(name)
-        shape = tuple(rows.get_shape())
-    if not shape:
-        raise ValueError(f"{path}: {name} has no rows")
-    return shape, rows.get_dtype()
+class _Tensor(NamedTuple):
+    """Where a tensor lies in its file."""
+
+    kind: str
+    shape: tuple[int, ...]
+    data_offsets: tuple[int, int]
 
 
-def check(path: Path) -> None:
+def _head(path: Path) -> dict[str, _Tensor]:
+    """Return a file's tensors, once it is known to be whole."""
+    found = storage.existing(path).stat()
+    return _checked(path, found.st_mtime_ns, found.st_size)
+
+
+@cache
+def _checked(path: Path, changed: int, size: int) -> dict[str, _Tensor]:
     """Compare a file with its checksum, once per process, a piece at a time.
 
     Raises:
         ValueError: If it is missing, truncated or corrupt, naming it.
     """
-    found = storage.existing(path).stat()
-    _check(path, found.st_mtime_ns, found.st_size)
-
-
-@cache
-def _check(path: Path, changed: int, size: int) -> None:
+    with storage.opened(path, "np") as opened:  # checks that the head is sound
+        notes = opened.metadata() or {}
     total = hashlib.sha256()
-    # As numpy's arrays: drawing a figure needs no torch.
-    with storage.opened(path, "np") as file:
-        names, notes = sorted(file.keys()), file.metadata() or {}
-        shapes = {name: file.get_slice(name).get_shape() for name in names}
-    for name in names:
-        total.update(name.encode())
-        if not shapes[name]:
-            with storage.opened(path, "np") as file:
-                total.update(file.get_tensor(name).tobytes())
-            continue
-        step, start = 1, 0
-        while start < shapes[name][0]:
-            with storage.opened(path, "np") as file:
-                rows = file.get_slice(name)[start : min(start + step, shapes[name][0])]
-                total.update(rows.tobytes())
-            start += step
-            # After the first row it is known how many fit.
-            step = max(1, _BYTES // max(rows[:1].nbytes, 1))
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        head = json.loads(file.read(length))
+        head.pop("__metadata__", None)
+        tensors = {}
+        for name in sorted(head):
+            start, end = (8 + length + offset for offset in head[name]["data_offsets"])
+            shape = tuple(head[name]["shape"])
+            tensors[name] = _Tensor(head[name]["dtype"], shape, (start, end))
+            total.update(name.encode())
+            file.seek(start)
+            while start < end:
+                piece = file.read(min(_BYTES, end - start))
+                assert piece, f"{path} was cut while it was read"
+                total.update(piece)
+                start += len(piece)
     storage.compare(path, notes, total.hexdigest())
+    return tensors
