@@ -25,6 +25,7 @@ include: "workflow/common/profile.smk"
 include: "workflow/common/paper.smk"
 include: "workflow/common/models.smk"
 include: "workflow/rules/fetch.smk"
+include: "workflow/common/costs.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/teacher.smk"
 include: "workflow/rules/adaptor.smk"
@@ -56,3 +57,4 @@ rule all:
         claims("paper"),
         tables("paper"),
         drawn_figures("paper"),
+        rules.estimate_costs.output,

@@ -44,6 +44,9 @@ _T_QUANTILE = 2.093
 
 _Z_QUANTILE = 1.96
 
+_IMAGES = 8
+"""Images that are compared at once: as float64, 50 MB of 512×512 pixels."""
+
 
 @dataclass(frozen=True)
 class Score:
@@ -190,6 +193,113 @@ def frechet_distance(generated: Statistics, reference: Statistics) -> float:
     return float(metric.compute())
 
 
+@dataclass(frozen=True)
+class Jackknifed:
+    """A number, and the same without each group of images in turn.
+
+    Attributes:
+        value: The number, from all images.
+        without: The number without each group.
+        n: Number of images.
+        note: What a reader of the number must know; mostly empty.
+    """
+
+    value: float
+    without: tuple[float, ...]
+    n: int
+    note: str = ""
+
+    def __sub__(self, other: Jackknifed) -> Jackknifed:
+        """Return by how much it exceeds another of the same prompts, in pairs."""
+        if (self.n, len(self.without)) != (other.n, len(other.without)):
+            raise ValueError(f"{self.n} and {other.n} images make no pairs")
+        return Jackknifed(
+            self.value - other.value,
+            tuple(a - b for a, b in zip(self.without, other.without, strict=True)),
+            self.n,
+            self.note,
+        )
+
+    def score(self) -> Score:
+        """Return the number with its interval."""
+        leave_out = torch.tensor(self.without, dtype=torch.float64)
+        count = len(leave_out)
+        variance = (count - 1) / count * (leave_out - leave_out.mean()).square().sum()
+        half = _T_QUANTILE * math.sqrt(float(variance))
+        kind = f"95 % jackknife, {count} groups, fixed reference"
+        low, high = self.value - half, self.value + half
+        return Score(self.value, low, high, self.n, kind, self.note)
+
+
+def frechet_jackknife(
+    blocks: Iterable[torch.Tensor], reference: Statistics, prompts: int
+) -> Jackknifed:
+    """Return the Fréchet distance of generated images, and its replicates.
+
+    Memory does not grow with the number of images: groups are summed as rows come, and
+    a distance is worked out at a time.
+
+    Args:
+        blocks: Features ``(N, D)`` in consecutive parts; row i of all is of prompt i
+            mod ``prompts``.
+        reference: Of the reference set.
+        prompts: Number of prompts, without repetitions for sampling seeds.
+
+    Raises:
+        ValueError: If there are fewer than 3 generated, or 2 reference, images, or the
+            prompts have different numbers of them.
+    """
+    groups = _grouped(blocks, prompts)
+    whole = merge(groups)
+    if whole.n % prompts:
+        raise ValueError(
+            f"{whole.n} images are no whole number of those of {prompts} prompts"
+        )
+    if whole.n < 3:
+        raise ValueError(
+            f"the interval of a Fréchet distance needs 3 images or more, not {whole.n}"
+        )
+    return Jackknifed(
+        frechet_distance(whole, reference),
+        tuple(frechet_distance(whole - group, reference) for group in groups),
+        whole.n,
+        _rank_note(whole, reference),
+    )
+
+
+def _grouped(blocks: Iterable[torch.Tensor], prompts: int) -> list[Statistics]:
+    """Return the statistics of each group; prompt i is in group i mod G.
+
+    Neighbouring images share a shard, and maybe a class, so groups are interleaved.
+    """
+    if prompts < 1:
+        raise ValueError(f"{prompts} prompts are fewer than 1")
+    count, row = min(GROUPS, prompts), 0
+    groups: list[Statistics] = []
+    for block in blocks:
+        _check_features(block)
+        wide = block.detach().cpu().double()
+        dim = wide.shape[1]
+        if not groups:
+            groups = [Statistics(0, *_nothing(dim)) for _ in range(count)]
+        groups[0]._check(Statistics(0, wide[0], groups[0].outer))
+        owners = torch.arange(row, row + len(wide)) % prompts % count
+        for index, group in enumerate(groups):
+            own = wide[owners == index]
+            # In place: a sum is 33 MB for 2048 features.
+            group.total.add_(own.sum(dim=0))
+            group.outer.addmm_(own.T, own)
+            groups[index] = Statistics(group.n + len(own), group.total, group.outer)
+        row += len(wide)
+    return groups
+
+
+def _nothing(dim: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the sums over no features."""
+    wide = torch.float64
+    return torch.zeros(dim, dtype=wide), torch.zeros(dim, dim, dtype=wide)
+
+
 def frechet_score(
     features: torch.Tensor, reference: Statistics, seeds: int = 1
 ) -> Score:
@@ -203,10 +313,7 @@ def frechet_score(
     Raises:
         ValueError: If there are fewer than 3 generated, or 2 reference, images.
     """
-    whole = statistics(features)
-    value = frechet_distance(whole, reference)
-    replicates = frechet_replicates(features, reference, seeds)
-    return _jackknife_score(value, replicates, whole.n, _rank_note(whole, reference))
+    return _jackknife(features, reference, seeds).score()
 
 
 def frechet_replicates(
@@ -222,8 +329,7 @@ def frechet_replicates(
     Raises:
         ValueError: If there are fewer than 3 generated, or 2 reference, images.
     """
-    parts = _jackknife(features, seeds)
-    return [frechet_distance(part, reference) for part in parts]
+    return list(_jackknife(features, reference, seeds).without)
 
 
 def frechet_difference(
@@ -241,46 +347,14 @@ def frechet_difference(
         ValueError: If the runs have different numbers of images, or too few.
     """
     _check_pairs(features, other)
-    whole, whole_other = statistics(features), statistics(other)
-    value = frechet_distance(whole, reference) - frechet_distance(
-        whole_other, reference
-    )
-    replicates = [
-        frechet_distance(part, reference) - frechet_distance(part_other, reference)
-        for part, part_other in zip(
-            _jackknife(features, seeds), _jackknife(other, seeds), strict=True
-        )
-    ]
-    return _jackknife_score(value, replicates, whole.n, _rank_note(whole, reference))
+    one = _jackknife(features, reference, seeds)
+    return (one - _jackknife(other, reference, seeds)).score()
 
 
-def _jackknife(features: torch.Tensor, seeds: int) -> list[Statistics]:
-    """Return the statistics without each group in turn; prompt i is in group i mod G.
-
-    Neighbouring images share a shard, and maybe a class, so groups are interleaved.
-    """
+def _jackknife(features: torch.Tensor, reference: Statistics, seeds: int) -> Jackknifed:
     _check_features(features)
-    by_seed = _by_seed(features, seeds)
-    if len(features) < 3:
-        raise ValueError(
-            f"the interval of a Fréchet distance needs 3 images or more, "
-            f"not {len(features)}"
-        )
-    count = min(GROUPS, by_seed.shape[1])
-    groups = [
-        statistics(by_seed[:, start::count].flatten(0, 1)) for start in range(count)
-    ]
-    whole = merge(groups)
-    return [whole - group for group in groups]
-
-
-def _jackknife_score(value: float, replicates: list[float], n: int, note: str) -> Score:
-    leave_out = torch.tensor(replicates, dtype=torch.float64)
-    count = len(replicates)
-    variance = (count - 1) / count * (leave_out - leave_out.mean()).square().sum()
-    half = _T_QUANTILE * math.sqrt(float(variance))
-    kind = f"95 % jackknife, {count} groups, fixed reference"
-    return Score(value, value - half, value + half, n, kind, note)
+    prompts = _by_seed(features, seeds).shape[1]
+    return frechet_jackknife([features], reference, prompts)
 
 
 def _rank_note(generated: Statistics, reference: Statistics) -> str:
@@ -326,7 +400,7 @@ def pixel_rmse(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     _check_images(images, targets)
     parts = [
         (a.double() - b.double()).square().mean(dim=(1, 2, 3)).sqrt()
-        for a, b in zip(images.split(64), targets.split(64), strict=True)
+        for a, b in zip(images.split(_IMAGES), targets.split(_IMAGES), strict=True)
     ]
     return torch.cat(parts).cpu()
 
@@ -344,7 +418,7 @@ def psnr(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         peak_signal_noise_ratio(
             a.double(), b.double(), data_range=255.0, reduction="none", dim=(1, 2, 3)
         )
-        for a, b in zip(images.split(64), targets.split(64), strict=True)
+        for a, b in zip(images.split(_IMAGES), targets.split(_IMAGES), strict=True)
     ]
     return torch.cat(parts).cpu().clamp(max=ROUNDING_PSNR)
 
@@ -361,7 +435,7 @@ def ssim(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """
     _check_images(images, targets)
     parts = []
-    for a, b in zip(images.split(64), targets.split(64), strict=True):
+    for a, b in zip(images.split(_IMAGES), targets.split(_IMAGES), strict=True):
         value = structural_similarity_index_measure(
             a.float() / 255, b.float() / 255, data_range=1.0, reduction="none"
         )

@@ -27,7 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from clockwork_diffusion import edit_sets, storage
+from clockwork_diffusion import edit_sets, shards, storage
 from clockwork_diffusion.tasks import PROMPTED, check_task
 
 if TYPE_CHECKING:
@@ -376,6 +376,33 @@ def _is_row(item: Any) -> bool:
         and set(item) == set(_COLUMNS)
         and all(isinstance(value, str) for value in item.values())
     )
+
+
+def image_rows(
+    path: Path, pairs: PairSet, framework: str = "pt"
+) -> tuple[shards.Rows, shards.Rows | None]:
+    """Return the rows of a prepared set's images, which are read as they are needed.
+
+    Returns:
+        Inputs and targets, uint8 ``(N, 3, H, W)``; targets None where not known.
+
+    Raises:
+        ValueError: If the file is missing or damaged, or is not of this set.
+    """
+    with storage.opened(path, framework) as file:
+        names = list(file.keys())
+    inputs = shards.Rows([path], "inputs", framework)
+    targets = shards.Rows([path], "targets", framework) if "targets" in names else None
+    wanted = (len(pairs), 3, *inputs.row_shape[1:])
+    for name, found in (("inputs", inputs), ("targets", targets)):
+        if found is None:
+            continue
+        if found.kind != "U8" or len(wanted) != 4 or found.shape != wanted:
+            raise ValueError(
+                f"{path}: {name} are {found.kind} {found.shape}, "
+                f"not U8 ({len(pairs)}, 3, H, W) of one size"
+            )
+    return inputs, targets
 
 
 def read_images(path: Path, pairs: PairSet) -> tuple[torch.Tensor, torch.Tensor | None]:

@@ -107,7 +107,7 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         ValueError: If the file is missing, truncated or corrupt, naming it.
     """
     tensors, metadata = _read(path, "pt")
-    _compare(path, metadata, _content_sha256(tensors))
+    compare(path, metadata, _content_sha256(tensors))
     return tensors, metadata
 
 
@@ -122,22 +122,38 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     for name in sorted(arrays):
         total.update(name.encode())
         total.update(arrays[name].tobytes())
-    _compare(path, metadata, total.hexdigest())
+    compare(path, metadata, total.hexdigest())
     return arrays
 
 
 def _read(path: Path, framework: str) -> tuple[dict[str, Any], dict[str, str]]:
+    with opened(path, framework) as file:
+        values = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return values, file.metadata() or {}
+
+
+@contextmanager
+def opened(path: Path, framework: str = "pt") -> Iterator[Any]:
+    """Open a safetensors file, to read parts of it.
+
+    Raises:
+        ValueError: If the file is missing, truncated or corrupt, naming it.
+    """
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(str(existing(path)), framework=framework) as file:
-            values = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return values, file.metadata() or {}
+            yield file
     except SafetensorError as error:
         raise ValueError(_damaged(path, str(error))) from error
 
 
-def _compare(path: Path, metadata: Mapping[str, str], actual: str) -> None:
+def compare(path: Path, metadata: Mapping[str, str], actual: str) -> None:
+    """Refuse a file whose content is not what its metadata say.
+
+    Raises:
+        ValueError: If the checksums differ, naming the file.
+    """
     if metadata.get("content_sha256", actual) != actual:
         raise ValueError(_damaged(path, "its content does not match its checksum"))
 

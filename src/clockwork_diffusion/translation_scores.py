@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -30,11 +31,19 @@ def describe(
     pairs: PairSet, clip: encoders.ClipEncoder, inputs: torch.Tensor
 ) -> Described:
     """Return them. An instruction shows nothing: edits are told by their captions."""
+    return describe_parts(pairs, clip, [inputs])
+
+
+def describe_parts(
+    pairs: PairSet, clip: encoders.ClipEncoder, inputs: Iterable[torch.Tensor]
+) -> Described:
+    """Return the same of inputs that come in consecutive parts."""
     if pairs.task == "edit":
+        shown = [encoders.clip_image_features(clip, part) for part in inputs]
         return Described(
             encoders.clip_text_features(clip, list(pairs.target_captions)),
             encoders.clip_text_features(clip, list(pairs.source_captions)),
-            encoders.clip_image_features(clip, inputs),
+            torch.cat(shown),
         )
     if pairs.task in PROMPTED:
         return Described(encoders.clip_text_features(clip, list(pairs.prompts)))

@@ -203,10 +203,15 @@ def test_step_draws_both_kinds(tmp_path):
     arrays = {"inputs": known.inputs, "targets": known.targets}
     tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
     storage.write_tensors(tmp_path / "edits.safetensors", tensors)
-    paths = [tmp_path / f"{name}.safetensors" for name in ("whole", "cut")]
+    paths = [
+        tmp_path / name / f"00{shard}.safetensors"
+        for name in ("whole", "cut")
+        for shard in range(2)
+    ]
     for path in paths:
-        images = torch.from_numpy(known.images[path.stem])
-        storage.write_tensors(path, {"images": images})
+        images = torch.from_numpy(known.images[path.parent.name])
+        half = images.tensor_split(2)[int(path.stem)]
+        storage.write_tensors(path, {"images": half})
     sets = [tmp_path / "edits.json", tmp_path / "edits.safetensors"]
     given = {"sets": sets, "images": paths, "output": tmp_path / "grid.png"}
     draw_figure.main(arguments("translation_grid", GRID, **given))

@@ -54,6 +54,8 @@ def translate(
     model: Path | None = None,
     searched: Path | None = None,
     method: str | None = None,
+    shard: int = 0,
+    shards: int = 1,
     **changed,
 ) -> torch.Tensor:
     settings = EDIT if settings is None else settings
@@ -68,6 +70,8 @@ def translate(
             images=folder / f"{name}.safetensors",
             searched=searched,
             method=method,
+            shard=shard,
+            shards=shards,
             state=output.parent / "state" / output.stem,
             output=output,
         )
@@ -116,6 +120,26 @@ def test_timesteps_are_those_that_a_search_found(folder, tmp_path):
     with pytest.raises(ValueError, match="no answer by 'greedy' at 3 steps, but by"):
         translate(folder, tmp_path / "d.safetensors", searched=found, method="greedy")
     assert not (tmp_path / "d.safetensors").exists()
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "ddim_stochastic"])
+def test_a_set_is_translated_whatever_the_shards(folder, tmp_path, scheduler):
+    settings = {**EDIT, "scheduler": scheduler}
+    whole = translate(folder, tmp_path / "a.safetensors", settings=settings)
+    parts = [
+        translate(
+            folder,
+            tmp_path / f"{shard}.safetensors",
+            settings=settings,
+            shard=shard,
+            shards=3,
+        )
+        for shard in range(3)
+    ]
+    assert [len(part) for part in parts] == [1, 2, 2]
+    assert (whole.int() - torch.cat(parts).int()).abs().max() <= 1
+    with pytest.raises(ValueError, match="shard 3 of 3 of 5 rows does not exist"):
+        translate(folder, tmp_path / "d.safetensors", shard=3, shards=3)
 
 
 def test_drawn_noise_is_the_same_whatever_the_batch(folder, tmp_path):
@@ -223,11 +247,14 @@ def score(
     teachers: dict[str, str] | None = None,
     compared: tuple[str, ...] = (),
     aesthetic: Path | None = None,
+    shard_size: int = COUNT,
 ) -> dict[str, tuple[dict, dict]]:
-    paths = {}
+    paths: dict[str, list[Path]] = {}
     for name, images in made.items():
-        paths[name] = output / "translated" / f"{name}.safetensors"
-        storage.write_tensors(paths[name], {"images": images})
+        for index, part in enumerate(images.split(shard_size)):
+            path = output / "translated" / name / f"{index:03d}.safetensors"
+            storage.write_tensors(path, {"images": part})
+            paths.setdefault(name, []).append(path)
     scored = [name for name in made if name not in compared]
     score_translations.main(
         Namespace(
@@ -239,8 +266,8 @@ def score(
             lpips=MINI / "features",
             lpips_kind="mini",
             aesthetic=aesthetic,
-            translated=[paths[name] for name in scored],
-            compared=[paths[name] for name in compared],
+            translated=[path for name in scored for path in paths[name]],
+            compared=[path for name in compared for path in paths[name]],
             teachers=json.dumps(teachers or {}),
             output=[output / f"{name}.json" for name in scored],
         )
@@ -307,6 +334,18 @@ def test_edits_are_scored_pair_by_pair(folder, tmp_path):
     assert torch.equal(exact["clip_direction"], direction)
     # The exact edit goes where the captions say, far more than chance would have it.
     assert direction.mean() > 0.3
+
+
+def test_scores_are_the_same_however_translations_are_cut(folder, tmp_path):
+    pairs = pair_sets.read_set(folder / "edit.json")
+    inputs, targets = pair_sets.read_images(folder / "edit.safetensors", pairs)
+    made = {"exact": targets, "idle": inputs}
+    settings = {"teachers": {"idle": "exact"}}
+    whole = score(folder, "edit", made, tmp_path / "1", **settings)
+    cut = score(folder, "edit", made, tmp_path / "5", **settings, shard_size=1)
+    for name, (data, rows) in whole.items():
+        assert cut[name][0]["scores"] == data["scores"]
+        assert all(torch.equal(cut[name][1][key], rows[key]) for key in rows)
 
 
 def test_each_task_has_its_own_scores(folder, tmp_path):

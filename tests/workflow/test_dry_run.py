@@ -1,3 +1,5 @@
+import re
+import resource
 from pathlib import Path
 
 import pytest
@@ -113,3 +115,75 @@ def test_unknown_id_in_a_path_is_no_target(checkout):
 def test_nothing_of_a_dry_run_stays(checkout):
     assert not (checkout / "results").exists()
     assert not (checkout / "logs").exists()
+
+
+def bring(checkout: Path) -> None:
+    """Put empty files where the paper scale's weights and data are brought."""
+    config = yaml.safe_load((ROOT / "config.yaml").read_text("utf-8"))["paper"]
+    rules = (ROOT / "workflow" / "rules" / "models.smk").read_text("utf-8")
+    named = re.findall(r"resources/paper/[\w./-]+", str(config) + rules)
+    for path in map(checkout.joinpath, named):
+        if path.suffix in (".ckpt", ".pth", ".txt"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        else:
+            path.mkdir(parents=True, exist_ok=True)
+            for name in ("weights.safetensors", "pairs.jsonl"):
+                (path / name).touch()
+    for chosen in config["edit_sets"].values():
+        (checkout / chosen["path"] / chosen["prompts"]).touch()
+
+
+@pytest.fixture(scope="module")
+def paper_scale(tmp_path_factory) -> tuple[str, float]:
+    """Return the dry run of the whole paper scale, and its seconds of CPU time."""
+    folder = copy_checkout(tmp_path_factory.mktemp("brought"), linked=LINKED)
+    # Not through the link: what is brought must not land in the checkout itself.
+    assert not (folder / "resources").is_symlink()
+    bring(folder)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = snakemake(folder, "--dry-run", "paper_scale")
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert done.returncode == 0, done.stdout[-2000:]
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return done.stdout, used
+
+
+def test_the_paper_scale_is_one_target(paper_scale):
+    output, _ = paper_scale
+    for scale, kind, paper, name in ITEMS:
+        suffix = "csv" if kind == "tables" else "pdf"
+        file = f"results/{scale}/{kind}/{paper}/{name}.{suffix}"
+        assert (file in output) == (scale == "paper"), file
+    planned = jobs(output)
+    config = yaml.safe_load((ROOT / "config.yaml").read_text("utf-8"))["paper"]
+    sets = config["datasets"]
+    shards = sum(sets[run["dataset"]]["shards"] for run in config["runs"].values())
+    assert planned["sample_images"] == shards
+    sets = config["translation_sets"]
+    shards = [
+        sets[each["set"]].get("shards", 1) for each in config["translations"].values()
+    ]
+    assert planned["translate_images"] == sum(shards) > len(shards)
+    assert planned["search_steps"] == len(config["step_searches"])
+    assert planned["search_depth"] == len(config["depth_searches"])
+
+
+def test_the_graph_of_the_paper_scale_is_built_soon(paper_scale):
+    _, seconds = paper_scale
+    assert seconds < 30
+
+
+def test_the_dry_run_of_the_paper_scale_says_what_it_would_cost(paper_scale):
+    output, _ = paper_scale
+    assert "Estimated GPU hours (A100, fp16; published" in output
+    table = output.rsplit("Estimated GPU hours", 1)[1].split("all  ")[0]
+    cost = dict(re.findall(r"^(\w+) +\d+ +([\d.]+)$", table, re.M))
+    # The Efficient and Distilled UNets: 26 M passes of 14.7 ms.
+    assert 90 < float(cost["make_backbone"]) < 120
+    assert float(cost["sample_images"]) > 10 and "set_table" not in cost
+
+
+def test_other_dry_runs_say_nothing_of_costs(checkout):
+    done = snakemake(checkout, "--dry-run", "results/mini/scores/sd.json")
+    assert done.returncode == 0 and "GPU hours" not in done.stdout

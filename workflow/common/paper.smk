@@ -212,7 +212,7 @@ def figure_inputs(wildcards):
         pairs = f"{base}/pairs/{figure['set']}"
         return {
             "sets": [f"{pairs}.json", f"{pairs}.safetensors"],
-            "images": [f"{base}/translated/{name}.safetensors" for name in named],
+            "images": translated_shards(scale, named),
         }
     if figure_kind(wildcards) == "depth_curves":
         named = dict.fromkeys(panel["search"] for panel in figure["panels"])

@@ -54,10 +54,29 @@ def check_translations(scale):
 
 
 def translation_set_spec(wildcards):
-    """Return a set as its dataclass takes it."""
-    return json.dumps(
-        entry(wildcards.scale, "translation_sets", wildcards.translation_set)
-    )
+    """Return a set as its dataclass takes it; shards are the workflow's affair."""
+    chosen = entry(wildcards.scale, "translation_sets", wildcards.translation_set)
+    return json.dumps({key: chosen[key] for key in chosen if key != "shards"})
+
+
+def translation_shards(scale, name):
+    """Return in how many jobs a translation of its set is made."""
+    chosen = entry(scale, "translations", name)["set"]
+    return entry(scale, "translation_sets", chosen).get("shards", 1)
+
+
+def translation_shard_count(wildcards):
+    """Return the same as params."""
+    return translation_shards(wildcards.scale, wildcards.translation)
+
+
+def translated_shards(scale, names):
+    """Return the images of translations."""
+    return [
+        f"results/{scale}/translated/{name}/{index:03d}.safetensors"
+        for name in names
+        for index in range(translation_shards(scale, name))
+    ]
 
 
 def translation_set_inputs(wildcards):

@@ -4,6 +4,38 @@
 localrules:
     set_table,
     draw_figure,
+    estimate_costs,
+    paper_scale,
+
+
+rule paper_scale:
+    """Everything at paper scale; with -n also what it would cost."""
+    input:
+        everything("paper"),
+
+
+rule estimate_costs:
+    """Estimate what the paper scale costs, rule by rule.
+
+    Reads: the configuration, and what a unit of work costs.
+    Writes: a table in Markdown.
+    """
+    input:
+        code=code("estimate_costs"),
+        units=UNIT_COSTS,
+    output:
+        "results/paper/tables/costs.md",
+    log:
+        "logs/paper/estimate_costs.log",
+    conda:
+        "../../environment.yml"
+    params:
+        spec=cost_spec(),
+        title="What the paper scale costs, by estimate",
+    shell:
+        "python -m clockwork_diffusion.steps.estimate_costs"
+        " --spec {params.spec:q} --units {input.units} --title {params.title:q}"
+        " --output {output} --log {log}"
 
 
 rule set_table:

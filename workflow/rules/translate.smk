@@ -42,7 +42,7 @@ rule prepare_pairs:
 
 
 rule translate_images:
-    """Translate a set, with the whole UNet or kept to a level, with a clock or none.
+    """Translate one shard of a set, with the whole UNet or some levels, with a clock.
 
     Reads: the translator, the set; the pipeline that a ControlNet controls, or that the
     translator's weights lie over.
@@ -53,11 +53,11 @@ rule translate_images:
         code=code("translate_images"),
         translator=files_of(translator_path),
     output:
-        "results/{scale}/translated/{translation}.safetensors",
+        "results/{scale}/translated/{translation}/{shard}.safetensors",
     log:
-        "logs/{scale}/translate_images/{translation}.log",
+        "logs/{scale}/translate_images/{translation}/{shard}.log",
     benchmark:
-        "benchmarks/{scale}/translate_images/{translation}.tsv"
+        "benchmarks/{scale}/translate_images/{translation}/{shard}.tsv"
     conda:
         "../../environment.yml"
     threads: 1
@@ -70,11 +70,14 @@ rule translate_images:
         spec=translation_spec,
         translator=translator_path,
         options=translation_options,
-        state="results/{scale}/.state/translated/{translation}",
+        shard=lambda wildcards: int(wildcards.shard),
+        shards=translation_shard_count,
+        state="results/{scale}/.state/translated/{translation}/{shard}",
     shell:
         "python -m clockwork_diffusion.steps.translate_images"
         " --spec {params.spec:q} --translator {params.translator} {params.options}"
         " --set {input.set} --images {input.images}"
+        " --shard {params.shard} --shards {params.shards}"
         " --state {params.state} --output {output}"
         " --threads {threads} --log {log}"
 
@@ -91,9 +94,7 @@ for scale, chosen, names in scored_together():
             code=code("score_translations"),
             set=f"results/{scale}/pairs/{chosen}.json",
             images=f"results/{scale}/pairs/{chosen}.safetensors",
-            translated=[
-                f"results/{scale}/translated/{name}.safetensors" for name in names
-            ],
+            translated=translated_shards(scale, names),
             clip=files_of(lambda _, scale=scale: translations_clip(scale)),
             frechet=files_of(
                 lambda _, scale=scale: entry(scale, "encoders", "frechet")["path"]

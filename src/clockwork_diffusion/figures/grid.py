@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
+from clockwork_diffusion import shards
+
 
 @dataclass(frozen=True)
 class GridRun:
@@ -51,7 +53,7 @@ class FigureSpec:
 
 def draw_grid(
     spec: FigureSpec,
-    images: Mapping[str, np.ndarray],
+    images: Mapping[str, np.ndarray | shards.Rows],
     prompts: list[str],
     latency_ms: Mapping[str, float],
 ) -> Figure:

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from clockwork_diffusion import pair_sets, storage
+from clockwork_diffusion import pair_sets, shards
 from clockwork_diffusion.figures.page import CELL, EDGE, GAP, GREY, LINE, Page
 from clockwork_diffusion.figures.style import COLOURS
 
@@ -105,9 +105,9 @@ class Translated:
     """
 
     pairs: pair_sets.PairSet
-    inputs: np.ndarray
-    targets: np.ndarray | None
-    images: Mapping[str, np.ndarray]
+    inputs: np.ndarray | shards.Rows
+    targets: np.ndarray | shards.Rows | None
+    images: Mapping[str, np.ndarray | shards.Rows]
 
     def __post_init__(self) -> None:
         """Reject images that are not one for each pair."""
@@ -143,15 +143,13 @@ def read_translated(prepared: Path, translated: Sequence[Path]) -> Translated:
 
     Args:
         prepared: The set's JSON; its images lie beside it as ``.safetensors``.
-        translated: Files ``<translation>.safetensors``.
+        translated: Files ``<translation>/<shard>.safetensors``.
     """
-    arrays = storage.read_arrays(prepared.with_suffix(".safetensors"))
-    return Translated(
-        pair_sets.read_set(prepared),
-        arrays["inputs"],
-        arrays.get("targets"),
-        {path.stem: storage.read_arrays(path)["images"] for path in translated},
+    pairs = pair_sets.read_set(prepared)
+    inputs, targets = pair_sets.image_rows(
+        prepared.with_suffix(".safetensors"), pairs, "np"
     )
+    return Translated(pairs, inputs, targets, shards.images_by_run(translated))
 
 
 def detailed_part(image: np.ndarray, share: float) -> tuple[int, int, int]:

@@ -8,10 +8,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from matplotlib.figure import Figure
 
-from clockwork_diffusion import datasets, joint_tables, storage
+from clockwork_diffusion import datasets, joint_tables, shards, storage
 from clockwork_diffusion.figures import (
     caching,
     curves,
@@ -109,13 +108,9 @@ def main(args: Namespace) -> None:
 
 
 def _grid(spec: grid.FigureSpec, args: Namespace) -> Figure:
-    shards: dict[str, list[np.ndarray]] = {}
-    for path in args.images:
-        images = storage.read_arrays(path)["images"]
-        shards.setdefault(path.parent.name, []).append(images)
     return grid.draw_grid(
         spec,
-        {name: np.concatenate(parts) for name, parts in shards.items()},
+        shards.images_by_run(args.images),
         datasets.read_prompts(args.prompts),
         _latencies(args),
     )

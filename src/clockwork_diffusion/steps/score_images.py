@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from argparse import Namespace
 from collections.abc import Sequence
@@ -9,12 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clockwork_diffusion import provenance, storage
+from clockwork_diffusion import provenance, shards, storage
 from clockwork_diffusion.specs import parse
 from clockwork_diffusion.steps._run import new_parser, run
 
 if TYPE_CHECKING:
     import torch
+
+    from clockwork_diffusion import metrics
 
 
 @dataclass(frozen=True)
@@ -41,53 +44,105 @@ def main(args: Namespace) -> None:
     unknown = [path for path in args.output if path.stem not in specs]
     if unknown or len(args.output) != len(specs):
         raise ValueError(f"outputs do not match the runs {', '.join(specs)}")
+    scorer = Scorer(args)
     for output in args.output:
-        storage.write_json(output, _score(output.stem, specs[output.stem], args))
-
-
-def _score(name: str, spec: ScoredRun, args: Namespace) -> dict[str, object]:
-    import dataclasses
-
-    from clockwork_diffusion import metrics
-
-    features = _of(args.features, name)
-    frechet = _joined(features, "frechet")
-    reference = metrics.merge(
-        metrics.statistics(storage.read_tensors(path)[0]["frechet"])
-        for path in args.reference
-    )
-    text = _joined(args.captions, "clip_text")
-    cosines = metrics.cosines(_joined(features, "clip_image"), text)
-    seeds = spec.seeds
-    scores = {
-        "frechet": metrics.frechet_score(frechet, reference, seeds),
-        "clip": metrics.mean_score(cosines, seeds=seeds),
-    }
-    if spec.teacher:
-        paired = _of(args.features, spec.teacher)
-        images = _joined(_of(args.images, name), "images")
-        teacher = _joined(_of(args.images, spec.teacher), "images")
-        scores["psnr_to_teacher"] = metrics.mean_score(
-            metrics.psnr(images, teacher), seeds=seeds
+        name, spec = output.stem, specs[output.stem]
+        with storage.opened(_of(args.features, name)[0]) as file:
+            encoders = json.loads(file.metadata()["encoders"])
+        scores = scorer.scores(name, spec)
+        storage.write_json(
+            output,
+            {
+                "run": name,
+                "seed": spec.seed,
+                "scores": {k: dataclasses.asdict(v) for k, v in scores.items()},
+                "encoders": encoders,
+                "versions": provenance.versions(
+                    "torch", "torchmetrics", "open_clip_torch"
+                ),
+            },
         )
-        scores["rmse_to_teacher"] = metrics.mean_score(
-            metrics.pixel_rmse(images, teacher), seeds=seeds
+
+
+class Scorer:
+    """Scores runs on one data set from their shards, a few rows at a time."""
+
+    def __init__(self, args: Namespace) -> None:
+        """Sum up the reference, and keep what several runs are compared with."""
+        from clockwork_diffusion import metrics
+
+        self.args = args
+        self.text = _rows(args.captions, "clip_text")
+        reference = _rows(args.reference, "frechet")
+        self.reference = metrics.merge(
+            map(metrics.statistics, reference.blocks(shards.FEATURES))
         )
-        scores["frechet_minus_teacher"] = metrics.frechet_difference(
-            frechet, _joined(paired, "frechet"), reference, seeds
+        self._frechet: dict[str, metrics.Jackknifed] = {}
+        self._cosines: dict[str, torch.Tensor] = {}
+
+    def frechet(self, name: str, seeds: int) -> metrics.Jackknifed:
+        """Return a run's Fréchet distance, with its replicates."""
+        from clockwork_diffusion import metrics
+
+        if name not in self._frechet:
+            rows = _rows(_of(self.args.features, name), "frechet")
+            prompts = _prompts(name, len(rows), seeds)
+            blocks = rows.blocks(shards.FEATURES)
+            self._frechet[name] = metrics.frechet_jackknife(
+                blocks, self.reference, prompts
+            )
+        return self._frechet[name]
+
+    def cosines(self, name: str) -> torch.Tensor:
+        """Return each image's cosine with its caption."""
+        import torch
+
+        from clockwork_diffusion import metrics
+
+        if name not in self._cosines:
+            rows = _rows(_of(self.args.features, name), "clip_image")
+            blocks = shards.paired(rows, self.text, size=shards.FEATURES)
+            self._cosines[name] = torch.cat([metrics.cosines(*pair) for pair in blocks])
+        return self._cosines[name]
+
+    def distances(self, name: str, teacher: str) -> dict[str, torch.Tensor]:
+        """Return each image's distances to the teacher's."""
+        import torch
+
+        from clockwork_diffusion import metrics
+
+        measured = {
+            "psnr_to_teacher": metrics.psnr,
+            "rmse_to_teacher": metrics.pixel_rmse,
+        }
+        values: dict[str, list[torch.Tensor]] = {key: [] for key in measured}
+        images, targets = (
+            _rows(_of(self.args.images, each), "images") for each in (name, teacher)
         )
-        others = metrics.cosines(_joined(paired, "clip_image"), text)
+        for pair in shards.paired(images, targets, size=shards.IMAGES):
+            for key, measure in measured.items():
+                values[key].append(measure(*pair))
+        return {key: torch.cat(parts) for key, parts in values.items()}
+
+    def scores(self, name: str, spec: ScoredRun) -> dict[str, metrics.Score]:
+        """Return every score of a run."""
+        from clockwork_diffusion import metrics
+
+        seeds, cosines = spec.seeds, self.cosines(name)
+        scores = {
+            "frechet": self.frechet(name, seeds).score(),
+            "clip": metrics.mean_score(cosines, seeds=seeds),
+        }
+        if not spec.teacher:
+            return scores
+        for key, values in self.distances(name, spec.teacher).items():
+            scores[key] = metrics.mean_score(values, seeds=seeds)
+        gap = self.frechet(name, seeds) - self.frechet(spec.teacher, seeds)
+        scores["frechet_minus_teacher"] = gap.score()
         scores["clip_minus_teacher"] = metrics.difference_score(
-            cosines, others, seeds=seeds
+            cosines, self.cosines(spec.teacher), seeds=seeds
         )
-    _, notes = storage.read_tensors(features[0])
-    return {
-        "run": name,
-        "seed": spec.seed,
-        "scores": {k: dataclasses.asdict(v) for k, v in scores.items()},
-        "encoders": json.loads(notes["encoders"]),
-        "versions": provenance.versions("torch", "torchmetrics", "open_clip_torch"),
-    }
+        return scores
 
 
 def _of(paths: Sequence[Path], name: str) -> list[Path]:
@@ -98,10 +153,21 @@ def _of(paths: Sequence[Path], name: str) -> list[Path]:
     return found
 
 
-def _joined(paths: Sequence[Path], name: str) -> torch.Tensor:
-    import torch
+def _rows(paths: Sequence[Path], name: str) -> shards.Rows:
+    """Return a tensor's rows in the order of the prompts.
 
-    return torch.cat([storage.read_tensors(path)[0][name] for path in paths])
+    Shards are consecutive pieces of what `prepare_prompts` writes, which repeats
+    all prompts for each sampling seed: in the shards' order rows come seed by seed.
+    """
+    return shards.Rows(sorted(paths, key=lambda path: path.stem), name)
+
+
+def _prompts(name: str, images: int, seeds: int) -> int:
+    if images % seeds:
+        raise ValueError(
+            f"run {name!r}: {images} images are not {seeds} seeds of the same prompts"
+        )
+    return images // seeds
 
 
 if __name__ == "__main__":

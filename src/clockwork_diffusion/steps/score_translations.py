@@ -5,22 +5,24 @@ from __future__ import annotations
 import dataclasses
 import json
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clockwork_diffusion import pair_sets, provenance, storage
+from clockwork_diffusion import pair_sets, provenance, shards, storage
 from clockwork_diffusion.steps._run import new_parser, run
 
 if TYPE_CHECKING:
     import torch
+
+    from clockwork_diffusion import encoders, perceptual
 
 
 def main(args: Namespace) -> None:
     """Score every translation pair by pair, then average over the pairs."""
     teachers = json.loads(args.teachers)
     files = _named([*args.translated, *args.compared])
-    wanted = {path.stem for path in args.translated}
+    wanted = set(_named(args.translated))
     outputs = {path.stem: path for path in args.output}
     if set(outputs) != wanted or len(args.output) != len(wanted):
         raise ValueError(
@@ -31,7 +33,7 @@ def main(args: Namespace) -> None:
         if teachers[name] not in files:
             raise ValueError(f"no images of {teachers[name]!r}, teacher of {name!r}")
     pairs = pair_sets.read_set(args.set)
-    inputs, targets = pair_sets.read_images(args.images, pairs)
+    inputs, targets = pair_sets.image_rows(args.images, pairs)
 
     import torch
 
@@ -47,35 +49,43 @@ def main(args: Namespace) -> None:
     clip = encoders.load_clip(args.clip, device)
     frechet = encoders.load_frechet(args.frechet_kind, args.frechet, device)
     lpips = perceptual.load_perceptual(args.lpips_kind, args.lpips, device)
-    described = translation_scores.describe(pairs, clip, inputs)
+    described = translation_scores.describe_parts(
+        pairs, clip, inputs.blocks(shards.IMAGES)
+    )
     reference = None
     if targets is not None:
-        reference = metrics.statistics(encoders.frechet_features(frechet, targets))
-    shown = {name: _images(path, inputs) for name, path in files.items()}
+        reference = metrics.merge(
+            metrics.statistics(encoders.frechet_features(frechet, part))
+            for part in targets.blocks(shards.IMAGES)
+        )
+    shown = {name: _images(paths, inputs) for name, paths in files.items()}
     for name, output in outputs.items():
-        images = shown[name]
-        features = encoders.clip_image_features(clip, images)
+        others = {"": targets, "_to_teacher": shown.get(teachers.get(name, ""))}
+        compared = {suffix: rows for suffix, rows in others.items() if rows is not None}
+        parts: dict[str, list[torch.Tensor]] = {}
+        found = _measure(clip, lpips, shown[name], compared, parts)
+        distance = None
+        if reference is not None:
+            blocks = (encoders.frechet_features(frechet, images) for images in found)
+            distance = metrics.frechet_jackknife(blocks, reference, len(pairs))
+        else:
+            for _ in found:
+                pass
+        features = torch.cat(parts.pop("clip_features"))
         values = translation_scores.of_features(features, described)
         if args.aesthetic is not None:
             predict = perceptual.load_aesthetic(args.aesthetic, features.shape[1])
             values["aesthetic"] = predict(features)
-        others = {"": targets, "_to_teacher": shown.get(teachers.get(name, ""))}
-        for suffix, other in others.items():
-            if other is not None:
-                values[f"psnr{suffix}"] = metrics.psnr(images, other)
-                apart = perceptual.perceptual_distances(lpips, images, other)
-                values[f"lpips{suffix}"] = apart
+        values |= {key: torch.cat(each) for key, each in parts.items()}
         scores = {key: metrics.mean_score(each) for key, each in values.items()}
         for key in scores.keys() & {"lpips", "lpips_to_teacher"}:
             scores[key] = dataclasses.replace(scores[key], note=lpips.preprocessing)
-        if reference is not None:
-            described_by = encoders.frechet_features(frechet, images)
-            scores["frechet"] = metrics.frechet_score(described_by, reference)
+        if distance is not None:
+            scores["frechet"] = distance.score()
             # Not of a pair: the distance, and that without each group of pairs.
-            without = metrics.frechet_replicates(described_by, reference)
             for key, numbers in (
-                ("frechet", [scores["frechet"].value]),
-                ("frechet_without", without),
+                ("frechet", (distance.value,)),
+                ("frechet_without", distance.without),
             ):
                 values[key] = torch.tensor(numbers, dtype=torch.float64)
         named = _encoders(clip, frechet, lpips, args.aesthetic)
@@ -94,6 +104,34 @@ def main(args: Namespace) -> None:
         )
 
 
+def _measure(
+    clip: encoders.ClipEncoder,
+    lpips: perceptual.PerceptualEncoder,
+    images: shards.Rows,
+    compared: dict[str, shards.Rows],
+    values: dict[str, list[torch.Tensor]],
+) -> Iterator[torch.Tensor]:
+    """Measure a few images after the other, and yield them for what else there is.
+
+    Args:
+        clip: CLIP.
+        lpips: LPIPS's network.
+        images: Of one translation.
+        compared: What they are held against, by suffix of the scores' names.
+        values: Gets the parts of each score, and of ``clip_features``.
+    """
+    from clockwork_diffusion import encoders, metrics, perceptual
+
+    for part, *beside in shards.paired(images, *compared.values(), size=shards.IMAGES):
+        features = encoders.clip_image_features(clip, part)
+        values.setdefault("clip_features", []).append(features)
+        for suffix, other in zip(compared, beside, strict=True):
+            apart = perceptual.perceptual_distances(lpips, part, other)
+            values.setdefault(f"psnr{suffix}", []).append(metrics.psnr(part, other))
+            values.setdefault(f"lpips{suffix}", []).append(apart)
+        yield part
+
+
 def _encoders(
     clip: Any, frechet: Any, lpips: Any, aesthetic: Path | None
 ) -> dict[str, dict[str, str]]:
@@ -110,28 +148,27 @@ def _encoders(
     return named
 
 
-def _named(paths: Sequence[Path]) -> dict[str, Path]:
-    """Return files by translation, ``…/<translation>.safetensors``."""
-    named: dict[str, Path] = {}
-    for path in paths:
-        if named.setdefault(path.stem, path) != path:
+def _named(paths: Sequence[Path]) -> dict[str, list[Path]]:
+    """Return shards by translation, ``…/<translation>/<shard>.safetensors``."""
+    named: dict[str, list[Path]] = {}
+    for path in sorted(paths, key=lambda path: path.stem):
+        known = named.setdefault(path.parent.name, [])
+        if known and (known[-1].stem == path.stem or known[-1].parent != path.parent):
             raise ValueError(
-                f"the translation {path.stem!r} is given twice: "
-                f"{named[path.stem]}, {path}"
+                f"the translation {path.parent.name!r} is given twice: "
+                f"{known[-1]}, {path}"
             )
+        known.append(path)
     return named
 
 
-def _images(path: Path, inputs: torch.Tensor) -> torch.Tensor:
-    """Read translated images, which must be as many and as large as the inputs."""
-    tensors, _ = storage.read_tensors(path)
-    if "images" not in tensors:
-        raise ValueError(f"{path} lacks the tensor 'images'")
-    images = tensors["images"]
-    if images.dtype != inputs.dtype or images.shape != inputs.shape:
+def _images(paths: Sequence[Path], inputs: shards.Rows) -> shards.Rows:
+    """Return translated images, which must be as many and as large as the inputs."""
+    images = shards.Rows(paths, "images")
+    if images.kind != inputs.kind or images.shape != inputs.shape:
         raise ValueError(
-            f"{path}: images are {images.dtype} {tuple(images.shape)}, "
-            f"not {inputs.dtype} {tuple(inputs.shape)}, as the set's inputs"
+            f"{paths[0]}: images are {images.kind} {images.shape}, "
+            f"not {inputs.kind} {inputs.shape}, as the set's inputs"
         )
     return images
 
@@ -156,7 +193,7 @@ if __name__ == "__main__":
         required=True,
         nargs="+",
         type=Path,
-        help="translated images, <translation>.safetensors",
+        help="translated images, <translation>/<shard>.safetensors",
     )
     parser.add_argument(
         "--compared", default=[], nargs="*", type=Path, help="those of further teachers"

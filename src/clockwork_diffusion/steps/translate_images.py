@@ -1,4 +1,4 @@
-"""Translate a set of pairs, with the whole UNet or without its deep levels."""
+"""Translate one shard of a set of pairs, with the whole UNet or some levels of it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clockwork_diffusion import pair_sets, provenance, storage
+from clockwork_diffusion import datasets, pair_sets, provenance, storage
 from clockwork_diffusion.specs import parse
 from clockwork_diffusion.step_claims import answer_of
 from clockwork_diffusion.steps._run import new_parser, run
@@ -46,7 +46,9 @@ def main(args: Namespace) -> None:
     """Translate batch by batch; batches of a killed run are kept."""
     spec = parse(TranslateSpec, args.spec)
     pairs = pair_sets.read_set(args.set)
-    inputs, _ = pair_sets.read_images(args.images, pairs)
+    rows = datasets.shard_rows(len(pairs), args.shard, args.shards)
+    stored, _ = pair_sets.image_rows(args.images, pairs)
+    inputs = stored[rows.start : rows.stop]
 
     from clockwork_diffusion import (
         chunks,
@@ -74,6 +76,7 @@ def main(args: Namespace) -> None:
     marks = [
         args.spec,
         str(chosen.visited),
+        str(rows),
         storage.sha256(args.set),
         storage.sha256(args.images),
     ]
@@ -94,11 +97,11 @@ def main(args: Namespace) -> None:
             steps=chosen.steps,
             kind=spec.kind,
         ).passes
-    encoded = translator.encode(pairs.prompts)
+    encoded = translator.encode(pairs.prompts[rows.start : rows.stop])
 
     def translate(part: slice) -> dict[str, torch.Tensor]:
         seeds = [
-            sampling.image_seed(spec.seed, index)
+            sampling.image_seed(spec.seed, rows.start + index)
             for index in range(part.start, part.stop)
         ]
         latents = translation.translate(
@@ -113,7 +116,7 @@ def main(args: Namespace) -> None:
         return {"images": translator.decode(latents, inputs[part])}
 
     tensors = chunks.in_chunks(
-        len(pairs),
+        len(rows),
         spec.batch_size,
         translate,
         args.state,
@@ -143,6 +146,8 @@ if __name__ == "__main__":
         "--searched", type=Path, help="a search's result, for its time steps"
     )
     parser.add_argument("--method", help="method that found them")
+    parser.add_argument("--shard", default=0, type=int, help="index from 0")
+    parser.add_argument("--shards", default=1, type=int, help="number of shards")
     parser.add_argument("--state", required=True, type=Path, help="resumable state")
     parser.add_argument("--output", required=True, type=Path, help="images to write")
     run(parser, main)

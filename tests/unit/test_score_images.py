@@ -1,0 +1,181 @@
+"""Scores of runs from their shards: the same for any number, in little memory."""
+
+import json
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+import torch
+
+from clockwork_diffusion import datasets, metrics, storage
+from clockwork_diffusion.steps import score_images
+
+DIM = 6
+ENCODERS = {"encoders": json.dumps({"clip": {"sha256": "0"}})}
+
+
+def write(folder: Path, name: str, shards: int, tensors: dict) -> list[Path]:
+    """Write a run's, or a data set's, rows as its shards."""
+    paths = []
+    for shard in range(shards):
+        paths.append(folder / name / f"{shard:03d}.safetensors")
+        part = {}
+        for key, rows in tensors.items():
+            chosen = datasets.shard_rows(len(rows), shard, shards)
+            part[key] = rows[chosen.start : chosen.stop]
+        storage.write_tensors(paths[-1], part, ENCODERS)
+    return paths
+
+
+def described(seed: int, count: int, seeds: int, size: int = 16) -> dict:
+    """Return features and images; images of one prompt are alike."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def rows(dim):
+        shared = torch.randn(count, dim, generator=generator).repeat(seeds, 1)
+        return shared + 0.5 * torch.randn(count * seeds, dim, generator=generator)
+
+    shape = (count * seeds, 3, size, size)
+    images = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
+    return {"clip_image": rows(DIM), "frechet": rows(DIM), "images": images}
+
+
+def write_all(folder: Path, shards: int, count=50, seeds=1, size=16) -> Namespace:
+    """Write two runs, their data set and a reference; return the step's arguments."""
+    features, images = [], []
+    for seed, name in enumerate(("run", "teacher")):
+        tensors = described(seed, count, seeds, size)
+        images += write(folder / "images", name, shards, {"images": tensors["images"]})
+        del tensors["images"]
+        features += write(folder / "features", name, shards, tensors)
+    text = torch.randn(count, DIM, generator=torch.Generator().manual_seed(7))
+    captions = {"clip_text": text.repeat(seeds, 1)}
+    reference = {"frechet": described(8, 90, 1)["frechet"] + 0.3}
+    spec = {"run": {"seed": 3, "seeds": seeds, "teacher": "teacher"}}
+    return Namespace(
+        spec=spec,
+        features=features,
+        images=images,
+        reference=write(folder / "features", "reference", shards, reference),
+        captions=write(folder / "features", "captions", shards, captions),
+        output=[folder / "run.json"],
+    )
+
+
+def scored(args: Namespace) -> dict:
+    score_images.main(args)
+    return storage.read_json(args.output[0])["scores"]
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_scores_of_one_shard_and_of_seven_are_the_same(tmp_path, seeds):
+    one = scored(write_all(tmp_path / "one", 1, seeds=seeds))
+    seven = scored(write_all(tmp_path / "seven", 7, seeds=seeds))
+    assert set(one) == {
+        *("frechet", "clip", "psnr_to_teacher", "rmse_to_teacher"),
+        *("frechet_minus_teacher", "clip_minus_teacher"),
+    }
+    assert set(one) == set(seven)
+    for name, score in one.items():
+        assert score["n"] == seven[name]["n"] == 50 * seeds
+        for key in ("value", "low", "high"):
+            assert score[key] == pytest.approx(seven[name][key], rel=0, abs=1e-10)
+        assert score["low"] < score["value"] < score["high"]
+
+
+def test_scores_are_those_of_all_rows_at_once(tmp_path):
+    found = scored(write_all(tmp_path, 7, seeds=3))
+    run, teacher = (described(seed, 50, 3) for seed in (0, 1))
+    text = torch.randn(50, DIM, generator=torch.Generator().manual_seed(7))
+    cosines = metrics.cosines(run["clip_image"], text.repeat(3, 1))
+    reference = metrics.statistics(described(8, 90, 1)["frechet"] + 0.3)
+    expected = {
+        "frechet": metrics.frechet_score(run["frechet"], reference, 3),
+        "clip": metrics.mean_score(cosines, seeds=3),
+        "psnr_to_teacher": metrics.mean_score(
+            metrics.psnr(run["images"], teacher["images"]), seeds=3
+        ),
+        "frechet_minus_teacher": metrics.frechet_difference(
+            run["frechet"], teacher["frechet"], reference, 3
+        ),
+    }
+    for name, score in expected.items():
+        for key in ("value", "low", "high"):
+            value = getattr(score, key)
+            assert found[name][key] == pytest.approx(value, rel=0, abs=1e-10)
+    # Images of one prompt are alike: taken for prompts of their own, the interval
+    # of their mean would be much too narrow.
+    careless = metrics.mean_score(cosines)
+    width = found["clip"]["high"] - found["clip"]["low"]
+    assert careless.high - careless.low < 0.8 * width
+
+
+def test_the_order_of_files_does_not_matter(tmp_path):
+    args = write_all(tmp_path, 7)
+    once = scored(args)
+    for kind in ("features", "images", "captions", "reference"):
+        getattr(args, kind).reverse()
+    assert scored(args) == once
+
+
+def test_shards_that_do_not_fit_are_refused(tmp_path):
+    args = write_all(tmp_path, 7)
+    lacking = [path for path in args.images if path != tmp_path / "images/run/003"]
+    missing = tmp_path / "images" / "run" / "003.safetensors"
+    lacking.remove(missing)
+    whole, args.images = args.images, lacking
+    with pytest.raises(ValueError, match="43 rows of .*run.* and 50 of .*no pairs"):
+        score_images.main(args)
+    args.images = whole
+    args.spec["run"]["seeds"] = 3
+    with pytest.raises(ValueError, match="'run': 50 images are not 3 seeds"):
+        score_images.main(args)
+    assert not args.output[0].exists()
+
+
+PEAK = """
+import json, sys
+from argparse import Namespace
+from pathlib import Path
+
+import torch
+from clockwork_diffusion import metrics
+from clockwork_diffusion.steps import score_images
+
+def kilobytes(name):
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1])
+
+torch.set_num_threads(1)
+args = json.loads(sys.argv[1])
+for name, value in args.items():
+    if isinstance(value, list):
+        args[name] = [Path(path) for path in value]
+Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+before = kilobytes("VmRSS")
+score_images.main(Namespace(**args))
+print(kilobytes("VmHWM") - before)
+"""
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="peaks are read from /proc"
+)
+@pytest.mark.parametrize("shards", [1, 8], ids=["one shard", "more shards"])
+def test_memory_does_not_grow_with_the_number_of_images(tmp_path, shards):
+    peaks = []
+    for times in (1, 8):
+        count = 128 * times
+        folder = tmp_path / str(times)
+        args = write_all(folder, 1 if shards == 1 else times, count=count, size=128)
+        plain = json.dumps(vars(args), default=str)
+        done = subprocess.run(
+            [sys.executable, "-c", PEAK, plain], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        peaks.append(int(done.stdout.split()[-1]) / 1024)
+    # The images of the two runs are 12 MB at first, then 96 MB.
+    assert peaks[1] - peaks[0] < 60, peaks
