@@ -434,8 +434,13 @@ def draw_curves(spec: StepCurvesSpec, searches: Mapping[str, Found]) -> Figure:
     for panel, (axes, strip) in zip(spec.panels, panels, strict=True):
         numbers: set[int] = set()
         others = [name for name in spec.methods if name != "uniform"]
+        compared = {
+            each for name in others for each in steps_of(searches, panel.search, name)
+        }
         for method in spec.methods:
-            steps = steps_of(searches, panel.search, method)
+            # Even steps are there for what they are compared with.
+            asked = steps_of(searches, panel.search, method)
+            steps = [each for each in asked if each in compared or not compared]
             if not steps:
                 continue
             numbers |= set(steps)
@@ -509,8 +514,11 @@ def _panels(
     between = 0.1 if strip else 0.0
     rows = math.ceil(count / columns)
     tallest = tall + between + strip
-    head = 0.48
     width = columns * (left + wide + right)
+    # As many rows of the legend as its longest labels need.
+    in_row = min(len(methods), max(1, int(width / 1.6)))
+    legend_rows = math.ceil(len(methods) / in_row)
+    head = 0.30 + 0.18 * legend_rows
     height = head + rows * (over + tallest + bottom)
     figure = Figure(figsize=(width, height))
     y = 1 - 0.1 / height
@@ -519,7 +527,7 @@ def _panels(
         handles=[_handle(LOOKS[name]) for name in methods],
         loc="upper left",
         bbox_to_anchor=(0.1 / width, 1 - 0.32 / height),
-        ncols=len(methods),
+        ncols=math.ceil(len(methods) / legend_rows),
         frameon=False,
         borderaxespad=0,
         borderpad=0,
