@@ -370,7 +370,7 @@ CASES = {
     "a search for time steps that holds nothing out": (
         CONFIG,
         "mini.step_searches.controlnet.heldout",
-        "edges_search",
+        "edges_steps",
         "step search 'controlnet' holds out the set that it searches on",
     ),
     "scores of a search that holds nothing out": (
