@@ -6,9 +6,11 @@ min_version("9.0")
 
 
 configfile: "config.yaml"
+configfile: "workflow/random.yaml"
 
 
 include: "workflow/common/configuration.smk"
+include: "workflow/common/sizes.smk"
 include: "workflow/common/edit.smk"
 include: "workflow/common/translate.smk"
 include: "workflow/common/depth.smk"
@@ -32,6 +34,7 @@ include: "workflow/rules/depth.smk"
 include: "workflow/rules/timesteps.smk"
 include: "workflow/rules/score.smk"
 include: "workflow/rules/profile.smk"
+include: "workflow/rules/sizes.smk"
 include: "workflow/rules/paper.smk"
 include: "workflow/rules/models.smk"
 

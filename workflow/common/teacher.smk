@@ -51,4 +51,4 @@ def storage_spec(wildcards):
 
 def trajectory_memory(wildcards):
     """Return the memory in MB; features of 500 SD trajectories take 16 GB."""
-    return {"mini": 4000, "paper": 64000}[wildcards.scale]
+    return 4000 if wildcards.scale == "mini" else 64000

@@ -8,6 +8,7 @@ rule prepare_prompts:
     Writes: a JSON list.
     """
     input:
+        unpack(dataset_folder),
         code=code("prepare_prompts"),
     output:
         "results/{scale}/prompts/{dataset}.json",
@@ -29,6 +30,7 @@ rule prepare_images:
     Writes: `images`, uint8 (N, 3, H, W).
     """
     input:
+        unpack(dataset_folder),
         code=code("prepare_images"),
     output:
         "results/{scale}/images/{dataset}/{shard}.safetensors",

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clockwork_diffusion import provenance, storage
+from clockwork_diffusion import provenance, random_weights, storage
 from clockwork_diffusion.specs import parse
 from clockwork_diffusion.steps._run import new_parser, run
 
@@ -83,6 +83,7 @@ def _score(name: str, spec: ScoredRun, args: Namespace) -> dict[str, object]:
     _, notes = storage.read_tensors(features[0])
     return {
         "run": name,
+        **random_weights.mark([*features, *args.reference, *args.captions]),
         "seed": spec.seed,
         "scores": {k: dataclasses.asdict(v) for k, v in scores.items()},
         "encoders": json.loads(notes["encoders"]),

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clockwork_diffusion import pair_sets, provenance, storage
+from clockwork_diffusion import pair_sets, provenance, random_weights, storage
 from clockwork_diffusion.steps._run import new_parser, run
 
 if TYPE_CHECKING:
@@ -85,6 +85,9 @@ def main(args: Namespace) -> None:
             output,
             {
                 "translation": name,
+                **random_weights.mark(
+                    [files[name], args.clip, args.frechet, args.lpips]
+                ),
                 "scores": {k: dataclasses.asdict(v) for k, v in scores.items()},
                 "encoders": named,
                 "versions": provenance.versions(

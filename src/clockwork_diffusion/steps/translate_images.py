@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clockwork_diffusion import pair_sets, provenance, storage
+from clockwork_diffusion import pair_sets, provenance, random_weights, storage
 from clockwork_diffusion.specs import parse
 from clockwork_diffusion.steps._run import new_parser, run
 
@@ -109,7 +109,8 @@ def main(args: Namespace) -> None:
         "\n".join(marks),
         "translations",
     )
-    storage.write_tensors(args.output, tensors, {"spec": args.spec})
+    marked = random_weights.notes([args.translator, args.model])
+    storage.write_tensors(args.output, tensors, {"spec": args.spec, **marked})
     chunks.discard(args.state)
 
 
