@@ -60,7 +60,7 @@ readme: run
 	rm -rf docs/reference && mkdir -p docs/reference
 	cd results && find . \( -path './*/tables/*' -o -path './*/claims/*.md' \
 	  -o -path './*/quality/*' -o -path './*/figures/*.png' \) -type f \
-	  ! -name '*.pdf' ! -name 'figure_s1[2-5].*' ! -name 'edits_*' | tar cf - -T - | tar xf - -C ../docs/reference
+	  ! -name '*.pdf' ! -name '*.html' ! -name 'figure_s1[2-5].*' ! -name 'edits_*' | tar cf - -T - | tar xf - -C ../docs/reference
 	$(BIN)/python -m clockwork_diffusion.steps.embed_tables README.md \
 	  resources/mini/stable-diffusion/README.md resources/mini/efficient/README.md \
 	  resources/mini/distilled/README.md

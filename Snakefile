@@ -24,6 +24,7 @@ include: "workflow/common/score.smk"
 include: "workflow/common/profile.smk"
 include: "workflow/common/paper.smk"
 include: "workflow/common/models.smk"
+include: "workflow/common/report.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/teacher.smk"
 include: "workflow/rules/adaptor.smk"
@@ -46,9 +47,11 @@ rule all:
     """Every table, figure and claim that a laptop can work out; the headline ones first."""
     default_target: True
     input:
-        tables("mini"),
-        figures("mini"),
-        claims("mini"),
-        claims("paper"),
-        tables("paper"),
-        drawn_figures("paper"),
+        of_a_run(
+            tables("mini"),
+            figures("mini"),
+            claims("mini"),
+            claims("paper"),
+            tables("paper"),
+            drawn_figures("paper"),
+        ),

@@ -83,12 +83,24 @@ def by_rule(jobs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
 
 
 def to_markdown(result: Mapping[str, Any]) -> str:
-    """Return the costs by rule as a table for people."""
+    """Return the costs by rule as a table for people, with a title and what it is."""
+    if not result["rules"]:
+        return "**What the jobs took**\n\nNo job has run yet.\n"
+    return (
+        f"**What the jobs took**\n\n{cost_table(result['rules'])}\n\n"
+        "Of the jobs that have run here, as Snakemake measured them on "
+        f"{result['device']}, {result['cores']} cores. Jobs of one rule may have run "
+        "side by side, and other work beside them.\n"
+    )
+
+
+def cost_table(rules: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return costs by rule as a Markdown table."""
     lines = [
         "| rule | jobs | seconds | CPU seconds | longest job, s | peak memory, MB |",
         "|:--|--:|--:|--:|--:|--:|",
     ]
-    for rule, cost in result["rules"].items():
+    for rule, cost in rules.items():
         cells = [
             rule,
             str(cost["jobs"]),
@@ -98,14 +110,7 @@ def to_markdown(result: Mapping[str, Any]) -> str:
             ),
         ]
         lines.append(f"| {' | '.join(cells)} |")
-    if not result["rules"]:
-        return "**What the jobs took**\n\nNo job has run yet.\n"
-    return (
-        "**What the jobs took**\n\n" + "\n".join(lines) + "\n\n"
-        f"Of the jobs that have run here, as Snakemake measured them on "
-        f"{result['device']}, {result['cores']} cores. Jobs of one rule may have run "
-        "side by side, and other work beside them.\n"
-    )
+    return "\n".join(lines)
 
 
 if __name__ == "__main__":
