@@ -39,6 +39,19 @@ DIGITS = 16
 """Of a checksum, as shown."""
 
 
+STYLE = """<style>
+.items-center.justify-center { align-items: safe center; justify-content: safe center; }
+.prose:has(details) { width: 44rem; max-width: 60vw; }
+details > summary { cursor: pointer; font-weight: 600; padding: .3em 0; }
+details > div { max-height: 45vh; overflow: auto; padding-left: 1em; }
+details table { margin: .5em 0; }
+</style>
+"""
+"""Snakemake centres the page, and cuts off what is larger than the window: unless it
+is centred safely. Sections open one at a time and scroll within.
+"""
+
+
 @dataclass(frozen=True)
 class Item:
     """A table, a figure, or a paper's claims.
@@ -80,8 +93,10 @@ def write_overview(
         "Weights": hashes(weights),
         DEVIATIONS: deviations(readme),
     }
-    return "\n".join(
-        to_fragment(f"## {title}\n\n{text}\n") for title, text in sections.items()
+    return STYLE + "".join(
+        f'<details name="overview"><summary>{title}</summary>\n'
+        f"<div>{to_fragment(text)}</div></details>\n"
+        for title, text in sections.items()
     )
 
 
@@ -164,7 +179,7 @@ def hashes(weights: Iterable[Path]) -> str:
             name += f" ({random_weights.SHOWN})"
         for line in sums.read_text(encoding="utf-8").splitlines():
             digest, _, file = line.partition("  ")
-            lines.append(f"| {name} | {file} | `{digest[:DIGITS]}` |")
+            lines.append(f"| {name} | {file} | {digest[:DIGITS]} |")
     if len(lines) == 2:
         return "No weights with a list of checksums are here."
     return "\n".join(lines)

@@ -1,5 +1,6 @@
 """What `snakemake --report` shows: results that there are, and what there is not."""
 
+import re
 import sys
 
 from clockwork_diffusion import overview
@@ -11,9 +12,14 @@ Snakemake tells nobody before it asks for the results.
 """
 
 
+def short_title(paper):
+    """Return the start of a paper's title; the report's menu takes no colon."""
+    return re.split(": | for ", PAPERS[paper]["title"])[0]
+
+
 def paper_title(wildcards):
-    """Return a paper's title as far as its colon, which the report cannot take."""
-    return PAPERS[wildcards.paper]["title"].partition(":")[0]
+    """Return the same as the report asks for it."""
+    return short_title(wildcards.paper)
 
 
 SHOWN = {
@@ -36,8 +42,9 @@ def report_items():
             for paper, name in ids:
                 place = "" if listed is None else f"{paper}/"
                 path = Path(f"results/{scale}/{folder}/{place}{name}.{suffix}")
-                title = PAPERS[paper]["title"].partition(":")[0]
-                found.append(overview.Item(title, scale, kind, name, path))
+                found.append(
+                    overview.Item(short_title(paper), scale, kind, name, path)
+                )
     return found
 
 

@@ -147,6 +147,6 @@ def throughput_spec(wildcards):
             "sampler": run["sampler"],
             "trajectory": recorded,
             "batch_size": run["batch_size"],
-            "pairs": {"random": 3}.get(scale, 15),
+            "pairs": {"random": 2}.get(scale, 15),
         }
     )
