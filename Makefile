@@ -7,7 +7,7 @@ BIN := .venv/bin
 STAMP := .venv/installed
 SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --quiet rules --cores $(CORES)
 
-.PHONY: run test lint fast e2e bench report models readme clean
+.PHONY: run test lint fast e2e bench report report-now real-sizes models readme clean
 
 run: $(STAMP) unlock
 	$(SNAKEMAKE) $(TARGETS)
@@ -49,8 +49,18 @@ bench: $(STAMP)
 	$(SNAKEMAKE) overhead --forcerun measure_overhead
 	@cat results/mini/latency/overhead.md
 
-report: run
+# One file with all results, and on its first page what is not there.
+report: run report-now
+
+# The same of whatever has been run so far, without running anything.
+report-now: $(STAMP)
+	mkdir -p results
 	$(SNAKEMAKE) --report results/report.html
+
+# The paper scale with random weights of the real sizes: 15 GB of memory, 10 of disk.
+real-sizes: $(STAMP) unlock
+	$(SNAKEMAKE) real_sizes
+	@cat results/random/costs.md
 
 # The reference run: its tables and figures, kept for readers who do not run anything.
 # Not under results/, where Snakemake would take them for its own work. Without vector
