@@ -67,9 +67,10 @@ real-sizes: $(STAMP) unlock
 # copies and the supplement's pages of images, which a repository need not carry.
 readme: run
 	$(SNAKEMAKE) quality
-	rm -rf docs/reference && mkdir -p docs/reference
+	rm -rf docs/reference/mini docs/reference/paper && mkdir -p docs/reference
 	cd results && find . \( -path './*/tables/*' -o -path './*/claims/*.md' \
-	  -o -path './*/quality/*' -o -path './*/figures/*.png' \) -type f \
+	  -o -path './*/quality/*' -o -path './random/costs.*' \
+	  -o -path './*/latency/throughput.*' -o -path './*/figures/*.png' \) -type f \
 	  ! -name '*.pdf' ! -name '*.html' ! -name 'figure_s1[2-5].*' ! -name 'edits_*' | tar cf - -T - | tar xf - -C ../docs/reference
 	$(BIN)/python -m clockwork_diffusion.steps.embed_tables README.md \
 	  resources/mini/stable-diffusion/README.md resources/mini/efficient/README.md \

@@ -135,6 +135,14 @@ def costed(wildcards):
     return real_sizes_results() if wildcards.scale == "random" else []
 
 
+def costs_note(wildcards):
+    """Return what a reader must know of the costs at a scale."""
+    if wildcards.scale != "random":
+        return ""
+    most = ", ".join(f"{key} {value}" for key, value in RANDOM["at_most"].items())
+    return f"Random weights of the real sizes, fp32; at most: {most}."
+
+
 def throughput_spec(wildcards):
     """Return what to time: sampling of a run, and trajectories of the same model."""
     scale = wildcards.scale

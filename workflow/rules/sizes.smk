@@ -132,6 +132,8 @@ rule list_costs:
         "../../environment.yml"
     params:
         folder="benchmarks/{scale}",
+        note=costs_note,
     shell:
         "python -m clockwork_diffusion.steps.list_costs"
-        " --benchmarks {params.folder} --output {output.json} --log {log}"
+        " --benchmarks {params.folder} --note {params.note:q}"
+        " --output {output.json} --log {log}"

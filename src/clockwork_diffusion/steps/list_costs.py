@@ -27,6 +27,7 @@ def main(args: Namespace) -> None:
         "rules": by_rule(jobs),
         "cores": os.cpu_count(),
         "device": provenance.device_name(),
+        "note": args.note,
     }
     storage.write_json(args.output, result)
     storage.write_text(args.output.with_suffix(".md"), to_markdown(result))
@@ -90,7 +91,8 @@ def to_markdown(result: Mapping[str, Any]) -> str:
         f"**What the jobs took**\n\n{cost_table(result['rules'])}\n\n"
         "Of the jobs that have run here, as Snakemake measured them on "
         f"{result['device']}, {result['cores']} cores. Jobs of one rule may have run "
-        "side by side, and other work beside them.\n"
+        f"side by side, and other work beside them. {result['note']}".rstrip()
+        + "\n"
     )
 
 
@@ -118,6 +120,7 @@ if __name__ == "__main__":
     parser.add_argument(
         "--benchmarks", required=True, type=Path, help="benchmarks of a scale"
     )
+    parser.add_argument("--note", default="", help="what a reader must know of them")
     parser.add_argument(
         "--output", required=True, type=Path, help="JSON to write; Markdown beside it"
     )
