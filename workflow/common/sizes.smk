@@ -155,6 +155,6 @@ def throughput_spec(wildcards):
             "sampler": run["sampler"],
             "trajectory": recorded,
             "batch_size": run["batch_size"],
-            "pairs": {"random": 2}.get(scale, 15),
+            "pairs": 2 if scale == "random" else 7,
         }
     )
