@@ -42,9 +42,7 @@ def report_items():
             for paper, name in ids:
                 place = "" if listed is None else f"{paper}/"
                 path = Path(f"results/{scale}/{folder}/{place}{name}.{suffix}")
-                found.append(
-                    overview.Item(short_title(paper), scale, kind, name, path)
-                )
+                found.append(overview.Item(short_title(paper), scale, kind, name, path))
     return found
 
 
