@@ -8,7 +8,8 @@ STAMP := .venv/installed
 INCEPTION := .venv/inception
 SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --quiet rules --cores $(CORES)
 
-.PHONY: run test lint fast e2e test-slurm bench report models readme clean
+.PHONY: run test lint fast e2e test-slurm bench report report-now real-sizes models
+.PHONY: readme clean
 
 run: $(STAMP) unlock
 	$(SNAKEMAKE) $(TARGETS)
@@ -61,18 +62,29 @@ bench: $(STAMP)
 	$(SNAKEMAKE) overhead --forcerun measure_overhead
 	@cat results/mini/latency/overhead.md
 
-report: run
+# One file with all results, and on its first page what is not there.
+report: run report-now
+
+# The same of whatever has been run so far, without running anything.
+report-now: $(STAMP)
+	mkdir -p results
 	$(SNAKEMAKE) --report results/report.html
+
+# The paper scale with random weights of the real sizes: 15 GB of memory, 10 of disk.
+real-sizes: $(STAMP) unlock
+	$(SNAKEMAKE) real_sizes
+	@cat results/random/costs.md
 
 # The reference run: its tables and figures, kept for readers who do not run anything.
 # Not under results/, where Snakemake would take them for its own work. Without vector
 # copies and the supplement's pages of images, which a repository need not carry.
 readme: run
 	$(SNAKEMAKE) quality
-	rm -rf docs/reference && mkdir -p docs/reference
+	rm -rf docs/reference/mini docs/reference/paper && mkdir -p docs/reference
 	cd results && find . \( -path './*/tables/*' -o -path './*/claims/*.md' \
-	  -o -path './*/quality/*' -o -path './*/figures/*.png' \) -type f \
-	  ! -name '*.pdf' ! -name 'figure_s1[2-5].*' ! -name 'edits_*' | tar cf - -T - | tar xf - -C ../docs/reference
+	  -o -path './*/quality/*' -o -path './random/costs.*' \
+	  -o -path './*/latency/throughput.*' -o -path './*/figures/*.png' \) -type f \
+	  ! -name '*.pdf' ! -name '*.html' ! -name 'figure_s1[2-5].*' ! -name 'edits_*' | tar cf - -T - | tar xf - -C ../docs/reference
 	$(BIN)/python -m clockwork_diffusion.steps.embed_tables README.md \
 	  resources/mini/stable-diffusion/README.md resources/mini/efficient/README.md \
 	  resources/mini/distilled/README.md

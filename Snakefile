@@ -6,10 +6,12 @@ min_version("9.0")
 
 
 configfile: "config.yaml"
+configfile: "workflow/random.yaml"
 
 
 include: "workflow/common/configuration.smk"
 include: "workflow/common/fetch.smk"
+include: "workflow/common/sizes.smk"
 include: "workflow/common/edit.smk"
 include: "workflow/common/translate.smk"
 include: "workflow/common/depth.smk"
@@ -26,6 +28,7 @@ include: "workflow/common/paper.smk"
 include: "workflow/common/models.smk"
 include: "workflow/rules/fetch.smk"
 include: "workflow/common/costs.smk"
+include: "workflow/common/report.smk"
 include: "workflow/rules/data.smk"
 include: "workflow/rules/teacher.smk"
 include: "workflow/rules/adaptor.smk"
@@ -36,6 +39,7 @@ include: "workflow/rules/depth.smk"
 include: "workflow/rules/timesteps.smk"
 include: "workflow/rules/score.smk"
 include: "workflow/rules/profile.smk"
+include: "workflow/rules/sizes.smk"
 include: "workflow/rules/paper.smk"
 include: "workflow/rules/models.smk"
 
@@ -51,10 +55,12 @@ rule all:
     """Every table, figure and claim that a laptop can work out; the headline ones first."""
     default_target: True
     input:
-        tables("mini"),
-        figures("mini"),
-        claims("mini"),
-        claims("paper"),
-        tables("paper"),
-        drawn_figures("paper"),
-        rules.estimate_costs.output,
+        of_a_run(
+            tables("mini"),
+            figures("mini"),
+            claims("mini"),
+            claims("paper"),
+            tables("paper"),
+            drawn_figures("paper"),
+            rules.estimate_costs.output,
+        ),

@@ -15,6 +15,7 @@ import yaml
 
 ROOT = Path(__file__).parent.parent
 PARTS = (
+    "README.md",
     "Snakefile",
     "config.yaml",
     "environment.yml",

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 
+from clockwork_diffusion import random_weights
 from clockwork_diffusion.costs import (
     call_flops,
     edit_flops,
@@ -101,6 +102,10 @@ class Value:
     value: float
     low: float | None = None
     high: float | None = None
+
+
+WITHHELD = Value(float("nan"))
+"""Stands where a score of random weights would: it says nothing of any model."""
 
 
 @dataclass(frozen=True)
@@ -222,13 +227,16 @@ def cell(column: Column, row: Row, results: Results) -> Value | None:
     if not row.run:
         return None
     if column.kind in ("score", "n"):
-        scores = results.scores.get(row.run, {}).get("scores", {})
+        scored = results.scores.get(row.run, {})
+        scores = scored.get("scores", {})
         if column.kind == "n":
             counted = scores.get("clip") or next(iter(scores.values()), None)
             return None if counted is None else Value(counted["n"])
         score = scores.get(column.key)
         if score is None:
             return None
+        if random_weights.marks(scored):
+            return WITHHELD
         return Value(score["value"], score["low"], score["high"])
     if column.kind.startswith("latency"):
         timed = results.latency.get("runs", {})
@@ -358,6 +366,8 @@ def fill(spec: TableSpec, results: Results) -> list[list[Value | None]]:
 def _show(column: Column, value: Value | None, *, latex: bool = False) -> str:
     if value is None:
         return UNKNOWN
+    if value is WITHHELD:
+        return random_weights.SHOWN
     if column.kind.endswith("saving"):
         percent = "\\%" if latex else "%"
         return f"{value.value * column.factor:+.0f} {percent}".replace("-", "−")
@@ -380,7 +390,10 @@ def to_frame(spec: TableSpec, cells: list[list[Value | None]]) -> pd.DataFrame:
     }
     for index, name in enumerate(spec.columns):
         values = [line[index] for line in cells]
-        data[name] = [None if v is None else v.value for v in values]
+        data[name] = [
+            random_weights.SHOWN if v is WITHHELD else None if v is None else v.value
+            for v in values
+        ]
         if any(v is not None and v.low is not None for v in values):
             data[f"{name}_low"] = [None if v is None else v.low for v in values]
             data[f"{name}_high"] = [None if v is None else v.high for v in values]

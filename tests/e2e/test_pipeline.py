@@ -181,6 +181,9 @@ def test_report_is_built_offline(finished, tmp_path):
     text = report.read_text(encoding="utf-8")
     for name in ("table_1", "figure_1", "figure_5"):
         assert name in text
+    assert "Everything that the registries list is there." not in text
+    # Costs are of the jobs that ran.
+    assert "train_adaptor" in text
 
 
 # --- what reruns ------------------------------------------------------------------

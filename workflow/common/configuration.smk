@@ -7,7 +7,7 @@ from snakemake.exceptions import WorkflowError
 
 from clockwork_diffusion.provenance import code_of
 
-SCALES = ("mini", "paper")
+SCALES = ("mini", "paper", "random")
 
 
 def entries(scale, section):
@@ -91,7 +91,9 @@ def files_of(get_path):
         if brought:
             return brought
         if folder.parts[0] == "results":
-            return [str(folder / "SHA256SUMS")]
+            # Of a weight file, the checksums beside it.
+            made = folder.parent if folder.suffix == ".pth" else folder
+            return [str(made / "SHA256SUMS")]
         if not folder.is_dir():
             return [str(folder)]
         return sorted(

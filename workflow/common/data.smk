@@ -4,8 +4,10 @@ import json
 
 
 def dataset_folder(wildcards):
-    """Return the manifest of the folder that a data set is read from, if it has one."""
+    """Return what a set's folder is known by: its manifest, or a list that a rule makes."""
     path = entry(wildcards.scale, "datasets", wildcards.dataset).get("path", "")
+    if Path(path).parts[:1] == ("results",):
+        return {"folder": f"{path}/prompts.txt"}
     brought = manifest_of(path)
     return {"folder": brought} if brought else {}
 

@@ -404,9 +404,12 @@ def check_level(scale, name, run, kind="run"):
 
 def check_registries():
     """Refuse a reference to what does not exist, before anything runs."""
+    config.pop("random", None)
     check_schema(config, "config.schema.yaml", "config.yaml")
     for paper, registry in PAPERS.items():
         check_schema(registry, "paper.schema.yaml", f"workflow/papers/{paper}.yaml")
+    add_random_scale()
+    check_schema(config, "config.schema.yaml", "the scale random")
     for scale in SCALES:
         for other, what in (("datasets", "data set"), ("translations", "translation")):
             shared = set(entries(scale, "runs")) & set(entries(scale, other))

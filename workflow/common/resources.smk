@@ -15,14 +15,15 @@ def walltime(minutes):
 
 
 def memory(mini, paper=None, scale=None):
-    """Return a resources function for the memory in MB, at either scale.
+    """Return a resources function for the memory in MB, at mini scale and at others.
 
     ``scale`` is for rules that do not have it as a wildcard; without both, it is mini.
     """
-    by_scale = {"mini": mini, "paper": paper or mini}
 
     def get(wildcards, attempt):
-        chosen = by_scale[scale or wildcards.get("scale", "mini")]
+        chosen = mini
+        if (scale or wildcards.get("scale", "mini")) != "mini":
+            chosen = paper or mini
         return min(chosen * attempt, config["max_mem_mb"])
 
     return get

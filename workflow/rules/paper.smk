@@ -42,17 +42,18 @@ rule set_table:
     """Set one table.
 
     Reads: scores, counts and timings of its runs.
-    Writes: CSV for machines, Markdown and LaTeX for people.
+    Writes: CSV for machines, Markdown, LaTeX and HTML for people.
     """
     input:
         unpack(table_inputs),
         code=code("set_table"),
     output:
         csv="results/{scale}/tables/{paper}/{table}.csv",
-        md=report(
-            "results/{scale}/tables/{paper}/{table}.md",
+        md="results/{scale}/tables/{paper}/{table}.md",
+        html=report(
+            "results/{scale}/tables/{paper}/{table}.html",
             caption="../report/table.rst",
-            category="{paper}",
+            category=paper_title,
             subcategory="Tables",
             labels={"item": "{table}", "scale": "{scale}"},
         ),
@@ -86,7 +87,7 @@ rule draw_figure:
         png=report(
             "results/{scale}/figures/{paper}/{figure}.png",
             caption="../report/figure.rst",
-            category="{paper}",
+            category=paper_title,
             subcategory="Figures",
             labels={"item": "{figure}", "scale": "{scale}"},
         ),
@@ -115,10 +116,11 @@ rule judge_claims:
         code=code("judge_claims"),
     output:
         json="results/{scale}/claims/{paper}.json",
-        md=report(
-            "results/{scale}/claims/{paper}.md",
+        md="results/{scale}/claims/{paper}.md",
+        html=report(
+            "results/{scale}/claims/{paper}.html",
             caption="../report/claims.rst",
-            category="{paper}",
+            category=paper_title,
             subcategory="Claims",
             labels={"item": "claims", "scale": "{scale}"},
         ),

@@ -6,7 +6,7 @@ import json
 from argparse import Namespace
 from pathlib import Path
 
-from clockwork_diffusion import datasets, storage
+from clockwork_diffusion import datasets, random_weights, storage
 from clockwork_diffusion.steps._run import new_parser, run
 
 
@@ -45,7 +45,9 @@ def main(args: Namespace) -> None:
             tensors["clip_text"] = encoders.clip_text_features(
                 clip, prompts[rows.start : rows.stop]
             )
-        storage.write_tensors(output, tensors, {"encoders": json.dumps(made_with)})
+        marked = random_weights.notes([path, args.clip, args.frechet])
+        notes = {"encoders": json.dumps(made_with), **marked}
+        storage.write_tensors(output, tensors, notes)
 
 
 if __name__ == "__main__":

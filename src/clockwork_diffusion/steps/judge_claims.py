@@ -6,7 +6,13 @@ import json
 from argparse import Namespace
 from pathlib import Path
 
-from clockwork_diffusion import pair_sets, provenance, storage
+from clockwork_diffusion import (
+    pages,
+    pair_sets,
+    provenance,
+    random_weights,
+    storage,
+)
 from clockwork_diffusion.specs import parse
 from clockwork_diffusion.steps._run import new_parser, run
 
@@ -16,6 +22,12 @@ def main(args: Namespace) -> None:
     import torch
 
     from clockwork_diffusion import claims
+
+    for path in (*args.features, *args.edits, *args.translations):
+        if random_weights.is_random(path):
+            raise ValueError(
+                f"{path} is made with random weights, by which no claim is judged"
+            )
 
     spec = parse(claims.ClaimsSpec, args.spec)
     shards: dict[str, list[Path]] = {}
@@ -101,6 +113,8 @@ def main(args: Namespace) -> None:
     storage.write_json(args.output.with_suffix(".json"), data)
     markdown = claims.to_markdown(spec, judged)
     storage.write_text(args.output.with_suffix(".md"), markdown)
+    page = pages.to_page(markdown, spec.title)
+    storage.write_text(args.output.with_suffix(".html"), page)
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
-from clockwork_diffusion import datasets, provenance, storage
+from clockwork_diffusion import datasets, provenance, random_weights, storage
 from clockwork_diffusion.specs import parse
 from clockwork_diffusion.steps._run import new_parser, run
 
@@ -98,7 +98,8 @@ def main(args: Namespace) -> None:
     tensors = chunks.in_chunks(
         len(rows), spec.batch_size, sample, args.state, "\n".join(marks), "images"
     )
-    storage.write_tensors(args.output, tensors, {"spec": args.spec})
+    marked = random_weights.notes([args.model, args.clip])
+    storage.write_tensors(args.output, tensors, {"spec": args.spec, **marked})
     chunks.discard(args.state)
 
 

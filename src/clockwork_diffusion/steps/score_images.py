@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clockwork_diffusion import provenance, shards, storage
+from clockwork_diffusion import provenance, random_weights, shards, storage
 from clockwork_diffusion.specs import parse
 from clockwork_diffusion.steps._run import new_parser, run
 
@@ -47,7 +47,8 @@ def main(args: Namespace) -> None:
     scorer = Scorer(args)
     for output in args.output:
         name, spec = output.stem, specs[output.stem]
-        with storage.opened(_of(args.features, name)[0]) as file:
+        features = _of(args.features, name)
+        with storage.opened(features[0]) as file:
             encoders = json.loads(file.metadata()["encoders"])
         scores = scorer.scores(name, spec)
         storage.write_json(
@@ -60,6 +61,7 @@ def main(args: Namespace) -> None:
                 "versions": provenance.versions(
                     "torch", "torchmetrics", "open_clip_torch"
                 ),
+                **random_weights.mark([*features, *args.reference, *args.captions]),
             },
         )
 

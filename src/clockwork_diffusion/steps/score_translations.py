@@ -9,7 +9,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clockwork_diffusion import pair_sets, provenance, shards, storage
+from clockwork_diffusion import (
+    pair_sets,
+    provenance,
+    random_weights,
+    shards,
+    storage,
+)
 from clockwork_diffusion.steps._run import new_parser, run
 
 if TYPE_CHECKING:
@@ -89,12 +95,14 @@ def main(args: Namespace) -> None:
             ):
                 values[key] = torch.tensor(numbers, dtype=torch.float64)
         named = _encoders(clip, frechet, lpips, args.aesthetic)
-        notes = {"encoders": json.dumps(named)}
+        made_with = [*files[name], args.clip, args.frechet, args.lpips]
+        notes = {"encoders": json.dumps(named), **random_weights.notes(made_with)}
         storage.write_tensors(output.with_suffix(".safetensors"), values, notes)
         storage.write_json(
             output,
             {
                 "translation": name,
+                **random_weights.mark(made_with),
                 "scores": {k: dataclasses.asdict(v) for k, v in scores.items()},
                 "encoders": named,
                 "versions": provenance.versions(

@@ -1,4 +1,4 @@
-"""Set one table as CSV, Markdown and LaTeX."""
+"""Set one table as CSV, Markdown, LaTeX and HTML."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 from clockwork_diffusion import (
     joint_tables,
     level_tables,
+    pages,
     schedule_tables,
     step_tables,
     storage,
@@ -33,7 +34,7 @@ SPECS: dict[str, type] = {
 
 
 def main(args: Namespace) -> None:
-    """Gather results and write the three files."""
+    """Gather results and write the files."""
     if args.kind not in SPECS:
         raise ValueError(f"kind {args.kind!r} is not one of {', '.join(SPECS)}")
     spec: Any = parse(SPECS[args.kind], args.spec)
@@ -77,6 +78,8 @@ def main(args: Namespace) -> None:
     storage.write_text(args.output.with_suffix(".csv"), csv)
     storage.write_text(args.output.with_suffix(".md"), markdown)
     storage.write_text(args.output.with_suffix(".tex"), latex)
+    page = pages.to_page(markdown, label)
+    storage.write_text(args.output.with_suffix(".html"), page)
 
 
 def _levels(

@@ -12,7 +12,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clockwork_diffusion import datasets, provenance, storage
+from clockwork_diffusion import datasets, provenance, random_weights, storage
 from clockwork_diffusion.specs import parse
 from clockwork_diffusion.steps._run import new_parser, run
 
@@ -83,7 +83,8 @@ def main(args: Namespace) -> None:
     # Measure what is saved: the weights in half precision.
     module: Any = trained.module.half().float()
     error = distillation.held_out_error(module, heldout, spec.schedule, device)
-    storage.write_json(args.error, error.to_json())
+    marked = random_weights.mark([args.model])
+    storage.write_json(args.error, {**error.to_json(), **marked})
     storage.write_text(args.curve, _curve(trained, spec.optimisation))
     with storage.atomic_path(args.output) as folder:
         module.half().save_pretrained(folder)

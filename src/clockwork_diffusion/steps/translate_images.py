@@ -7,7 +7,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clockwork_diffusion import datasets, pair_sets, provenance, storage
+from clockwork_diffusion import (
+    datasets,
+    pair_sets,
+    provenance,
+    random_weights,
+    storage,
+)
 from clockwork_diffusion.specs import parse
 from clockwork_diffusion.step_claims import answer_of
 from clockwork_diffusion.steps._run import new_parser, run
@@ -123,7 +129,8 @@ def main(args: Namespace) -> None:
         "\n".join(marks),
         "translations",
     )
-    storage.write_tensors(args.output, tensors, {"spec": args.spec})
+    marked = random_weights.notes([args.translator, args.model])
+    storage.write_tensors(args.output, tensors, {"spec": args.spec, **marked})
     chunks.discard(args.state)
 
 

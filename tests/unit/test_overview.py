@@ -1,0 +1,127 @@
+"""The report's first page, from runs that are whole, begun, or not there at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from clockwork_diffusion import overview, pages, storage
+from clockwork_diffusion.steps import list_costs
+
+BENCHMARK = (
+    "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"
+    "{0}\t0:00:01\t{1}\t1.0\t1.0\t1.0\t0.0\t0.0\t50.0\t{2}\n"
+)
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def item(path: str, kind: str = "Tables", name: str = "table_1") -> overview.Item:
+    return overview.Item("Clockwork Diffusion", "mini", kind, name, Path(path))
+
+
+def write(items: list[overview.Item], readme: Path) -> str:
+    return overview.write_overview(items, ["mini"], [Path("weights")], readme)
+
+
+def test_without_a_run_everything_is_said_to_be_absent(here):
+    text = write([item("a.html"), item("b.html", name="table_2")], Path("README.md"))
+    assert "2 of 2 items are absent" in text
+    assert "table_1, table_2" in text
+    assert "No claim has been judged yet." in text
+    assert "no job with a benchmark has run" in text
+    assert "No weights with a list of checksums are here." in text
+    assert "The README, which lists them, is not here." in text
+
+
+def test_what_is_there_is_shown_and_the_rest_named(here):
+    (here / "a.html").write_text("x")
+    storage.write_json(
+        here / "claims.json",
+        {"claims": {"C1": {"statement": "It | saves.", "verdict": "holds"}}},
+    )
+    (here / "claims.html").write_text("x")
+    folder = here / "benchmarks" / "mini" / "train_adaptor"
+    folder.mkdir(parents=True)
+    (folder / "one.tsv").write_text(BENCHMARK.format(10.0, 300.0, 8.0))
+    (folder / "two.tsv").write_text(BENCHMARK.format(30.5, 900.0, "NA"))
+    for name in ("real", "random"):
+        storage.write_text(
+            here / "weights" / name / "SHA256SUMS", "ab" * 32 + "  w.pth\n"
+        )
+    storage.write_json(here / "weights/random/card.json", {"random_weights": True})
+    readme = here / "README.md"
+    readme.write_text(
+        f"# T\n\n## {overview.DEVIATIONS}\n\n- **Loss** is ours.\n\n## Layout\n\nno\n"
+    )
+    items = [
+        item("a.html"),
+        item("b.html", name="table_2"),
+        item("claims.html", "Claims", "clockwork"),
+    ]
+    text = write(items, readme)
+    assert "1 of 3 items are absent" in text
+    assert ">table_2</td>" in text and ">table_1</td>" not in text
+    assert ">It | saves.</td>" in text and "<strong>holds</strong>" in text
+    assert "2 jobs, 40 s in all" in text
+    assert "900" in text
+    assert "weights/random (random weights)" in text
+    assert "weights/real (random weights)" not in text
+    assert f">{('ab' * 32)[:16]}</td>" in text
+    assert "<strong>Loss</strong> is ours." in text and "no</p>" not in text
+
+
+def test_the_readme_has_the_section_and_the_report_repeats_it(root):
+    said = overview.deviations(root / "README.md")
+    assert said.count("\n- **") > 20 and "## " not in said
+
+
+def test_html_is_indented_as_a_directive_needs():
+    text = overview.as_raw_html("<p>\na</p>")
+    assert text == ".. raw:: html\n\n   <p>\n   a</p>\n"
+
+
+def test_pages_need_no_other_file():
+    page = pages.to_page("**T**\n\n| a | b |\n|:--|--:|\n| x<y | 1 |\n", "T & t")
+    assert "<title>T &amp; t</title>" in page
+    assert "x&lt;y" in page and "<table>" in page
+    assert "http" not in page and "src=" not in page
+
+
+# --- costs ------------------------------------------------------------------------
+
+
+def test_costs_are_summed_by_rule(tmp_path):
+    path = tmp_path / "sample_images" / "sd" / "000.tsv"
+    path.parent.mkdir(parents=True)
+    path.write_text(BENCHMARK.format(10.0, 300.0, 8.0))
+    (tmp_path / "sample_images" / "short.tsv").write_text(
+        BENCHMARK.format(0.5, "NA", 0)
+    )
+    jobs = [
+        job
+        for each in sorted(tmp_path.rglob("*.tsv"))
+        for job in list_costs.read_benchmark(each, tmp_path)
+    ]
+    assert [job["job"] for job in jobs] == ["sd/000", "short"]
+    (cost,) = list_costs.by_rule(jobs).values()
+    assert cost == {
+        "jobs": 2,
+        "seconds": 10.5,
+        "cpu_seconds": 8.0,
+        "longest_seconds": 10.0,
+        "peak_mb": 300.0,
+    }
+
+
+def test_a_file_that_is_no_benchmark_is_named(tmp_path):
+    path = tmp_path / "rule" / "job.tsv"
+    path.parent.mkdir()
+    path.write_text("a\tb\n1\t2\n")
+    with pytest.raises(ValueError, match=r"job\.tsv is no benchmark of Snakemake's"):
+        list_costs.read_benchmark(path, tmp_path)

@@ -1,0 +1,78 @@
+"""The paper scale with random weights: planned as a whole, apart from real results."""
+
+from __future__ import annotations
+
+import pytest
+import yaml
+from checkout import ROOT, copy_checkout, edit_yaml, jobs, snakemake
+
+LINKED = ("profiles", "resources/mini", "src", "workflow")
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    return copy_checkout(tmp_path_factory.mktemp("checkout"), linked=LINKED)
+
+
+def test_real_sizes_plans_every_stage_with_random_weights_alone(checkout):
+    done = snakemake(checkout, "--dry-run", "real_sizes")
+    assert done.returncode == 0, done.stdout
+    planned = jobs(done.stdout)
+    stages = ("sample_trajectories", "train_adaptor", "sample_images", "set_table")
+    stages += ("make_random_model", "translate_images", "measure_throughput")
+    assert set(stages) <= set(planned)
+    assert planned["sample_images"] == 2
+    assert any(name.startswith("extract_features_random") for name in planned)
+    # Nothing of the real scale is read or written.
+    assert "resources/paper" not in done.stdout
+    assert "results/paper" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "scores/efficient_late.json",
+        "tables/clockwork/table_3.md",
+        "scores/translations/restored_d8.json",
+    ],
+)
+def test_other_runs_of_the_paper_scale_are_there_by_path(checkout, target):
+    done = snakemake(checkout, "--dry-run", f"results/random/{target}")
+    assert done.returncode == 0, done.stdout
+    assert "resources/paper" not in done.stdout
+
+
+def test_default_run_and_paper_scale_need_no_random_weights(checkout):
+    done = snakemake(checkout, "--dry-run")
+    assert done.returncode == 0, done.stdout
+    assert "results/random" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("random.real_sizes.runs", ["sd_typo"], "'sd_typo' is not one of the runs"),
+        ("random.at_most.count", 0, "0 is less than the minimum of 1"),
+        ("random.weights.inception.file", None, "'inception' need a file"),
+        ("random.models.sd.paht", "x", "paht"),
+    ],
+)
+def test_mistakes_are_named(tmp_path, key, value, said):
+    copy = copy_checkout(tmp_path, linked=("profiles", "resources/mini", "src"))
+    edit_yaml(copy / "workflow" / "random.yaml", key, value)
+    done = snakemake(copy, "--dry-run", "real_sizes")
+    assert done.returncode == 1
+    assert said in done.stdout
+
+
+def test_every_path_of_random_weights_is_made(root):
+    """What the scale reads lies where `make_random_model` writes."""
+    random = yaml.safe_load((ROOT / "workflow/random.yaml").read_text("utf-8"))[
+        "random"
+    ]
+    for section in ("models", "translators", "encoders"):
+        for name, chosen in random[section].items():
+            parts = chosen["path"].split("/")
+            assert parts[:3] == ["results", "random", "weights"], name
+            spec = random["weights"][parts[3]]
+            assert parts[4:] == ([spec["file"]] if "file" in spec else []), name

@@ -1,0 +1,166 @@
+"""The scale `random`: the paper scale with random weights, over a few captions."""
+
+import json
+
+RANDOM = config.get("random", {})
+"""What `workflow/random.yaml` says, before it is laid over the paper scale."""
+
+CONTROLS = ("sections", "at_most", "real_sizes", "weights")
+"""Its keys that are no sections of a scale."""
+
+
+def laid_over(below, above):
+    """Return settings with others laid over them, key by key, as deep as mappings go."""
+    if not (isinstance(below, dict) and isinstance(above, dict)):
+        return above
+    keys = [*below, *(key for key in above if key not in below)]
+    return {
+        key: (
+            laid_over(below[key], above[key])
+            if key in below and key in above
+            else (above if key in above else below)[key]
+        )
+        for key in keys
+    }
+
+
+def limited(settings, most):
+    """Return settings with no number under a key larger than its limit."""
+    if isinstance(settings, list):
+        return [limited(item, most) for item in settings]
+    if not isinstance(settings, dict):
+        return settings
+    return {
+        key: at_most(value, most[key]) if key in most else limited(value, most)
+        for key, value in settings.items()
+    }
+
+
+def at_most(value, limit):
+    """Return a number, or a list of them without repetition, up to a limit."""
+    if isinstance(value, list):
+        return sorted({min(each, limit) for each in value})
+    return min(value, limit)
+
+
+def random_scale():
+    """Return the scale: the paper's sections, what differs, and small numbers."""
+    paper = {key: config["paper"][key] for key in RANDOM["sections"]}
+    differing = {key: value for key, value in RANDOM.items() if key not in CONTROLS}
+    # By way of JSON: what anchors share must not be edited in two places.
+    whole = json.loads(json.dumps(laid_over(paper, differing)))
+    # Nothing is searched here, so nothing visits what a search found.
+    whole["translations"] = {
+        name: chosen
+        for name, chosen in whole["translations"].items()
+        if "searched" not in chosen
+    }
+    return limited(whole, RANDOM["at_most"])
+
+
+OUR_COLUMNS = ["frechet", "clip", "psnr_to_teacher", "n"]
+"""What runs are scored by; a table of random weights says so in each cell."""
+
+
+def add_random_tables():
+    """Give the papers' tables of runs their counterparts with random weights.
+
+    The first one is that of `real_sizes`, so that its runs are scored by one job.
+    """
+    known = {**entries("random", "runs"), **entries("random", "translations")}
+    for registry in PAPERS.values():
+        for item in registry["tables"].values():
+            table = item.get("paper", {"kind": "none"})
+            runs = {
+                row[key]
+                for row in table.get("rows", ())
+                for key in ("run",)
+                if key in row
+            }
+            if "kind" in table or not runs or not runs <= set(known):
+                continue
+            columns = [name for name in table["columns"] if "published" in name]
+            item["random"] = {
+                **table,
+                "title": f"{table['title']}: random weights",
+                "caption": f"Random weights of the real sizes: no score. {table['caption']}",
+                "columns": columns + OUR_COLUMNS,
+            }
+    tables = PAPERS["clockwork"]["tables"]
+    shown = RANDOM["real_sizes"]["runs"]
+    table = tables["table_1"].get("random", {"rows": []})
+    rows = [row for row in table["rows"] if row.get("run") in shown]
+    if rows:
+        small = {
+            **table,
+            "title": "Table 1 with random weights of the real sizes",
+            "rows": rows,
+        }
+        PAPERS["clockwork"]["tables"] = {"real_sizes": {"random": small}, **tables}
+
+
+def add_random_scale():
+    """Add the scale to the configuration and its tables to the registries."""
+    check_schema(RANDOM, "random.schema.yaml", "workflow/random.yaml")
+    config["random"] = random_scale()
+    for kind, chosen in RANDOM["real_sizes"].items():
+        for name in chosen:
+            entry("random", kind, name)
+    for name, spec in RANDOM["weights"].items():
+        # The step checks the rest; here is what the paths of files depend on.
+        if ("file" in spec) != (spec["kind"] in ("inception", "alexnet")):
+            raise WorkflowError(f"random: weights {name!r} need a file, or take none")
+    if "table_1" in PAPERS["clockwork"]["tables"]:
+        add_random_tables()
+
+
+def random_weights_spec(wildcards):
+    """Return which random weights to make, as JSON text."""
+    return json.dumps(RANDOM["weights"][wildcards.weights])
+
+
+def random_data_spec(wildcards):
+    """Return how many captions or pairs to make, as JSON text."""
+    return json.dumps(
+        {"of": wildcards.random_data, "count": RANDOM["at_most"]["count"], "size": 512}
+    )
+
+
+def real_sizes_results():
+    """Return what `real_sizes` makes before it lists what that took."""
+    translated = RANDOM["real_sizes"].get("translations", ())
+    return [
+        "results/random/tables/clockwork/real_sizes.md",
+        *translated_shards("random", translated),
+        "results/random/latency/throughput.json",
+    ]
+
+
+def costed(wildcards):
+    """Return what must be there before its costs are listed."""
+    return real_sizes_results() if wildcards.scale == "random" else []
+
+
+def costs_note(wildcards):
+    """Return what a reader must know of the costs at a scale."""
+    if wildcards.scale != "random":
+        return ""
+    most = ", ".join(f"{key} {value}" for key, value in RANDOM["at_most"].items())
+    return f"Random weights of the real sizes, fp32; at most: {most}."
+
+
+def throughput_spec(wildcards):
+    """Return what to time: sampling of a run, and trajectories of the same model."""
+    scale = wildcards.scale
+    run = next(iter(timed_runs(wildcards).values()))
+    recorded = entry(scale, "trajectories", f"{run['model']}_train")["spec"]
+    return json.dumps(
+        {
+            "model": entry(scale, "models", run["model"])["path"],
+            "text_channels": text_channels(wildcards),
+            "sampler": run["sampler"],
+            "trajectory": recorded,
+            "batch_size": run["batch_size"],
+            "pairs": 2 if scale == "random" else 7,
+        }
+    )

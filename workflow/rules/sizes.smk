@@ -1,0 +1,139 @@
+"""Random weights of the real sizes, and what the paper scale takes with them."""
+
+
+localrules:
+    real_sizes,
+    throughput,
+    list_costs,
+
+
+wildcard_constraints:
+    weights="|".join(RANDOM["weights"]),
+    random_data="[a-z]+",
+
+
+rule real_sizes:
+    """Run the paper scale with random weights over a few captions; minutes on a CPU."""
+    input:
+        expand("results/random/costs.{kind}", kind=["json", "md"]),
+
+
+rule make_random_model:
+    """Make random weights in a published model's format and size.
+
+    Reads: nothing.
+    Writes: the model's folder; its checksums, and a card that says they are random.
+    """
+    input:
+        code=code("make_random_model"),
+    output:
+        sums="results/random/weights/{weights}/SHA256SUMS",
+        card="results/random/weights/{weights}/card.json",
+    log:
+        "logs/random/make_random_model/{weights}.log",
+    benchmark:
+        "benchmarks/random/make_random_model/{weights}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=memory(12000),
+        runtime=walltime(60),
+    params:
+        spec=random_weights_spec,
+        folder="results/random/weights/{weights}",
+    shell:
+        "python -m clockwork_diffusion.steps.make_random_model"
+        " --spec {params.spec:q} --output {params.folder}"
+        " --threads {threads} --log {log}"
+
+
+rule make_random_data:
+    """Write captions with images, or pairs for a task, that stand in for photographs.
+
+    Reads: nothing; scenes are generated.
+    Writes: a folder in the layout that users bring.
+    """
+    input:
+        code=code("make_random_data"),
+    output:
+        "results/random/data/{random_data}/{list}",
+    log:
+        "logs/random/make_random_data/{random_data}.{list}.log",
+    wildcard_constraints:
+        list=r"prompts\.txt|pairs\.jsonl",
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=walltime(10),
+    params:
+        spec=random_data_spec,
+        folder="results/random/data/{random_data}",
+    shell:
+        "python -m clockwork_diffusion.steps.make_random_data"
+        " --spec {params.spec:q} --output {params.folder} --log {log}"
+
+
+rule throughput:
+    """Show the share of the raw UNet loop's speed that sampling reaches."""
+    input:
+        expand("results/mini/latency/throughput.{kind}", kind=["json", "md"]),
+
+
+rule measure_throughput:
+    """Time sampling and trajectories against a raw loop of UNet calls; alone.
+
+    Reads: the pipeline of the first timed run.
+    Writes: medians of paired ratios with intervals; JSON and a table.
+    """
+    input:
+        code=code("measure_throughput"),
+        model=overhead_files,
+    output:
+        json="results/{scale}/latency/throughput.json",
+        md="results/{scale}/latency/throughput.md",
+    log:
+        "logs/{scale}/measure_throughput/throughput.log",
+    benchmark:
+        "benchmarks/{scale}/measure_throughput/throughput.tsv"
+    conda:
+        "../../environment.yml"
+    # All cores, so that no other job disturbs the clock.
+    threads: all_cores()
+    resources:
+        gpu=1,
+        mem_mb=memory(16000),
+        runtime=walltime(60),
+    params:
+        spec=throughput_spec,
+    shell:
+        "python -m clockwork_diffusion.steps.measure_throughput"
+        " --spec {params.spec:q} --output {output.json}"
+        " --threads {threads} --log {log}"
+
+
+rule list_costs:
+    """List what each job at a scale took, of those that have run.
+
+    Reads: benchmarks.
+    Writes: seconds and peak memory by rule and by job; JSON and a table.
+    """
+    input:
+        costed,
+        code=code("list_costs"),
+    output:
+        json="results/{scale}/costs.json",
+        md="results/{scale}/costs.md",
+    log:
+        "logs/{scale}/list_costs/costs.log",
+    conda:
+        "../../environment.yml"
+    params:
+        folder="benchmarks/{scale}",
+        note=costs_note,
+    shell:
+        "python -m clockwork_diffusion.steps.list_costs"
+        " --benchmarks {params.folder} --note {params.note:q}"
+        " --output {output.json} --log {log}"
