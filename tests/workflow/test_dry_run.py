@@ -97,6 +97,29 @@ def test_weights_of_the_paper_scale_are_fetched_first(checkout, target, sources)
         assert f"output: resources/paper/manifests/{name}.json" in done.stdout, name
 
 
+@pytest.mark.parametrize(
+    ("table", "columns", "made"),
+    [
+        ("clockwork/table_1", ["frechet", "psnr_to_teacher"], "sample_images"),
+        ("clockwork/table_editing", ["structure", "psnr_to_source"], "edit_images"),
+        ("compression/comparison", ["clip_image", "lpips"], "translate_images"),
+        ("compression/table_s4", [], "search_steps"),
+    ],
+)
+def test_tables_wait_for_scores_if_they_are_to_show_them(
+    checkout, table, columns, made
+):
+    target = f"results/paper/tables/{table}.md"
+    options = ("--dry-run", "--printshellcmds", target)
+    done = snakemake(checkout, *options)
+    assert made not in jobs(done.stdout)
+    told = snakemake(checkout, *options, "--config", "measured=True")
+    assert told.returncode == 0, told.stdout
+    assert jobs(told.stdout)[made] > 0
+    for column in columns:
+        assert f'"{column}"' in told.stdout and f'"{column}"' not in done.stdout
+
+
 def test_what_takes_long_is_made_on_request_alone(checkout):
     assert ON_REQUEST == ["figure_s9_long"]
     done = snakemake(checkout, "--dry-run", "long_edits")

@@ -8,7 +8,29 @@ from clockwork_diffusion.tables import SOURCES
 
 def table_of(wildcards):
     """Return a table's settings at a scale."""
-    return PAPERS[wildcards.paper]["tables"][wildcards.table][wildcards.scale]
+    table = PAPERS[wildcards.paper]["tables"][wildcards.table]
+    if wildcards.scale == "paper" and measured("paper"):
+        return with_scores(table)
+    return table[wildcards.scale]
+
+
+def measured(scale):
+    """Tell whether tables of a scale wait for whatever they can show."""
+    return scale == "mini" or (scale == "paper" and config["measured"])
+
+
+def with_scores(table):
+    """Return a table of paper scale, with the scores that it has at mini scale."""
+    own, other = table["paper"], table.get("mini", {"kind": "none"})
+    if "kind" in own or "kind" in other:
+        return own
+    known = own["columns"]
+    added = [name for name in other["columns"] if name not in known]
+    added = [name for name in added if SOURCES[COLUMNS[name].kind] == "scores"]
+    if not added:
+        return own
+    ours = " Scores that are not called published: ours; in brackets 95 %."
+    return {**own, "columns": known + added, "caption": own["caption"] + ours}
 
 
 def table_kind(wildcards):
@@ -77,7 +99,7 @@ def table_inputs(wildcards):
     if table_kind(wildcards) == "joint":
         return joint_inputs(wildcards.scale, table_of(wildcards))
     if table_kind(wildcards) in STEP_TABLES:
-        paths = step_table_files(wildcards) if wildcards.scale == "mini" else []
+        paths = step_table_files(wildcards) if measured(wildcards.scale) else []
         return {"step_searches": paths} if paths else {}
     columns, runs = table_of(wildcards).get("columns", ()), table_runs(wildcards)
     sources = {SOURCES[COLUMNS[name].kind] for name in columns}
@@ -110,7 +132,7 @@ def level_table_inputs(wildcards):
     """Return what a table of levels shows."""
     scale, names = wildcards.scale, level_translators(table_of(wildcards))
     files = {"levels": [f"results/{scale}/levels/{name}.json" for name in names]}
-    if scale == "mini":
+    if measured(scale):
         files["level_latency"] = level_timings(scale, names)
     return files
 
@@ -143,6 +165,8 @@ def table_options(wildcards, input):
     names = ("scores", "flops", "profiles", "latency", "edit_latency", "levels")
     names += ("level_latency", "search", "step_searches")
     options = input_options(*names)(wildcards, input)
+    if measured(wildcards.scale):
+        return options
     if table_kind(wildcards) in LEVEL_TABLES and wildcards.scale == "paper":
         paths = level_timings("paper", level_translators(table_of(wildcards)))
         timed = [path for path in paths if Path(path).is_file()]
