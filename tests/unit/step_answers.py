@@ -9,7 +9,11 @@ from typing import Any
 
 from clockwork_diffusion.autodiffusion import EvolutionSpec, evolve
 from clockwork_diffusion.gamma_schedule import gamma_timesteps
-from clockwork_diffusion.step_search import bracketed_search, greedy_search
+from clockwork_diffusion.step_search import (
+    bracketed_search,
+    ending_search,
+    greedy_search,
+)
 
 SEEN, UNSEEN, ROWS = 16, 48, 2
 """Pairs that are searched on, pairs that are not, and rows of guidance."""
@@ -98,6 +102,7 @@ def search(
         found: dict[str, Any] = {
             "greedy": greedy_search(of_gamma, steps, direction),
             "bracketed": bracketed_search(of_gamma, steps, most=25),
+            "ending": ending_search(of_gamma, steps, most=25),
         }
         if steps in evolved:
             budget = EvolutionSpec(12, 5, 4, 6, 3)

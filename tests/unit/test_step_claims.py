@@ -289,7 +289,7 @@ def as_published() -> dict[str, dict]:
             {5: 0.452, 10: 0.617, 15: 0.709, 20: 0.97}, evolved=(5,), task="control"
         ),
         "ip2p_dpmpp": search({5: 0.322, 10: 0.556}, evolved=(5,)),
-        "stablesr_dpmpp": search({5: 1.9, 10: 1.6}, evolved=(10,), task="restoration"),
+        "stablesr_dpmpp": search({5: 1.9, 10: 1.6}, evolved=(5,), task="restoration"),
     }
     for name, gammas in (
         ("ip2p_image12", (0.333, 0.581, 0.714)),

@@ -328,7 +328,7 @@ def test_features_of_too_few_images(folder):
         images=[folder / "images.safetensors"],
         output=[folder / "out" / "sd.json"],
     )
-    with pytest.raises(ValueError, match="1 "):
+    with pytest.raises(ValueError, match="needs 3 images or more, not 1"):
         score_images.main(args)
     assert not files(folder / "out")
 

@@ -104,6 +104,7 @@ rule measure_throughput:
     threads: all_cores()
     resources:
         gpu=1,
+        gpu_model=gpu_model,
         mem_mb=memory(16000),
         runtime=walltime(60),
     params:
