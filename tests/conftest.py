@@ -1,5 +1,7 @@
 """Shared fixtures: small random models for exactness, shipped ones for the rest."""
 
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 # First of all: it makes torchvision importable, which diffusers needs.
@@ -80,3 +82,20 @@ def scheduler_config() -> object:
     return DPMSolverMultistepScheduler(
         beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"
     ).config
+
+
+@pytest.fixture
+def small_disk(tmp_path, request) -> Iterator[Path]:
+    """Mount a file system of as many KiB as the module's ``SMALL_DISK`` says."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    size = f"size={request.module.SMALL_DISK}k"
+    command = ["mount", "-t", "tmpfs", "-o", size, "none", str(disk)]
+    try:
+        mounted = subprocess.run(command, capture_output=True, text=True)
+    except OSError as error:
+        pytest.skip(f"cannot mount a file system: {error}")
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a file system: {mounted.stderr.strip()}")
+    yield disk
+    subprocess.run(["umount", str(disk)], check=True)

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -33,6 +33,8 @@ from clockwork_diffusion.level_passes import LevelPasses
 from clockwork_diffusion.pair_sets import PairSet, read_images, read_set
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 TO_REFERENCE = "psnr_to_teacher"
 """PSNR to the reference's image of the same pair and noise."""
@@ -124,9 +126,7 @@ class Kept:
             if notes.get("marks") == self.marks:
                 log.info("the reference's images are those of %s", self.path)
                 return values["images"], float(values["seconds"])
-        start = time.perf_counter()
-        images = make()
-        elapsed = time.perf_counter() - start
+        images, elapsed = _timed(make)
         seconds = torch.tensor(elapsed, dtype=torch.float64)
         values = {"images": images, "seconds": seconds}
         storage.write_tensors(self.path, values, {"marks": self.marks})
@@ -313,15 +313,11 @@ class Bench:
         itself = plan == self.reference
         # Before the clock starts: it is measured once for all.
         reference = None if itself else self.values(self.reference)["images"]
-        start, before = time.perf_counter(), 0.0
-        if itself and self._kept is not None:
-            images, before = self._kept.images(lambda: self.translate(passes, plan))
-            start = time.perf_counter()
-        else:
-            images = self.translate(passes, plan)
-        values = self.judge(images, images if reference is None else reference)
-        elapsed = before + time.perf_counter() - start
-        values["seconds"] = torch.tensor(elapsed, dtype=torch.float64)
+        made = self._kept.images if itself and self._kept is not None else _timed
+        images, making = made(lambda: self.translate(passes, plan))
+        compared = images if reference is None else reference
+        values, judging = _timed(lambda: self.judge(images, compared))
+        values["seconds"] = torch.tensor(making + judging, dtype=torch.float64)
         return {**values, "images": images} if itself else values
 
 
@@ -380,6 +376,13 @@ def open_bench(
         shared_noise=shared_noise,
         kept=kept,
     )
+
+
+def _timed(make: Callable[[], T]) -> tuple[T, float]:
+    """Return what is made, and how many seconds that took."""
+    start = time.perf_counter()
+    made = make()
+    return made, time.perf_counter() - start
 
 
 def by_pair(values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -232,20 +232,8 @@ def test_other_addresses_are_refused(target, url):
 # --- the disk ------------------------------------------------------------------------
 
 
-@pytest.fixture
-def small_disk(tmp_path):
-    """Mount a file system that is too small for the file."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=128k", "none", str(disk)]
-    try:
-        mounted = subprocess.run(command, capture_output=True, text=True)
-    except OSError as error:
-        pytest.skip(f"cannot mount a file system: {error}")
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a file system: {mounted.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+SMALL_DISK = 128
+"""KiB of the file system that `small_disk` mounts."""
 
 
 def test_a_full_disk_is_found_before_the_download(server, small_disk):

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -381,20 +380,8 @@ def test_process_names_a_corrupt_shard(folder):
 # --- a full disk ---------------------------------------------------------------------
 
 
-@pytest.fixture
-def small_disk(tmp_path) -> Iterator[Path]:
-    """Mount a file system of 64 KiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    command = ["mount", "-t", "tmpfs", "-o", "size=64k", "none", str(disk)]
-    try:
-        mounted = subprocess.run(command, capture_output=True, text=True)
-    except OSError as error:
-        pytest.skip(f"cannot mount a file system: {error}")
-    if mounted.returncode:
-        pytest.skip(f"cannot mount a file system: {mounted.stderr.strip()}")
-    yield disk
-    subprocess.run(["umount", str(disk)], check=True)
+SMALL_DISK = 64
+"""KiB of the file system that `small_disk` mounts."""
 
 
 NOISE = torch.randn(100_000)
