@@ -31,7 +31,7 @@ any part fails, and so to fail a part takes more: Bonferroni's interval, at
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from functools import cache, cached_property
 from typing import Any
@@ -641,7 +641,8 @@ class Evidence:
             ``reference`` and ``captions``; of edited runs ``model``, ``inversion`` and
             ``generation``, where FLOPs are asked for.
         features: Tensors of runs and data sets by id, as `extract_features` names them.
-        images: Returns a run's images, uint8 ``(N, 3, H, W)``.
+        images: Returns a run's images in consecutive parts, uint8 ``(n, 3, H, W)``, cut
+            alike for runs of as many images.
         flops: Counts by model, as `count_flops` writes them.
         latency: Timings, as `time_sampling` writes them.
         perturbations: Measures by id, as `perturb_features` writes them.
@@ -659,7 +660,7 @@ class Evidence:
 
     runs: Mapping[str, Mapping[str, Any]]
     features: Mapping[str, Mapping[str, torch.Tensor]] = field(default_factory=dict)
-    images: Callable[[str], torch.Tensor] | None = None
+    images: Callable[[str], Iterable[torch.Tensor]] | None = None
     flops: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     latency: Mapping[str, Any] = field(default_factory=dict)
     perturbations: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
@@ -709,8 +710,11 @@ class Measurements:
             return frechet(features, self._reference(run["reference"]), captions)
         if metric == "psnr":
             assert self.evidence.images is not None
-            images, target = self.evidence.images(name), self.evidence.images(to)
-            return per_caption(metrics.psnr(images, target), captions)
+            parts = zip(
+                self.evidence.images(name), self.evidence.images(to), strict=True
+            )
+            values = torch.cat([metrics.psnr(*both) for both in parts])
+            return per_caption(values, captions)
         image = self.evidence.features[name]["clip_image"]
         text = self.evidence.features[run["dataset"]]["clip_text"]
         rows = torch.arange(len(image)) % captions

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -534,30 +535,56 @@ def read_files(
     """
     import numpy as np
     import torch
-    from PIL import Image as pillow
 
-    images, wrong = {}, []
+    if not convert:
+        check_sizes(path, found, size)
+    images = {}
     for name, place in found.items():
-        # Pillow raises many kinds for damaged files.
-        try:
-            with pillow.open(place) as opened:
-                opened.load()
-                image = opened.copy()
-        except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as bad:
-            why = " ".join(str(bad).split())
-            raise ValueError(f"{place} is not a readable image: {why}") from bad
+        with _opened(place) as opened:
+            opened.load()
+            image = opened.copy()
         if image.mode != "RGB" or image.size != (size, size):
-            if not convert:
-                wrong.append(f"{name} ({image.width}×{image.height} {image.mode})")
-                continue
             image = _squared(image, size)
         images[name] = torch.from_numpy(np.array(image)).permute(2, 0, 1)
+    return images
+
+
+def check_sizes(path: Path, found: dict[str, Path], size: int) -> None:
+    """Look at the heads of image files.
+
+    Args:
+        path: The list that names them, for messages.
+        found: Where each lies, by its name in the list.
+        size: Side in pixels.
+
+    Raises:
+        ValueError: In one line, if one cannot be read; or if some are of another size
+            or mode, naming all of them.
+    """
+    wrong = []
+    for name, place in found.items():
+        with _opened(place) as image:
+            if image.mode != "RGB" or image.size != (size, size):
+                wrong.append(f"{name} ({image.width}×{image.height} {image.mode})")
     if wrong:
         raise ValueError(
             f"{path}: {len(wrong)} of {len(found)} images are not {size}×{size} RGB: "
             f"{_joined(wrong)}; `convert: true` converts them"
         )
-    return images
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Image]:
+    """Open an image file; whatever is wrong with it is said in one line."""
+    from PIL import Image as pillow
+
+    # Pillow raises many kinds for damaged files.
+    try:
+        with pillow.open(path) as opened:
+            yield opened
+    except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as bad:
+        why = " ".join(str(bad).split())
+        raise ValueError(f"{path} is not a readable image: {why}") from bad
 
 
 def _squared(image: Image, size: int) -> Image:

@@ -22,7 +22,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -270,43 +270,49 @@ def _ids(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(given)
 
 
-def read_pictures(
-    listed: Listed, spec: PairSetSpec
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Read a folder's images.
+def picture_parts(listed: Listed, spec: PairSetSpec) -> dict[str, shards.Parts]:
+    """Return a folder's images as what is to be written of them, some at a time.
 
     Returns:
-        Inputs and targets, uint8 ``(N, 3, size, size)``; None where not known.
+        ``inputs`` and, where known, ``targets``: uint8 ``(N, 3, size, size)``.
 
     Raises:
-        ValueError: If an image cannot be read, or is of another size or mode.
+        ValueError: If images are of another size or mode, naming all of them; and while
+            the parts are taken, if one cannot be read.
     """
     import torch
 
     from clockwork_diffusion import canny
 
-    plain = _read(listed.path, listed.inputs, spec.input_size or spec.size, spec)
-    targets = _read(listed.path, listed.targets, spec.size, spec)
-    if plain is None:
-        raise AssertionError("a list has pairs")
-    plain = _enlarged(plain, spec.size)
-    if spec.task == "text":
-        return torch.zeros_like(plain), plain if targets is None else targets
-    if not spec.canny:
-        return plain, targets
-    return canny.edge_images(plain), plain if targets is None else targets
+    small = spec.input_size or spec.size
+    if not spec.convert:
+        for files, size in ((listed.inputs, small), (listed.targets, spec.size)):
+            edit_sets.check_sizes(listed.path, _named(files), size)
+
+    def pictures(files: Sequence[Path], size: int) -> Iterator[torch.Tensor]:
+        for start in range(0, len(files), shards.IMAGES):
+            named = _named(files[start : start + shards.IMAGES])
+            images = edit_sets.read_files(listed.path, named, size, spec.convert)
+            some = [images[str(file)] for file in files[start : start + shards.IMAGES]]
+            yield _enlarged(torch.stack(some), spec.size)
+
+    plain = pictures(listed.inputs, small)
+    inputs: Iterator[torch.Tensor] = plain
+    targets = pictures(listed.targets, spec.size) if listed.targets else None
+    if spec.canny or spec.task == "text":
+        inputs = map(canny.edge_images if spec.canny else torch.zeros_like, plain)
+        targets = targets or pictures(listed.inputs, small)
+    shape = (len(listed.inputs), 3, spec.size, spec.size)
+    parts = (
+        {"inputs": inputs}
+        if targets is None
+        else {"inputs": inputs, "targets": targets}
+    )
+    return {name: shards.Parts("U8", shape, each) for name, each in parts.items()}
 
 
-def _read(
-    path: Path, files: Sequence[Path], size: int, spec: PairSetSpec
-) -> torch.Tensor | None:
-    import torch
-
-    if not files:
-        return None
-    named = {str(file): file for file in files}
-    images = edit_sets.read_files(path, named, size, spec.convert)
-    return torch.stack([images[str(file)] for file in files])
+def _named(files: Sequence[Path]) -> dict[str, Path]:
+    return {str(file): file for file in files}
 
 
 def _enlarged(images: torch.Tensor, size: int) -> torch.Tensor:
@@ -315,11 +321,10 @@ def _enlarged(images: torch.Tensor, size: int) -> torch.Tensor:
 
     if images.shape[-1] == size:
         return images
-    large = [
-        torch.nn.functional.interpolate(batch.float(), (size, size), mode="bicubic")
-        for batch in images.split(64)
-    ]
-    return torch.cat(large).round().clamp(0, 255).byte()
+    large = torch.nn.functional.interpolate(
+        images.float(), (size, size), mode="bicubic"
+    )
+    return large.round().clamp(0, 255).byte()
 
 
 # --- prepared sets --------------------------------------------------------------------
@@ -406,27 +411,6 @@ def image_rows(
 
 
 def read_images(path: Path, pairs: PairSet) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Read a prepared set's images.
-
-    Returns:
-        Inputs and targets, uint8 ``(N, 3, H, W)``; targets None where not known.
-
-    Raises:
-        ValueError: If the file is missing or damaged, or is not of this set.
-    """
-    import torch
-
-    tensors, _ = storage.read_tensors(path)
-    if "inputs" not in tensors:
-        raise ValueError(f"{path} lacks the tensor 'inputs'")
-    inputs, targets = tensors["inputs"], tensors.get("targets")
-    wanted = (len(pairs), 3, *inputs.shape[2:])
-    for name, found in (("inputs", inputs), ("targets", targets)):
-        if found is None:
-            continue
-        if found.dtype != torch.uint8 or found.ndim != 4 or found.shape != wanted:
-            raise ValueError(
-                f"{path}: {name} are {found.dtype} {tuple(found.shape)}, "
-                f"not uint8 ({len(pairs)}, 3, H, W) of one size"
-            )
-    return inputs, targets
+    """Read all of a prepared set's images; see `image_rows`."""
+    inputs, targets = image_rows(path, pairs)
+    return inputs[:], None if targets is None else targets[:]

@@ -3,7 +3,8 @@
 A schedule says which timesteps are visited, and how much of the UNet runs at each. What
 was measured lies on disk, a file per schedule, so that a killed search goes on where it
 was. One schedule, of the whole UNet or of many steps, is the reference: its images are
-what all others are compared with.
+what all others are compared with. Images are made and read some at a time, so that
+memory does not grow with their number.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -24,17 +26,16 @@ from clockwork_diffusion import (
     metrics,
     perceptual,
     sampling,
+    shards,
     storage,
     translation,
     translation_scores,
 )
 from clockwork_diffusion.depth_skip import levels_of
 from clockwork_diffusion.level_passes import LevelPasses
-from clockwork_diffusion.pair_sets import PairSet, read_images, read_set
+from clockwork_diffusion.pair_sets import PairSet, image_rows, read_set
 
 log = logging.getLogger(__name__)
-
-T = TypeVar("T")
 
 TO_REFERENCE = "psnr_to_teacher"
 """PSNR to the reference's image of the same pair and noise."""
@@ -119,18 +120,37 @@ class Kept:
     path: Path
     marks: str
 
-    def images(self, make: Callable[[], torch.Tensor]) -> tuple[torch.Tensor, float]:
-        """Return the images, and how many seconds they took, whenever that was."""
-        if self.path.is_file():
-            values, notes = storage.read_tensors(self.path)
-            if notes.get("marks") == self.marks:
-                log.info("the reference's images are those of %s", self.path)
-                return values["images"], float(values["seconds"])
-        images, elapsed = _timed(make)
-        seconds = torch.tensor(elapsed, dtype=torch.float64)
-        values = {"images": images, "seconds": seconds}
-        storage.write_tensors(self.path, values, {"marks": self.marks})
-        return images, elapsed
+    def images(
+        self, shape: tuple[int, ...], make: Callable[[], Iterator[torch.Tensor]]
+    ) -> tuple[shards.Rows, float]:
+        """Return the images, and how many seconds they took, whenever that was.
+
+        Args:
+            shape: Of all images.
+            make: Makes them, some at a time.
+        """
+        if self._there():
+            log.info("the reference's images are those of %s", self.path)
+        else:
+            start = time.perf_counter()
+
+            def elapsed() -> Iterator[torch.Tensor]:
+                yield torch.tensor([time.perf_counter() - start], dtype=torch.float64)
+
+            # By name, and so the seconds after the images.
+            made = {
+                "images": shards.Parts("U8", shape, make()),
+                "seconds": shards.Parts("F64", (1,), elapsed()),
+            }
+            shards.write_rows(self.path, made, {"marks": self.marks})
+        seconds = shards.Rows([self.path], "seconds")
+        return shards.Rows([self.path], "images"), float(seconds[0])
+
+    def _there(self) -> bool:
+        if not self.path.is_file():
+            return False
+        with storage.opened(self.path) as file:
+            return bool((file.metadata() or {}).get("marks") == self.marks)
 
 
 class Bench:
@@ -144,8 +164,8 @@ class Bench:
         self,
         model: Model,
         pairs: PairSet,
-        inputs: torch.Tensor,
-        targets: torch.Tensor | None,
+        inputs: shards.Rows,
+        targets: shards.Rows | None,
         reference: Plan,
         state: Path,
         *,
@@ -154,7 +174,7 @@ class Bench:
         shared_noise: bool = False,
         kept: Kept | None = None,
     ) -> None:
-        """Describe the pairs, and encode their prompts.
+        """Describe the pairs.
 
         Args:
             model: What translates and what scores.
@@ -166,7 +186,8 @@ class Bench:
             seed: Pair *i* starts from the same noise with every schedule.
             batch_size: Pairs per batch.
             shared_noise: All pairs start from the same noise, too.
-            kept: Where the reference's images lie, for other benches too.
+            kept: Where the reference's images lie, for other benches too; in the
+                state if left out.
 
         Raises:
             ValueError: If the pairs are for another task, or have no targets to
@@ -182,15 +203,20 @@ class Bench:
             for index in range(len(inputs))
         ]
         self._inputs, self._targets, self._state = inputs, targets, state
-        self._prompts = model.translator.encode(pairs.prompts)
-        self._described = translation_scores.describe(pairs, model.clip, inputs)
+        self._prompts = pairs.prompts
+        self._described = translation_scores.describe(
+            pairs, model.clip, inputs.blocks(shards.IMAGES)
+        )
         self._reference = None
         if model.frechet is not None and targets is not None:
-            features = encoders.frechet_features(model.frechet, targets)
-            self._reference = metrics.statistics(features)
+            self._reference = metrics.merge(
+                metrics.statistics(encoders.frechet_features(model.frechet, part))
+                for part in targets.blocks(shards.IMAGES)
+            )
         self.reference = reference
-        self._kept = kept
+        self._kept = kept or Kept(state / "reference.safetensors", "")
         self._measured: dict[Plan, dict[str, torch.Tensor]] = {}
+        self._distances: dict[Plan, float] = {}
 
     def __len__(self) -> int:
         """Return the number of pairs."""
@@ -203,11 +229,14 @@ class Bench:
 
     def __call__(self, plan: Plan) -> dict[str, float]:
         """Return a schedule's metrics; see `scores` for their names."""
-        values = self.values(plan)
-        found = {name: float(each.mean()) for name, each in by_pair(values).items()}
+        found = {name: float(each.mean()) for name, each in self.values(plan).items()}
         if self._reference is not None:
-            generated = metrics.statistics(values["features"])
-            found["frechet"] = metrics.frechet_distance(generated, self._reference)
+            if plan not in self._distances:
+                generated = metrics.statistics(self._features(plan))
+                self._distances[plan] = metrics.frechet_distance(
+                    generated, self._reference
+                )
+            found["frechet"] = self._distances[plan]
         return found
 
     def scores(self, plan: Plan) -> dict[str, dict[str, Any]]:
@@ -219,106 +248,132 @@ class Bench:
         """
         return {
             name: asdict(metrics.mean_score(each))
-            for name, each in by_pair(self.values(plan)).items()
+            for name, each in self.values(plan).items()
         }
 
     def pairs(self, plan: Plan) -> dict[str, list[float]]:
         """Return a schedule's values of each pair."""
-        return {
-            name: each.tolist() for name, each in by_pair(self.values(plan)).items()
-        }
+        return {name: each.tolist() for name, each in self.values(plan).items()}
 
     def seconds(self, plan: Plan) -> float:
         """Return how long a schedule took to measure, whenever that was."""
-        return float(self.values(plan)["seconds"])
+        return float(self._stored(plan)["seconds"])
 
     def gaps(self, plan: Plan, other: Plan) -> dict[str, list[float]]:
         """Return by how much a schedule's values exceed another's, of each pair."""
         mine, theirs = self.values(plan), self.values(other)
-        return {
-            name: (each - theirs[name]).tolist() for name, each in by_pair(mine).items()
-        }
+        return {name: (each - theirs[name]).tolist() for name, each in mine.items()}
 
     def differences(self, plan: Plan, other: Plan) -> dict[str, dict[str, Any]]:
         """Return by how much a schedule's metrics exceed another's, pair by pair."""
         mine, theirs = self.values(plan), self.values(other)
         found = {
             name: asdict(metrics.difference_score(each, theirs[name]))
-            for name, each in by_pair(mine).items()
+            for name, each in mine.items()
         }
         if self._reference is not None:
             gap = metrics.frechet_difference(
-                mine["features"], theirs["features"], self._reference
+                self._features(plan), self._features(other), self._reference
             )
             found["frechet"] = asdict(gap)
         return found
 
     def values(self, plan: Plan) -> dict[str, torch.Tensor]:
-        """Return what is known of each pair, measured now or before."""
-        if plan in self._measured:
-            return self._measured[plan]
-        path = self._state / f"{plan.name}.safetensors"
-        if path.is_file():
-            values, _ = storage.read_tensors(path)
-            log.info("%s was measured before", plan.name)
-        else:
-            values = self._measure(plan)
-            storage.write_tensors(path, values)
-            log.info("%s measured", plan.name)
-        self._measured[plan] = values
-        return values
+        """Return a schedule's values of each pair, measured now or before."""
+        if plan not in self._measured:
+            self._measured[plan] = by_pair(self._stored(plan))
+        return self._measured[plan]
+
+    def images(self, passes: sampling.UNetPasses, plan: Plan) -> Iterator[torch.Tensor]:
+        """Yield the images that a UNet's passes make, from the noise of all runs.
+
+        Some at a time, uint8 ``(n, 3, H, W)``, in the order of the pairs.
+        """
+        translator, spec = self._model.translator, self._model.at(plan)
+        shape = translator.noise_shape(self._inputs[:1])
+        size = self._batch_size
+        together = max(shards.IMAGES // size, 1) * size
+        for first in range(0, len(self), together):
+            last = min(first + together, len(self))
+            prompts = translator.encode(self._prompts[first:last])
+            parts = []
+            for start in range(first, last, size):
+                end = min(start + size, last)
+                inputs = self._inputs[start:end]
+                latents = translation.translate(
+                    translator,
+                    passes,
+                    inputs,
+                    prompts[start - first : end - first],
+                    sampling.initial_noise(self._seeds[start:end], shape),
+                    spec,
+                )
+                parts.append(translator.decode(latents, inputs))
+            yield torch.cat(parts)
 
     def judge(
-        self, images: torch.Tensor, reference: torch.Tensor
+        self, images: Iterable[torch.Tensor], reference: shards.Rows | torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """Return what is known of each pair's image, given the reference's images."""
-        features = encoders.clip_image_features(self._model.clip, images)
-        values = translation_scores.of_features(features, self._described)
-        values[TO_REFERENCE] = metrics.psnr(images, reference)
-        if self._targets is not None:
-            values["psnr"] = metrics.psnr(images, self._targets)
-            if self._model.lpips is not None:
-                values["lpips"] = perceptual.perceptual_distances(
-                    self._model.lpips, images, self._targets
-                )
-        if self._model.frechet is not None:
-            values["features"] = encoders.frechet_features(self._model.frechet, images)
-        return values
+        """Return what is known of each pair's image, given the reference's images.
 
-    def translate(self, passes: sampling.UNetPasses, plan: Plan) -> torch.Tensor:
-        """Return the images that a UNet's passes yield, from the noise of all runs."""
-        translator, spec = self._model.translator, self._model.at(plan)
-        shape = translator.noise_shape(self._inputs)
-        parts = []
-        for start in range(0, len(self._inputs), self._batch_size):
-            part = slice(start, min(start + self._batch_size, len(self._inputs)))
-            inputs = self._inputs[part]
-            latents = translation.translate(
-                translator,
-                passes,
-                inputs,
-                self._prompts[part],
-                sampling.initial_noise(self._seeds[part], shape),
-                spec,
+        Args:
+            images: Of all pairs, some at a time.
+            reference: uint8, ``(N, 3, H, W)``.
+        """
+        model, parts = self._model, defaultdict[str, list[torch.Tensor]](list)
+        start = 0
+        for some in images:
+            rows = slice(start, start + len(some))
+            start = rows.stop
+            parts["clip_features"].append(
+                encoders.clip_image_features(model.clip, some)
             )
-            parts.append(translator.decode(latents, inputs))
-        return torch.cat(parts)
+            parts[TO_REFERENCE].append(metrics.psnr(some, reference[rows]))
+            if self._targets is not None:
+                targets = self._targets[rows]
+                parts["psnr"].append(metrics.psnr(some, targets))
+                if model.lpips is not None:
+                    parts["lpips"].append(
+                        perceptual.perceptual_distances(model.lpips, some, targets)
+                    )
+            if model.frechet is not None:
+                parts["features"].append(encoders.frechet_features(model.frechet, some))
+        values = {name: torch.cat(each) for name, each in parts.items()}
+        shown = values.pop("clip_features")
+        return {**translation_scores.of_features(shown, self._described), **values}
+
+    def _features(self, plan: Plan) -> torch.Tensor:
+        """Return the Fréchet network's features of a schedule's images."""
+        return self._stored(plan)["features"]
+
+    def _stored(self, plan: Plan) -> dict[str, torch.Tensor]:
+        """Return all that was measured of a schedule, from the disk."""
+        path = self._state / f"{plan.name}.safetensors"
+        if not path.is_file():
+            storage.write_tensors(path, self._measure(plan))
+            log.info("%s measured", plan.name)
+        elif plan not in self._measured:
+            log.info("%s was measured before", plan.name)
+        return storage.read_tensors(path)[0]
 
     def _measure(self, plan: Plan) -> dict[str, torch.Tensor]:
+        # Before the clock starts: it is made once for all.
+        reference, making = self._kept.images(
+            self._inputs.shape, lambda: self._made(self.reference)
+        )
+        itself = plan == self.reference
+        start = time.perf_counter()
+        images = reference.blocks(shards.IMAGES) if itself else self._made(plan)
+        values = self.judge(images, reference)
+        elapsed = time.perf_counter() - start + (making if itself else 0)
+        return {**values, "seconds": torch.tensor(elapsed, dtype=torch.float64)}
+
+    def _made(self, plan: Plan) -> Iterator[torch.Tensor]:
         model = self._model
         levels = plan.levels or (model.full,) * len(plan.timesteps)
         adaptor = model.adaptor if plan.clock > 1 else None
         unet = model.translator.pipe.unet
-        passes = LevelPasses(unet, levels, plan.timesteps, adaptor)
-        itself = plan == self.reference
-        # Before the clock starts: it is measured once for all.
-        reference = None if itself else self.values(self.reference)["images"]
-        made = self._kept.images if itself and self._kept is not None else _timed
-        images, making = made(lambda: self.translate(passes, plan))
-        compared = images if reference is None else reference
-        values, judging = _timed(lambda: self.judge(images, compared))
-        values["seconds"] = torch.tensor(making + judging, dtype=torch.float64)
-        return {**values, "images": images} if itself else values
+        return self.images(LevelPasses(unet, levels, plan.timesteps, adaptor), plan)
 
 
 def open_bench(
@@ -351,7 +406,7 @@ def open_bench(
         ValueError: If the set is damaged, or does not fit the model.
     """
     pairs, images = read_set(path), path.with_suffix(".safetensors")
-    inputs, targets = read_images(images, pairs)
+    inputs, targets = image_rows(images, pairs)
     common = (*marks, storage.sha256(path), storage.sha256(images))
     described = f"{model.at(reference)} {reference.name} {seed} {shared_noise}"
     kept = None
@@ -376,13 +431,6 @@ def open_bench(
         shared_noise=shared_noise,
         kept=kept,
     )
-
-
-def _timed(make: Callable[[], T]) -> tuple[T, float]:
-    """Return what is made, and how many seconds that took."""
-    start = time.perf_counter()
-    made = make()
-    return made, time.perf_counter() - start
 
 
 def by_pair(values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

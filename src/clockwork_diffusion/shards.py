@@ -1,4 +1,4 @@
-"""Read rows of images and features that lie in one file or in several shards.
+"""Read and write rows of images and features, in one file or in several shards.
 
 A few rows at a time, so that memory does not grow with their number. Blocks end at the
 same rows however the files are cut: what is summed over blocks is the same, bit by bit,
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -140,6 +140,71 @@ def images_by_run(paths: Sequence[Path]) -> dict[str, Rows]:
     for path in sorted(paths, key=lambda path: path.stem):
         shards.setdefault(path.parent.name, []).append(path)
     return {name: Rows(files, "images", "np") for name, files in shards.items()}
+
+
+class Parts(NamedTuple):
+    """A tensor that is made, and written, some rows at a time.
+
+    Attributes:
+        kind: Type of its values, a key of `TYPES`.
+        shape: Of all rows together.
+        parts: Consecutive rows, as tensors or arrays.
+    """
+
+    kind: str
+    shape: tuple[int, ...]
+    parts: Iterable[Any]
+
+
+def write_rows(
+    path: Path, tensors: Mapping[str, Parts], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write what `clockwork_diffusion.storage.write_tensors` does, a part at a time.
+
+    The parts of one tensor are taken after those of another, in the order of names.
+
+    Raises:
+        ValueError: If parts are of another type or shape than said, or are too few or
+            too many; nothing is left of the file then.
+    """
+    head: dict[str, Any] = {}
+    place = 0
+    for name in sorted(tensors):
+        kind, shape, _ = tensors[name]
+        end = place + math.prod(shape) * np.dtype(TYPES[kind]).itemsize
+        head[name] = {"dtype": kind, "shape": shape, "data_offsets": (place, end)}
+        place = end
+    total = hashlib.sha256()
+    notes = {**(metadata or {}), "content_sha256": total.hexdigest()}
+    with storage.atomic_path(path) as partial, partial.open("wb") as file:
+        file.write(_encoded(head, notes))
+        for name in sorted(tensors):
+            total.update(name.encode())
+            kind, shape, parts = tensors[name]
+            count = 0
+            for part in parts:
+                array = np.ascontiguousarray(part)
+                count += len(array)
+                fits = array.shape[1:] == shape[1:] and count <= shape[0]
+                if array.dtype != TYPES[kind] or not fits:
+                    raise ValueError(
+                        f"{path}: rows up to {count} of {name} are {array.dtype} "
+                        f"{array.shape[1:]}, not {kind} of {shape}"
+                    )
+                total.update(array.data)
+                file.write(array.data)
+            if count != shape[0]:
+                raise ValueError(f"{path}: {count} rows of {name}, not {shape[0]}")
+        # As long as before: the checksum is known only now.
+        file.seek(0)
+        file.write(_encoded(head, {**notes, "content_sha256": total.hexdigest()}))
+
+
+def _encoded(head: Mapping[str, Any], notes: Mapping[str, str]) -> bytes:
+    """Return the head of a safetensors file, its length in front."""
+    text = json.dumps({"__metadata__": dict(notes), **head}).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
 
 
 class _Tensor(NamedTuple):

@@ -28,16 +28,12 @@ class Described:
 
 
 def describe(
-    pairs: PairSet, clip: encoders.ClipEncoder, inputs: torch.Tensor
-) -> Described:
-    """Return them. An instruction shows nothing: edits are told by their captions."""
-    return describe_parts(pairs, clip, [inputs])
-
-
-def describe_parts(
     pairs: PairSet, clip: encoders.ClipEncoder, inputs: Iterable[torch.Tensor]
 ) -> Described:
-    """Return the same of inputs that come in consecutive parts."""
+    """Return them, of inputs that come in consecutive parts.
+
+    An instruction shows nothing: edits are told by their captions.
+    """
     if pairs.task == "edit":
         shown = [encoders.clip_image_features(clip, part) for part in inputs]
         return Described(

@@ -334,7 +334,7 @@ def test_psnr_to_the_teachers_images():
     black = torch.zeros(CAPTIONS, 3, 4, 4, dtype=torch.uint8)
     images = {"plain": black, "clocked": black + 51, "worse": black + 102}
     part = Part("x", "greater", ("psnr",), "m", "clocked", ("worse",), to="plain")
-    given = claims.Evidence(RUNS, images=images.__getitem__)
+    given = claims.Evidence(RUNS, images=lambda name: [images[name]])
     spec = registry(Margin("a direction"), part)
     judged = claims.judge(spec, given)["C1"]
     assert judged.verdict == HOLDS

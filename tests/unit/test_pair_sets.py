@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from peaks import needs_proc, peak_mb
 from PIL import Image
 
 from clockwork_diffusion import canny, pair_sets, storage
@@ -162,6 +163,24 @@ def test_images_are_converted_on_request_alone(folder, tmp_path):
     assert inputs.shape == (2, 3, 32, 32)
 
 
+@needs_proc
+def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path):
+    picture(tmp_path / "inputs" / "0.png", 0, size=256)
+    spec = {"task": "control", "source": "folder", "path": str(tmp_path), "size": 256}
+    peaks = []
+    for count in (64, 512):
+        write_list(tmp_path, *[{"input": "0.png", "prompt": "a cat"}] * count)
+        chosen = json.dumps({**spec, "canny": True})
+        args = Namespace(spec=chosen, output=tmp_path / f"{count}.json")
+        peaks.append(peak_mb("prepare_pairs", args))
+    # Inputs and targets are 24 MB at first, then 192 MB.
+    assert peaks[1] - peaks[0] < 30, peaks
+    found, _ = pair_sets.image_rows(
+        args.output.with_suffix(".safetensors"), pair_sets.read_set(args.output)
+    )
+    assert len(found) == 512
+
+
 @pytest.mark.parametrize(
     ("task", "lines", "message"),
     [
@@ -262,10 +281,10 @@ def test_images_of_another_set_are_refused(tmp_path):
     path = tmp_path / "set.safetensors"
     images = torch.zeros(2, 3, 8, 8, dtype=torch.uint8)
     storage.write_tensors(path, {"inputs": images, "targets": images[..., :4]})
-    with pytest.raises(ValueError, match="targets are .*not uint8"):
+    with pytest.raises(ValueError, match="targets are .*not U8"):
         pair_sets.read_images(path, found)
     storage.write_tensors(path, {"inputs": images[:1]})
-    with pytest.raises(ValueError, match=r"inputs are .*not uint8 \(2, 3"):
+    with pytest.raises(ValueError, match=r"inputs are .*not U8 \(2, 3"):
         pair_sets.read_images(path, found)
     storage.write_tensors(path, {"images": images})
     with pytest.raises(ValueError, match="lacks the tensor 'inputs'"):

@@ -13,6 +13,7 @@ from clockwork_diffusion import (
     pair_sets,
     perceptual,
     schedule_bench,
+    shards,
     storage,
     translation,
     translators,
@@ -211,6 +212,26 @@ def test_a_killed_search_goes_on_where_it_was(folder, report, tmp_path, monkeypa
     assert not calls
     search(folder, tmp_path / "report.json", spec={**spec, "seed": 5})
     assert len(calls) == 2 * (3 + 2)
+
+
+def test_images_are_made_and_judged_some_at_a_time(
+    folder, report, tmp_path, monkeypatch
+):
+    made = []
+    real = encoders.clip_image_features
+
+    def watched(encoder, images):
+        made.append(len(images))
+        return real(encoder, images)
+
+    monkeypatch.setattr(encoders, "clip_image_features", watched)
+    monkeypatch.setattr(shards, "IMAGES", 2)
+    found = search(folder, tmp_path / "report.json", spec={"levels": [13, 9]})
+    assert set(made) == {2, 1}
+    rows = {row["level"]: row["metrics"] for row in report["scan"]}
+    for row in found["scan"]:
+        for name, value in row["metrics"].items():
+            assert value == pytest.approx(rows[row["level"]][name], abs=1e-4)
 
 
 def test_control_is_judged_by_its_set(folder, tmp_path):

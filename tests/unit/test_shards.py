@@ -57,6 +57,42 @@ def test_tensors_side_by_side_need_equal_numbers_of_rows(tmp_path):
         shards.paired(one, short, size=4)
 
 
+def test_rows_that_are_written_in_parts_are_as_if_written_at_once(tmp_path):
+    images = torch.arange(5 * 6, dtype=torch.uint8).view(5, 2, 3)
+    seconds = torch.tensor([1.5], dtype=torch.float64)
+    path, notes = tmp_path / "parts.safetensors", {"spec": "ü"}
+    parts = {
+        "seconds": shards.Parts("F64", (1,), [seconds]),
+        "images": shards.Parts("U8", (5, 2, 3), iter(images.transpose(1, 2).split(2))),
+    }
+    with pytest.raises(
+        ValueError, match=r"up to 2 of images are uint8 \(3, 2\), not U8"
+    ):
+        shards.write_rows(path, parts, notes)
+    parts["images"] = shards.Parts("U8", (5, 2, 3), iter(images.split(2)))
+    shards.write_rows(path, parts, notes)
+    storage.write_tensors(
+        tmp_path / "whole.safetensors", {"images": images, "seconds": seconds}, notes
+    )
+    (found, read), (wanted, written) = (
+        storage.read_tensors(tmp_path / f"{name}.safetensors")
+        for name in ("parts", "whole")
+    )
+    assert read == written
+    assert found.keys() == wanted.keys()
+    assert all(found[name].equal(wanted[name]) for name in wanted)
+    assert shards.Rows([path], "images")[1:3].equal(images[1:3])
+
+
+@pytest.mark.parametrize("count", [4, 6])
+def test_a_wrong_number_of_rows_leaves_no_file(tmp_path, count):
+    path = tmp_path / "images.safetensors"
+    rows = torch.zeros(count, 3, dtype=torch.uint8)
+    with pytest.raises(ValueError, match=f"{count} "):
+        shards.write_rows(path, {"images": shards.Parts("U8", (5, 3), rows.split(2))})
+    assert not list(tmp_path.iterdir())
+
+
 def test_bad_shards_are_named(tmp_path):
     paths = cut(tmp_path, torch.rand(8, 5), [4, 4])
     with pytest.raises(ValueError, match="000.* lacks the tensor 'frechet'"):

@@ -34,7 +34,9 @@ def main(args: Namespace) -> None:
     """Train, save, then translate with the whole UNet, the cut one and the trained."""
     spec = parse(FineTuneStepSpec, args.spec)
     pairs = pair_sets.read_set(args.set)
-    inputs, targets = pair_sets.read_images(args.set.with_suffix(".safetensors"), pairs)
+    inputs, targets = pair_sets.image_rows(args.set.with_suffix(".safetensors"), pairs)
+
+    import torch
 
     from clockwork_diffusion import (
         depth_skip,
@@ -94,7 +96,7 @@ def main(args: Namespace) -> None:
         tuned = tuned.float().to(device).eval()
         whole_unet = translator.pipe.unet
         whole, cut, further = (
-            bench.translate(translation.WholePasses(unet), plan)
+            torch.cat(list(bench.images(translation.WholePasses(unet), plan)))
             for unet in (
                 whole_unet,
                 depth_skip.depth_skip(whole_unet, training.level),
@@ -102,7 +104,7 @@ def main(args: Namespace) -> None:
             )
         )
         values = {
-            name: schedule_bench.by_pair(bench.judge(images, whole))
+            name: schedule_bench.by_pair(bench.judge([images], whole))
             for name, images in (("whole", whole), ("cut", cut), ("tuned", further))
         }
         report: dict[str, Any] = {

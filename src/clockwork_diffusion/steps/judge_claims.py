@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 
 from clockwork_diffusion import (
@@ -11,6 +12,7 @@ from clockwork_diffusion import (
     pair_sets,
     provenance,
     random_weights,
+    shards,
     storage,
 )
 from clockwork_diffusion.specs import parse
@@ -30,13 +32,12 @@ def main(args: Namespace) -> None:
             )
 
     spec = parse(claims.ClaimsSpec, args.spec)
-    shards: dict[str, list[Path]] = {}
+    files: dict[str, list[Path]] = {}
     for path in args.images:
-        shards.setdefault(path.parent.name, []).append(path)
+        files.setdefault(path.parent.name, []).append(path)
 
-    def images(name: str) -> torch.Tensor:
-        parts = [storage.read_tensors(path)[0]["images"] for path in shards[name]]
-        return torch.cat(parts)
+    def images(name: str) -> Iterator[torch.Tensor]:
+        return shards.Rows(files[name], "images").blocks(shards.IMAGES)
 
     features: dict[str, dict[str, torch.Tensor]] = {}
     encoders = set()

@@ -6,7 +6,7 @@ from argparse import Namespace
 from functools import partial
 from pathlib import Path
 
-from clockwork_diffusion import pair_sets, storage
+from clockwork_diffusion import pair_sets, shards, storage
 from clockwork_diffusion.pair_sets import PairSet, PairSetSpec
 from clockwork_diffusion.specs import parse
 from clockwork_diffusion.steps._run import new_parser, run
@@ -15,13 +15,11 @@ from clockwork_diffusion.steps._run import new_parser, run
 def main(args: Namespace) -> None:
     """Check the whole list before an image is opened; write the images first."""
     spec = parse(PairSetSpec, args.spec)
-    notes = {"spec": args.spec}
+    images, notes = args.output.with_suffix(".safetensors"), {"spec": args.spec}
     if spec.source == "folder":
         listed = pair_sets.read_list(spec)
-        pairs, (inputs, targets) = listed.pairs, pair_sets.read_pictures(listed, spec)
-        tensors = {"inputs": inputs}
-        if targets is not None:
-            tensors["targets"] = targets
+        pairs = listed.pairs
+        shards.write_rows(images, pair_sets.picture_parts(listed, spec), notes)
     else:
         from clockwork_diffusion.mini import networks, restorer, scenes
         from clockwork_diffusion.mini.pairs import scene_pairs
@@ -42,7 +40,7 @@ def main(args: Namespace) -> None:
             made.kinds,
         )
         tensors = {"inputs": made.inputs, "targets": made.targets}
-    storage.write_tensors(args.output.with_suffix(".safetensors"), tensors, notes)
+        storage.write_tensors(images, tensors, notes)
     pair_sets.write_set(args.output, pairs)
 
 

@@ -36,10 +36,9 @@ def main(args: Namespace) -> None:
     text = encoders.clip_text_features(clip, list(edits.target_prompts))
 
     per_pair = {"source": owners}
-    scores, shown = {}, {}
+    scores = {}
     for name, path in {UNEDITED: None, **named}.items():
         images = originals if path is None else _edited(path, originals)
-        shown[name] = images
         values = {
             "clip": metrics.cosines(encoders.clip_image_features(clip, images), text),
             "structure": structure.structure_distances(vit, images, originals),
@@ -53,8 +52,9 @@ def main(args: Namespace) -> None:
         for kind in list(scores[teacher]):
             gap = per_pair[f"{name}/{kind}"] - per_pair[f"{teacher}/{kind}"]
             scores[name][f"{kind}_minus_teacher"] = _score(gap, owners)
-        closeness = metrics.psnr(shown[name], shown[teacher])
-        scores[name]["psnr_to_teacher"] = _score(closeness, owners)
+        # Read again: memory holds the images of two edits, however many there are.
+        images, whole = (_edited(named[each], originals) for each in (name, teacher))
+        scores[name]["psnr_to_teacher"] = _score(metrics.psnr(images, whole), owners)
     storage.write_tensors(args.output.with_suffix(".safetensors"), per_pair)
     storage.write_json(
         args.output,

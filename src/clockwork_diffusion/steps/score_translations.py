@@ -55,9 +55,7 @@ def main(args: Namespace) -> None:
     clip = encoders.load_clip(args.clip, device)
     frechet = encoders.load_frechet(args.frechet_kind, args.frechet, device)
     lpips = perceptual.load_perceptual(args.lpips_kind, args.lpips, device)
-    described = translation_scores.describe_parts(
-        pairs, clip, inputs.blocks(shards.IMAGES)
-    )
+    described = translation_scores.describe(pairs, clip, inputs.blocks(shards.IMAGES))
     reference = None
     if targets is not None:
         reference = metrics.merge(

@@ -1,0 +1,58 @@
+"""How much memory a step takes, in a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from argparse import Namespace
+from pathlib import Path
+
+import pytest
+
+needs_proc = pytest.mark.skipif(
+    not Path("/proc/self/clear_refs").exists(), reason="peaks are read from /proc"
+)
+
+_PROGRAM = """
+import importlib, json, sys
+from argparse import Namespace
+from pathlib import Path
+
+import torch
+from clockwork_diffusion import edit_sets, metrics, pair_sets
+
+def kilobytes(name):
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name + ":"):
+            return int(line.split()[1])
+
+torch.set_num_threads(1)
+step = importlib.import_module("clockwork_diffusion.steps." + sys.argv[1])
+args = json.loads(sys.argv[2])
+for name, value in args.items():
+    if isinstance(value, list):
+        args[name] = [Path(path) for path in value]
+    elif name == "output":
+        args[name] = Path(value)
+Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
+before = kilobytes("VmRSS")
+step.main(Namespace(**args))
+print(kilobytes("VmHWM") - before)
+"""
+
+
+def peak_mb(step: str, args: Namespace) -> float:
+    """Return how much memory a step adds at its peak, in MB."""
+    plain = json.dumps(vars(args), default=str)
+    # What is freed goes back at once, so that peaks are the same each time.
+    steady = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "100000"}
+    done = subprocess.run(
+        [sys.executable, "-c", _PROGRAM, step, plain],
+        env={**os.environ, **steady},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    return int(done.stdout.split()[-1]) / 1024
