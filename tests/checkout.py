@@ -88,3 +88,20 @@ def edit_yaml(path: Path, keys: str, value: Any) -> None:
         place[last] = value
     text = yaml.safe_dump(data, sort_keys=False, allow_unicode=True)
     path.write_text(text, encoding="utf-8")
+
+
+def bring(checkout: Path) -> None:
+    """Put empty files where the paper scale's weights and data are brought."""
+    config = yaml.safe_load((ROOT / "config.yaml").read_text("utf-8"))["paper"]
+    rules = (ROOT / "workflow" / "rules" / "models.smk").read_text("utf-8")
+    named = re.findall(r"resources/paper/[\w./-]+", str(config) + rules)
+    for path in map(checkout.joinpath, named):
+        if path.suffix in (".ckpt", ".pth", ".txt"):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch()
+        else:
+            path.mkdir(parents=True, exist_ok=True)
+            for name in ("weights.safetensors", "pairs.jsonl"):
+                (path / name).touch()
+    for chosen in config["edit_sets"].values():
+        (checkout / chosen["path"] / chosen["prompts"]).touch()

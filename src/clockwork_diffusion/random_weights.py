@@ -30,7 +30,7 @@ def is_random(path: Path) -> bool:
 
     Args:
         path: A model's folder, a weight file in such a folder, or a file of tensors
-            that a step wrote.
+            or of JSON that a step wrote.
 
     Raises:
         ValueError: If a file is damaged, naming it.
@@ -39,6 +39,8 @@ def is_random(path: Path) -> bool:
     card = folder / CARD
     if card.is_file() and marks(storage.read_json(card)):
         return True
+    if path.suffix == ".json" and path.is_file():
+        return marks(storage.read_json(path))
     if path.suffix != ".safetensors" or not path.is_file():
         return False
     try:

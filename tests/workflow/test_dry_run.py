@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from checkout import ROOT, copy_checkout, jobs, snakemake
+from checkout import ROOT, bring, copy_checkout, jobs, snakemake
 
 LINKED = ("profiles", "resources/mini", "src", "workflow")
 EVERY = [
@@ -138,23 +138,6 @@ def test_unknown_id_in_a_path_is_no_target(checkout):
 def test_nothing_of_a_dry_run_stays(checkout):
     assert not (checkout / "results").exists()
     assert not (checkout / "logs").exists()
-
-
-def bring(checkout: Path) -> None:
-    """Put empty files where the paper scale's weights and data are brought."""
-    config = yaml.safe_load((ROOT / "config.yaml").read_text("utf-8"))["paper"]
-    rules = (ROOT / "workflow" / "rules" / "models.smk").read_text("utf-8")
-    named = re.findall(r"resources/paper/[\w./-]+", str(config) + rules)
-    for path in map(checkout.joinpath, named):
-        if path.suffix in (".ckpt", ".pth", ".txt"):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch()
-        else:
-            path.mkdir(parents=True, exist_ok=True)
-            for name in ("weights.safetensors", "pairs.jsonl"):
-                (path / name).touch()
-    for chosen in config["edit_sets"].values():
-        (checkout / chosen["path"] / chosen["prompts"]).touch()
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from checkout import ROOT, copy_checkout, edit_yaml, jobs, snakemake
+from checkout import ROOT, bring, copy_checkout, edit_yaml, jobs, snakemake
 
 LINKED = ("profiles", "resources/mini", "src", "workflow")
 
@@ -20,12 +20,38 @@ def test_real_sizes_plans_every_stage_with_random_weights_alone(checkout):
     planned = jobs(done.stdout)
     stages = ("sample_trajectories", "train_adaptor", "sample_images", "set_table")
     stages += ("make_random_model", "translate_images", "measure_throughput")
+    stages += ("invert_images", "edit_images")
     assert set(stages) <= set(planned)
     assert planned["sample_images"] == 2
     assert any(name.startswith("extract_features_random") for name in planned)
     # Nothing of the real scale is read or written.
     assert "resources/paper" not in done.stdout
     assert "results/paper" not in done.stdout
+
+
+def test_the_whole_paper_scale_can_be_run_with_random_weights(
+    checkout, tmp_path_factory
+):
+    done = snakemake(checkout, "--dry-run", "random_scale")
+    assert done.returncode == 0, done.stdout
+    assert "resources/paper" not in done.stdout
+    assert "results/paper" not in done.stdout
+    planned = jobs(done.stdout)
+    assert planned["sample_images"] == len(
+        yaml.safe_load((ROOT / "config.yaml").read_text("utf-8"))["paper"]["runs"]
+    )
+    brought = copy_checkout(tmp_path_factory.mktemp("brought"), linked=LINKED)
+    bring(brought)
+    paper = snakemake(brought, "--dry-run", "paper_scale", "--config", "measured=True")
+    assert paper.returncode == 0, paper.stdout[-2000:]
+    kinds = [
+        {name.split("_random_")[0].split("_paper_")[0] for name in jobs(each)}
+        for each in (paper.stdout, done.stdout)
+    ]
+    # Figures and claims would say nothing, and weights and data are made up.
+    left = {"draw_figure", "judge_claims", "paper_scale"}
+    left |= {"fetch_source", "prepare_coco", "make_backbone", "convert_stablesr"}
+    assert kinds[0] - kinds[1] == left
 
 
 @pytest.mark.parametrize(
@@ -52,6 +78,7 @@ def test_default_run_and_paper_scale_need_no_random_weights(checkout):
     ("key", "value", "said"),
     [
         ("random.real_sizes.runs", ["sd_typo"], "'sd_typo' is not one of the runs"),
+        ("random.real_sizes.edits", ["real/pnp/x"], "'x' is not one of the settings"),
         ("random.at_most.count", 0, "0 is less than the minimum of 1"),
         ("random.weights.inception.file", None, "'inception' need a file"),
         ("random.models.sd.paht", "x", "paht"),

@@ -55,6 +55,8 @@ def edit_set_inputs(wildcards):
     if chosen["source"] == "scenes":
         folder = f"results/{wildcards.scale}/scene_edits/{wildcards.edit_set}"
         files["prompts"] = f"{folder}/prompts.yaml"
+    elif Path(chosen["path"]).parts[:1] == ("results",):
+        files["prompts"] = f"{chosen['path']}/{chosen['prompts']}"
     elif manifest_of(chosen["path"]):
         files["folder"] = manifest_of(chosen["path"])
     if "model" in chosen:

@@ -19,20 +19,6 @@ def measured(scale):
     return scale == "mini" or (scale == "paper" and config["measured"])
 
 
-def with_scores(table):
-    """Return a table of paper scale, with the scores that it has at mini scale."""
-    own, other = table["paper"], table.get("mini", {"kind": "none"})
-    if "kind" in own or "kind" in other:
-        return own
-    known = own["columns"]
-    added = [name for name in other["columns"] if name not in known]
-    added = [name for name in added if SOURCES[COLUMNS[name].kind] == "scores"]
-    if not added:
-        return own
-    ours = " Scores that are not called published: ours; in brackets 95 %."
-    return {**own, "columns": known + added, "caption": own["caption"] + ours}
-
-
 def table_kind(wildcards):
     """Return what kind of table it is."""
     return table_of(wildcards).get("kind", "results")

@@ -7,7 +7,7 @@ from jsonschema.exceptions import best_match
 from clockwork_diffusion import specs
 from clockwork_diffusion.clock import clock_of
 from clockwork_diffusion.step_tables import GammaTableSpec, ScoreTableSpec
-from clockwork_diffusion.tables import COLUMNS
+from clockwork_diffusion.tables import COLUMNS, SOURCES
 
 SCHEMAS = Path(workflow.basedir) / "workflow" / "schemas"
 PAPERS = {
@@ -24,6 +24,20 @@ def items(scale, kind):
         for name, item in registry[kind].items()
         if scale in item
     ]
+
+
+def with_scores(table):
+    """Return a table of paper scale, with the scores that it has at mini scale."""
+    own, other = table["paper"], table.get("mini", {"kind": "none"})
+    if "kind" in own or "kind" in other:
+        return own
+    known = own["columns"]
+    added = [name for name in other["columns"] if name not in known]
+    added = [name for name in added if SOURCES[COLUMNS[name].kind] == "scores"]
+    if not added:
+        return own
+    ours = " Scores that are not called published: ours; in brackets 95 %."
+    return {**own, "columns": known + added, "caption": own["caption"] + ours}
 
 
 def check_schema(data, schema, name):

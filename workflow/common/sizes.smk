@@ -40,7 +40,8 @@ def at_most(value, limit):
     """Return a number, or a list of them without repetition, up to a limit."""
     if isinstance(value, list):
         return sorted({min(each, limit) for each in value})
-    return min(value, limit)
+    # Some keys are elsewhere those of names.
+    return value if isinstance(value, str) else min(value, limit)
 
 
 def random_scale():
@@ -49,17 +50,7 @@ def random_scale():
     differing = {key: value for key, value in RANDOM.items() if key not in CONTROLS}
     # By way of JSON: what anchors share must not be edited in two places.
     whole = json.loads(json.dumps(laid_over(paper, differing)))
-    # Nothing is searched here, so nothing visits what a search found.
-    whole["translations"] = {
-        name: chosen
-        for name, chosen in whole["translations"].items()
-        if "searched" not in chosen
-    }
     return limited(whole, RANDOM["at_most"])
-
-
-OUR_COLUMNS = ["frechet", "clip", "psnr_to_teacher", "n"]
-"""What runs are scored by; a table of random weights says so in each cell."""
 
 
 def add_random_tables():
@@ -67,24 +58,15 @@ def add_random_tables():
 
     The first one is that of `real_sizes`, so that its runs are scored by one job.
     """
-    known = {**entries("random", "runs"), **entries("random", "translations")}
     for registry in PAPERS.values():
         for item in registry["tables"].values():
-            table = item.get("paper", {"kind": "none"})
-            runs = {
-                row[key]
-                for row in table.get("rows", ())
-                for key in ("run",)
-                if key in row
-            }
-            if "kind" in table or not runs or not runs <= set(known):
+            if "rows" not in item.get("paper", {}) or "kind" in item["paper"]:
                 continue
-            columns = [name for name in table["columns"] if "published" in name]
+            table = with_scores(item)
             item["random"] = {
                 **table,
                 "title": f"{table['title']}: random weights",
                 "caption": f"Random weights of the real sizes: no score. {table['caption']}",
-                "columns": columns + OUR_COLUMNS,
             }
     tables = PAPERS["clockwork"]["tables"]
     shown = RANDOM["real_sizes"]["runs"]
@@ -105,7 +87,10 @@ def add_random_scale():
     config["random"] = random_scale()
     for kind, chosen in RANDOM["real_sizes"].items():
         for name in chosen:
-            entry("random", kind, name)
+            if kind == "edits":
+                check_edited_run("random", "real_sizes", name)
+            else:
+                entry("random", kind, name)
     for name, spec in RANDOM["weights"].items():
         # The step checks the rest; here is what the paths of files depend on.
         if ("file" in spec) != (spec["kind"] in ("inception", "alexnet")):
@@ -128,10 +113,25 @@ def random_data_spec(wildcards):
 
 def real_sizes_results():
     """Return what `real_sizes` makes before it lists what that took."""
-    translated = RANDOM["real_sizes"].get("translations", ())
+    chosen = RANDOM["real_sizes"]
     return [
         "results/random/tables/clockwork/real_sizes.md",
-        *translated_shards("random", translated),
+        *translated_shards("random", chosen.get("translations", ())),
+        *(f"results/random/edited/{name}.safetensors" for name in chosen.get("edits", ())),
+        "results/random/latency/throughput.json",
+    ]
+
+
+def random_results():
+    """Return what `random_scale` makes: all that the paper scale does with weights."""
+    perturbed = entries("random", "perturbations")
+    searches = entries("random", "depth_searches").values()
+    cut = list(dict.fromkeys(search["translator"] for search in searches))
+    return [
+        *everything("random"),
+        *(f"results/random/perturbations/{name}.json" for name in perturbed),
+        *level_timings("random", cut),
+        "results/random/latency/editing.json",
         "results/random/latency/throughput.json",
     ]
 

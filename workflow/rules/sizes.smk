@@ -3,6 +3,7 @@
 
 localrules:
     real_sizes,
+    random_scale,
     throughput,
     list_costs,
 
@@ -16,6 +17,12 @@ rule real_sizes:
     """Run the paper scale with random weights over a few captions; minutes on a CPU."""
     input:
         expand("results/random/costs.{kind}", kind=["json", "md"]),
+
+
+rule random_scale:
+    """Run all of the paper scale with random weights over a few captions; on a GPU."""
+    input:
+        random_results(),
 
 
 rule make_random_model:
@@ -49,7 +56,7 @@ rule make_random_model:
 
 
 rule make_random_data:
-    """Write captions with images, or pairs for a task, that stand in for photographs.
+    """Write captions with images, pairs or edits that stand in for those users bring.
 
     Reads: nothing; scenes are generated.
     Writes: a folder in the layout that users bring.
@@ -61,7 +68,7 @@ rule make_random_data:
     log:
         "logs/random/make_random_data/{random_data}.{list}.log",
     wildcard_constraints:
-        list=r"prompts\.txt|pairs\.jsonl",
+        list=r"prompts\.(txt|yaml)|pairs\.jsonl",
     conda:
         "../../environment.yml"
     threads: 1

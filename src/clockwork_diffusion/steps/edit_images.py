@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clockwork_diffusion import edit_sets, provenance, storage
+from clockwork_diffusion import edit_sets, provenance, random_weights, storage
 from clockwork_diffusion.specs import parse
 from clockwork_diffusion.steps._run import new_parser, run
 
@@ -95,7 +95,8 @@ def main(args: Namespace) -> None:
             state,
             marks,
         )
-        storage.write_tensors(output, {"images": images}, {"spec": args.spec})
+        notes = {"spec": args.spec, **random_weights.notes([args.model])}
+        storage.write_tensors(output, {"images": images}, notes)
     # A job that is killed loses its outputs, so the batches of all stay until the end.
     chunks.discard(args.state)
 

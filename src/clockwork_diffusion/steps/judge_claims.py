@@ -25,7 +25,8 @@ def main(args: Namespace) -> None:
 
     from clockwork_diffusion import claims
 
-    for path in (*args.features, *args.edits, *args.translations):
+    measured = (*args.perturbations, *args.searches, *args.step_searches)
+    for path in (*args.features, *args.edits, *args.translations, *measured):
         if random_weights.is_random(path):
             raise ValueError(
                 f"{path} is made with random weights, by which no claim is judged"

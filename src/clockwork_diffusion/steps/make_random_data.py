@@ -1,4 +1,4 @@
-"""Write captions with images, or pairs for a task, in the layout of a user's folder.
+"""Write captions with images, pairs for a task, or edits, as a user's folder.
 
 Scenes of the mini world, enlarged, stand in for photographs where only sizes count.
 """
@@ -22,15 +22,18 @@ if TYPE_CHECKING:
 CAPTIONED = {"train": ("train", 0), "heldout": ("train", 1000), "test": ("test", 0)}
 """Sets of captions with images: split and first scene."""
 
+EDITED = {"real": {}, "fake": {"sampled": True, "guidance": 7.5, "steps": 2}}
+"""Editing sets: how their sources are sampled, if they are."""
+
 
 @dataclass(frozen=True)
 class RandomDataSpec:
     """What to write.
 
     Attributes:
-        of: A key of `CAPTIONED`, or a task.
-        count: Number of captions or pairs.
-        size: Side of the images in pixels.
+        of: A key of `CAPTIONED` or `EDITED`, or a task.
+        count: Number of captions, pairs, or sources to edit.
+        size: Side of the images in pixels; those to edit are as small as scenes are.
     """
 
     of: str
@@ -39,8 +42,8 @@ class RandomDataSpec:
 
     def __post_init__(self) -> None:
         """Reject sets of nothing, and unknown ones."""
-        if self.of not in (*CAPTIONED, *TASKS):
-            known = ", ".join((*CAPTIONED, *TASKS))
+        if self.of not in (*CAPTIONED, *EDITED, *TASKS):
+            known = ", ".join((*CAPTIONED, *EDITED, *TASKS))
             raise ValueError(f"data {self.of!r} are not one of {known}")
         if self.count < 1 or self.size < 1:
             raise ValueError(f"count {self.count} or size {self.size} is below 1")
@@ -49,6 +52,14 @@ class RandomDataSpec:
 def main(args: Namespace) -> None:
     """Render and write."""
     spec = parse(RandomDataSpec, args.spec)
+    if spec.of in EDITED:
+        from clockwork_diffusion.mini import edits
+
+        chosen = edits.SceneEditsSpec(
+            spec.count, kinds=("recolour",), **EDITED[spec.of]
+        )
+        edits.write_layout(chosen, args.output)
+        return
     with storage.atomic_path(args.output) as folder:
         if spec.of in CAPTIONED:
             _write_captions(spec, folder)

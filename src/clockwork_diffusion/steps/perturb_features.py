@@ -6,7 +6,7 @@ import dataclasses
 from argparse import Namespace
 from pathlib import Path
 
-from clockwork_diffusion import datasets, provenance, storage
+from clockwork_diffusion import datasets, provenance, random_weights, storage
 from clockwork_diffusion.specs import parse
 from clockwork_diffusion.steps._run import new_parser, run
 
@@ -32,10 +32,12 @@ def main(args: Namespace) -> None:
         "perturbations",
     )
     images = {name: tensors[name] for name in ("images", "unperturbed")}
-    storage.write_tensors(args.output, images, {"spec": args.spec, "model": model})
+    notes = {"spec": args.spec, "model": model, **random_weights.notes([args.model])}
+    storage.write_tensors(args.output, images, notes)
     storage.write_json(
         args.distances,
         {
+            **random_weights.mark([args.model]),
             "sampler": dataclasses.asdict(spec.sampler),
             "seed": spec.seed,
             **perturbation.summarise(tensors, spec),

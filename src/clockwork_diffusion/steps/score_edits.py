@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clockwork_diffusion import edit_sets, provenance, storage
+from clockwork_diffusion import edit_sets, provenance, random_weights, storage
 from clockwork_diffusion.steps._run import new_parser, run
 
 if TYPE_CHECKING:
@@ -55,10 +55,13 @@ def main(args: Namespace) -> None:
         # Read again: memory holds the images of two edits, however many there are.
         images, whole = (_edited(named[each], originals) for each in (name, teacher))
         scores[name]["psnr_to_teacher"] = _score(metrics.psnr(images, whole), owners)
-    storage.write_tensors(args.output.with_suffix(".safetensors"), per_pair)
+    made_with = [*args.edited, args.clip, args.structure]
+    marked = random_weights.notes(made_with)
+    storage.write_tensors(args.output.with_suffix(".safetensors"), per_pair, marked)
     storage.write_json(
         args.output,
         {
+            **random_weights.mark(made_with),
             "edits": scores,
             "encoders": {
                 name: {"sha256": each.sha256, "preprocessing": each.preprocessing}

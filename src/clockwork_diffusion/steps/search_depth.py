@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clockwork_diffusion import depth_search, provenance, storage
+from clockwork_diffusion import depth_search, provenance, random_weights, storage
 from clockwork_diffusion.depth_search import MultiSpec, Threshold
 from clockwork_diffusion.specs import parse
 from clockwork_diffusion.steps._run import new_parser, run
@@ -104,6 +104,7 @@ def main(args: Namespace) -> None:
     evaluations = {"scan": len(evaluate)}
     held = plan((found.chosen,) * chosen.steps)
     report: dict[str, Any] = {
+        **random_weights.mark([args.translator, args.clip]),
         "task": chosen.task,
         "steps": chosen.steps,
         "pairs": {"search": len(searched), "heldout": len(heldout)},

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from clockwork_diffusion import (
     autodiffusion,
     provenance,
+    random_weights,
     step_search,
     storage,
 )
@@ -210,6 +211,7 @@ def main(args: Namespace) -> None:
     storage.write_json(
         args.output,
         {
+            **random_weights.mark([args.translator, args.clip]),
             "task": chosen.task,
             "reference": chosen.steps,
             "scheduler": chosen.scheduler,

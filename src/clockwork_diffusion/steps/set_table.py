@@ -12,6 +12,7 @@ from clockwork_diffusion import (
     joint_tables,
     level_tables,
     pages,
+    random_weights,
     schedule_tables,
     step_tables,
     storage,
@@ -158,7 +159,8 @@ def _scores(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
             continue
         for edit, values in scored["edits"].items():
             name = f"{path.parent.name}/{edit}/{path.stem}"
-            scores[name] = {"scores": values}
+            mark = {random_weights.KEY: random_weights.marks(scored)}
+            scores[name] = {"scores": values, **mark}
     return scores
 
 
