@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -42,10 +42,24 @@ def in_chunks(
     Raises:
         InterruptedError: If SIGTERM came, once the chunk at hand is kept.
     """
+    parts = list(each_chunk(total, size, work, state, fingerprint, name))
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+
+def each_chunk(
+    total: int,
+    size: int,
+    work: Callable[[slice], dict[str, torch.Tensor]],
+    state: Path,
+    fingerprint: str,
+    name: str,
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield the chunks of `in_chunks` one by one, so that memory holds few."""
     open_state(state, fingerprint, name)
-    parts = []
     with interruption.noticing_sigterm() as terminated:
-        for start in tqdm(range(0, total, size), desc=name, unit="chunk", disable=None):
+        starts = range(0, total, size)
+        hidden = True if len(starts) == 1 else None
+        for start in tqdm(starts, desc=name, unit="chunk", disable=hidden):
             rows = slice(start, min(start + size, total))
             path = state / f"{start:08d}.safetensors"
             if path.is_file():
@@ -55,10 +69,9 @@ def in_chunks(
                 part = work(rows)
                 storage.write_tensors(path, part)
                 log.info("%s: rows %d to %d done", name, rows.start, rows.stop - 1)
-            parts.append(part)
+            yield part
             if terminated() and rows.stop < total:
                 raise interruption.stopped(name, rows.stop, total)
-    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
 
 def open_state(state: Path, fingerprint: str, name: str) -> None:

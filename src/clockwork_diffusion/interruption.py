@@ -7,26 +7,46 @@ preempts this one. Work that is in pieces ends with the piece at hand, and says 
 from __future__ import annotations
 
 import signal
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+
+_noticing: threading.Event | None = None
+"""What SIGTERM sets in the outermost block that notices it."""
 
 
 @contextmanager
 def noticing_sigterm() -> Iterator[Callable[[], bool]]:
     """Yield a function that tells whether SIGTERM has come; it ends nothing meanwhile.
 
-    Only the main thread may handle signals; in another one, nothing changes.
+    Within another such block it tells the same as there. Only the main thread may
+    handle signals; in another one, nothing changes.
     """
+    global _noticing
+    if _noticing is not None:
+        yield _noticing.is_set
+        return
     came = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield came.is_set
         return
     before = signal.signal(signal.SIGTERM, lambda number, frame: came.set())
+    _noticing = came
     try:
         yield came.is_set
     finally:
+        _noticing = None
         signal.signal(signal.SIGTERM, before)
+
+
+def tidy_at_sigterm() -> None:
+    """Have SIGTERM end this process as an exit does: half-written files are removed."""
+
+    def leave(number: int, frame: object) -> None:
+        sys.exit(128 + number)
+
+    signal.signal(signal.SIGTERM, leave)
 
 
 def stopped(name: str, done: int, total: int) -> InterruptedError:

@@ -125,12 +125,12 @@ def merge(parts: Iterable[Statistics]) -> Statistics:
     Raises:
         ValueError: If there is no shard, or the shards' features differ in number.
     """
-    shards = list(parts)
-    if not shards:
+    # One after the other: each holds D² numbers.
+    whole: Statistics | None = None
+    for part in parts:
+        whole = part if whole is None else whole + part
+    if whole is None:
         raise ValueError("there are no statistics to merge")
-    whole = shards[0]
-    for shard in shards[1:]:
-        whole = whole + shard
     return whole
 
 

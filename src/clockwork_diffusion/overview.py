@@ -35,6 +35,9 @@ PACKAGES = (
 DEVIATIONS = "Deviations from the papers"
 """The README's section that the report repeats."""
 
+WEIGHTS = (".safetensors", ".bin", ".ckpt", ".pt", ".pth")
+"""Files that hold weights."""
+
 DIGITS = 16
 """Of a checksum, as shown."""
 
@@ -169,7 +172,7 @@ def versions() -> str:
 
 
 def hashes(weights: Iterable[Path]) -> str:
-    """Return the checksums of weights, from the lists that lie beside them."""
+    """Return the checksums of weights, from lists beside them and from manifests."""
     lines = [f"| model | file | SHA-256, first {DIGITS} digits |", "|:--|:--|:--|"]
     for sums in sorted(
         p for root in weights for p in root.glob(f"*/{storage.CHECKSUMS}")
@@ -180,6 +183,14 @@ def hashes(weights: Iterable[Path]) -> str:
         for line in sums.read_text(encoding="utf-8").splitlines():
             digest, _, file = line.partition("  ")
             lines.append(f"| {name} | {file} | {digest[:DIGITS]} |")
+    for path in sorted(p for root in weights for p in root.glob("manifests/*.json")):
+        listed = storage.read_json(path)
+        name = listed.get("path", path.stem)
+        if "hub" in listed:
+            name += f" ({listed['hub']}, {str(listed.get('revision'))[:DIGITS]})"
+        for file, known in listed.get("files", {}).items():
+            if "sha256" in known and Path(file).suffix in WEIGHTS:
+                lines.append(f"| {name} | {file} | {known['sha256'][:DIGITS]} |")
     if len(lines) == 2:
         return "No weights with a list of checksums are here."
     return "\n".join(lines)

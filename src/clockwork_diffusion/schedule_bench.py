@@ -12,8 +12,7 @@ from __future__ import annotations
 import itertools
 import logging
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -36,6 +35,9 @@ from clockwork_diffusion.level_passes import LevelPasses
 from clockwork_diffusion.pair_sets import PairSet, image_rows, read_set
 
 log = logging.getLogger(__name__)
+
+NAME = 120
+"""Longest name of a schedule; file systems allow 255 bytes, suffixes included."""
 
 TO_REFERENCE = "psnr_to_teacher"
 """PSNR to the reference's image of the same pair and noise."""
@@ -61,7 +63,10 @@ class Plan:
 
     @property
     def name(self) -> str:
-        """The schedule as a file's name: ``ddim_999-499-0_13x2-9x1``."""
+        """The schedule as a file's name: ``ddim_999-499-0_13x2-9x1``.
+
+        Of one with many steps the end is replaced by a checksum of all.
+        """
         parts = [self.scheduler, "-".join(map(str, self.timesteps))]
         if self.levels:
             groups = itertools.groupby(self.levels)
@@ -69,7 +74,10 @@ class Plan:
             parts.append("-".join(runs))
         if self.clock > 1:
             parts.append(f"clock{self.clock}{self.adaptor}")
-        return "_".join(parts)
+        name = "_".join(parts)
+        if len(name) <= NAME:
+            return name
+        return f"{name[: NAME - 17]}_{storage.sha256_bytes(name.encode())[:16]}"
 
 
 @dataclass(frozen=True)
@@ -121,30 +129,43 @@ class Kept:
     marks: str
 
     def images(
-        self, shape: tuple[int, ...], make: Callable[[], Iterator[torch.Tensor]]
+        self, shape: tuple[int, ...], size: int, make: Callable[[slice], torch.Tensor]
     ) -> tuple[shards.Rows, float]:
         """Return the images, and how many seconds they took, whenever that was.
 
         Args:
             shape: Of all images.
-            make: Makes them, some at a time.
+            size: How many to make together; those that a killed process made are kept.
+            make: Makes the images of some rows.
         """
         if self._there():
             log.info("the reference's images are those of %s", self.path)
         else:
-            start = time.perf_counter()
+            state, taken = self.path.with_suffix(".chunks"), []
 
-            def elapsed() -> Iterator[torch.Tensor]:
-                yield torch.tensor([time.perf_counter() - start], dtype=torch.float64)
+            def timed(rows: slice) -> dict[str, torch.Tensor]:
+                start = time.perf_counter()
+                return {"images": make(rows), "seconds": _since(start)}
 
-            # By name, and so the seconds after the images.
+            def parts() -> Iterator[torch.Tensor]:
+                for chunk in chunks.each_chunk(
+                    shape[0], size, timed, state, self.marks, "reference"
+                ):
+                    taken.append(chunk["seconds"])
+                    yield chunk["images"]
+
+            def seconds() -> Iterator[torch.Tensor]:
+                yield torch.cat(taken).sum()[None]
+
+            # Written by name, and so the seconds after the images.
             made = {
-                "images": shards.Parts("U8", shape, make()),
-                "seconds": shards.Parts("F64", (1,), elapsed()),
+                "images": shards.Parts("U8", shape, parts()),
+                "seconds": shards.Parts("F64", (1,), seconds()),
             }
             shards.write_rows(self.path, made, {"marks": self.marks})
-        seconds = shards.Rows([self.path], "seconds")
-        return shards.Rows([self.path], "images"), float(seconds[0])
+            chunks.discard(state)
+        seconds_taken = shards.Rows([self.path], "seconds")
+        return shards.Rows([self.path], "images"), float(seconds_taken[0])
 
     def _there(self) -> bool:
         if not self.path.is_file():
@@ -284,61 +305,59 @@ class Bench:
             self._measured[plan] = by_pair(self._stored(plan))
         return self._measured[plan]
 
-    def images(self, passes: sampling.UNetPasses, plan: Plan) -> Iterator[torch.Tensor]:
-        """Yield the images that a UNet's passes make, from the noise of all runs.
+    def translate(
+        self, passes: sampling.UNetPasses, plan: Plan, rows: slice
+    ) -> torch.Tensor:
+        """Return the images that a UNet's passes make of some pairs.
 
-        Some at a time, uint8 ``(n, 3, H, W)``, in the order of the pairs.
+        From the noise of all runs; uint8 ``(n, 3, H, W)``.
         """
         translator, spec = self._model.translator, self._model.at(plan)
         shape = translator.noise_shape(self._inputs[:1])
-        size = self._batch_size
-        together = max(shards.IMAGES // size, 1) * size
-        for first in range(0, len(self), together):
-            last = min(first + together, len(self))
-            prompts = translator.encode(self._prompts[first:last])
-            parts = []
-            for start in range(first, last, size):
-                end = min(start + size, last)
-                inputs = self._inputs[start:end]
-                latents = translation.translate(
-                    translator,
-                    passes,
-                    inputs,
-                    prompts[start - first : end - first],
-                    sampling.initial_noise(self._seeds[start:end], shape),
-                    spec,
-                )
-                parts.append(translator.decode(latents, inputs))
-            yield torch.cat(parts)
+        prompts = translator.encode(self._prompts[rows])
+        parts = []
+        for start in range(rows.start, rows.stop, self._batch_size):
+            end = min(start + self._batch_size, rows.stop)
+            inputs = self._inputs[start:end]
+            latents = translation.translate(
+                translator,
+                passes,
+                inputs,
+                prompts[start - rows.start : end - rows.start],
+                sampling.initial_noise(self._seeds[start:end], shape),
+                spec,
+            )
+            parts.append(translator.decode(latents, inputs))
+        return torch.cat(parts)
 
     def judge(
-        self, images: Iterable[torch.Tensor], reference: shards.Rows | torch.Tensor
+        self, images: torch.Tensor, reference: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """Return what is known of each pair's image, given the reference's images.
+        """Return what is known of each pair's image, given the reference's images."""
+        return self._complete(self._look(images, reference, slice(0, len(self))))
 
-        Args:
-            images: Of all pairs, some at a time.
-            reference: uint8, ``(N, 3, H, W)``.
-        """
-        model, parts = self._model, defaultdict[str, list[torch.Tensor]](list)
-        start = 0
-        for some in images:
-            rows = slice(start, start + len(some))
-            start = rows.stop
-            parts["clip_features"].append(
-                encoders.clip_image_features(model.clip, some)
-            )
-            parts[TO_REFERENCE].append(metrics.psnr(some, reference[rows]))
-            if self._targets is not None:
-                targets = self._targets[rows]
-                parts["psnr"].append(metrics.psnr(some, targets))
-                if model.lpips is not None:
-                    parts["lpips"].append(
-                        perceptual.perceptual_distances(model.lpips, some, targets)
-                    )
-            if model.frechet is not None:
-                parts["features"].append(encoders.frechet_features(model.frechet, some))
-        values = {name: torch.cat(each) for name, each in parts.items()}
+    def _look(
+        self, images: torch.Tensor, reference: torch.Tensor, rows: slice
+    ) -> dict[str, torch.Tensor]:
+        """Return what some pairs' images tell by themselves."""
+        model = self._model
+        values = {
+            "clip_features": encoders.clip_image_features(model.clip, images),
+            TO_REFERENCE: metrics.psnr(images, reference),
+        }
+        if self._targets is not None:
+            targets = self._targets[rows]
+            values["psnr"] = metrics.psnr(images, targets)
+            if model.lpips is not None:
+                values["lpips"] = perceptual.perceptual_distances(
+                    model.lpips, images, targets
+                )
+        if model.frechet is not None:
+            values["features"] = encoders.frechet_features(model.frechet, images)
+        return values
+
+    def _complete(self, values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Put what CLIP says of all pairs in the place of its features."""
         shown = values.pop("clip_features")
         return {**translation_scores.of_features(shown, self._described), **values}
 
@@ -350,30 +369,43 @@ class Bench:
         """Return all that was measured of a schedule, from the disk."""
         path = self._state / f"{plan.name}.safetensors"
         if not path.is_file():
-            storage.write_tensors(path, self._measure(plan))
+            parts = path.with_suffix(".chunks")
+            storage.write_tensors(path, self._measure(plan, parts))
+            chunks.discard(parts)
             log.info("%s measured", plan.name)
         elif plan not in self._measured:
             log.info("%s was measured before", plan.name)
         return storage.read_tensors(path)[0]
 
-    def _measure(self, plan: Plan) -> dict[str, torch.Tensor]:
-        # Before the clock starts: it is made once for all.
+    def _measure(self, plan: Plan, state: Path) -> dict[str, torch.Tensor]:
+        # Whole batches.
+        together = max(shards.IMAGES // self._batch_size, 1) * self._batch_size
         reference, making = self._kept.images(
-            self._inputs.shape, lambda: self._made(self.reference)
+            self._inputs.shape,
+            together,
+            lambda rows: self.translate(
+                self._passes(self.reference), self.reference, rows
+            ),
         )
         itself = plan == self.reference
-        start = time.perf_counter()
-        images = reference.blocks(shards.IMAGES) if itself else self._made(plan)
-        values = self.judge(images, reference)
-        elapsed = time.perf_counter() - start + (making if itself else 0)
-        return {**values, "seconds": torch.tensor(elapsed, dtype=torch.float64)}
+        passes = self._passes(plan)
 
-    def _made(self, plan: Plan) -> Iterator[torch.Tensor]:
+        def look(rows: slice) -> dict[str, torch.Tensor]:
+            start = time.perf_counter()
+            shown = reference[rows]
+            images = shown if itself else self.translate(passes, plan, rows)
+            return {**self._look(images, shown, rows), "seconds": _since(start)}
+
+        values = chunks.in_chunks(len(self), together, look, state, "", plan.name)
+        seconds = values.pop("seconds").sum() + (making if itself else 0)
+        return {**self._complete(values), "seconds": seconds}
+
+    def _passes(self, plan: Plan) -> LevelPasses:
         model = self._model
         levels = plan.levels or (model.full,) * len(plan.timesteps)
         adaptor = model.adaptor if plan.clock > 1 else None
         unet = model.translator.pipe.unet
-        return self.images(LevelPasses(unet, levels, plan.timesteps, adaptor), plan)
+        return LevelPasses(unet, levels, plan.timesteps, adaptor)
 
 
 def open_bench(
@@ -431,6 +463,11 @@ def open_bench(
         shared_noise=shared_noise,
         kept=kept,
     )
+
+
+def _since(start: float) -> torch.Tensor:
+    """Return the seconds since then, ``(1,)``."""
+    return torch.tensor([time.perf_counter() - start], dtype=torch.float64)
 
 
 def by_pair(values: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

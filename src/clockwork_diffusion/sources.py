@@ -674,8 +674,14 @@ def convert(pickle: Path, path: Path) -> None:
         ValueError: If it is damaged, or holds anything but a mapping of names to
             tensors.
     """
-    import torch
-    from safetensors.torch import save_file
+    try:
+        import torch
+        from safetensors.torch import save_file
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"{pickle} is in PyTorch's format, and to convert it needs {error.name}, "
+            "which is not installed here; fetch this source where it is"
+        ) from error
 
     try:
         state = torch.load(pickle, map_location="cpu", weights_only=True)

@@ -256,7 +256,13 @@ def fit(
         for step in bar:
             for group in optimizer.param_groups:
                 group["lr"] = optimisation.lr_at(step)
-            loss = loss_of_step(step)
+            try:
+                loss = loss_of_step(step)
+            except InterruptedError as error:
+                # It was recording what to learn from, which takes longer than a step.
+                save(step, seconds + time.monotonic() - began)
+                log.info("%s stops before step %d: %s", name, step, error)
+                raise interruption.stopped(name, step, optimisation.steps) from error
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             stop = crew.add_gradients(parameters, terminated())

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from diffusers import UNet2DConditionModel
 
-from clockwork_diffusion import storage
+from clockwork_diffusion import interruption, storage
 from clockwork_diffusion.backbones import Noise
 from clockwork_diffusion.clock import Clock, steps_of_calls
 from clockwork_diffusion.editing import InversionSpec, ddim_timesteps, invert
@@ -663,24 +663,31 @@ class FreshTrajectories:
         Args:
             epoch: Which, from 0.
             part: Which of its prompts to record; all if left out.
+
+        Raises:
+            InterruptedError: If SIGTERM came, after a batch.
         """
         places = self.prompts_of(epoch)
         if part is not None:
             places = places[part.start : part.stop]
         shape = latent_shape(self.passes.unet)
-        shards = []
-        for batch in places.split(self.spec.batch_size):
-            noise = [
-                torch.randn(
-                    shape, generator=generator_for(self.spec.seed, epoch, place)
-                )
-                for place in batch.tolist()
-            ]
-            prompts = self.encode([self.prompts[place] for place in batch.tolist()])
-            clean = None if self.clean is None else self.clean(batch)
-            arguments = (self.passes, self.scheduler_config, prompts, self.spec)
-            tensors = record(*arguments, torch.stack(noise), clean)
-            shards.append({**tensors, **constants(*arguments)})
+        shards: list[dict[str, torch.Tensor]] = []
+        with interruption.noticing_sigterm() as terminated:
+            for batch in places.split(self.spec.batch_size):
+                if terminated():
+                    done = len(shards) * self.spec.batch_size
+                    raise interruption.stopped(f"epoch {epoch}", done, len(places))
+                noise = [
+                    torch.randn(
+                        shape, generator=generator_for(self.spec.seed, epoch, place)
+                    )
+                    for place in batch.tolist()
+                ]
+                prompts = self.encode([self.prompts[place] for place in batch.tolist()])
+                clean = None if self.clean is None else self.clean(batch)
+                arguments = (self.passes, self.scheduler_config, prompts, self.spec)
+                tensors = record(*arguments, torch.stack(noise), clean)
+                shards.append({**tensors, **constants(*arguments)})
         log.info("epoch %d: recorded %d prompts", epoch, len(places))
         return join(shards, self.teacher, lambda: self.passes.split)
 

@@ -27,6 +27,55 @@ def test_sigterm_is_noticed_and_then_handled_as_before():
     assert signal.getsignal(signal.SIGTERM) == before
 
 
+def test_what_an_inner_block_notices_the_outer_one_knows():
+    with noticing_sigterm() as outer:
+        with noticing_sigterm() as inner:
+            terminate()
+            assert inner()
+        assert outer()
+    with noticing_sigterm() as later:
+        assert not later()
+
+
+HALF_WRITTEN = """
+import os, signal
+from pathlib import Path
+from clockwork_diffusion import storage
+from clockwork_diffusion.steps._run import new_parser, run
+
+def main(args):
+    with storage.atomic_path(Path("made.txt")) as partial:
+        partial.write_text("half")
+        os.kill(os.getpid(), signal.SIGTERM)
+
+run(new_parser(None), main)
+"""
+
+
+def test_a_step_that_is_terminated_leaves_nothing_half_written(tmp_path):
+    done = subprocess.run([sys.executable, "-c", HALF_WRITTEN], cwd=tmp_path)
+    assert done.returncode == 128 + signal.SIGTERM
+    assert not list(tmp_path.iterdir())
+
+
+def test_training_that_is_stopped_while_it_records_keeps_its_steps(tmp_path):
+    left_alone = tiny()
+    whole = fit(left_alone, loss_of(left_alone), RECIPE, tmp_path / "a.pt", name="a")
+    state, module = tmp_path / "b.pt", tiny()
+    loss = loss_of(module)
+
+    def recording_at_7(step: int) -> torch.Tensor:
+        if step == 7:
+            raise InterruptedError("epoch 1: stopped by SIGTERM after 3 of 9")
+        return loss(step)
+
+    with pytest.raises(InterruptedError, match="b: stopped by SIGTERM after 7 of 20"):
+        fit(module, recording_at_7, RECIPE, state, name="b", save_seconds=1e9)
+    module = tiny()
+    resumed = fit(module, loss_of(module), RECIPE, state, name="b")
+    assert resumed.history == whole.history
+
+
 def test_thread_that_may_not_handle_signals_works_all_the_same():
     seen = []
 

@@ -55,6 +55,10 @@ def test_what_is_there_is_shown_and_the_rest_named(here):
             here / "weights" / name / "SHA256SUMS", "ab" * 32 + "  w.pth\n"
         )
     storage.write_json(here / "weights/random/card.json", {"random_weights": True})
+    file = {"sha256": "cd" * 32, "size": 3}
+    fetched = {"path": "weights/clip", "hub": "someone/clip", "revision": "0123456789"}
+    fetched |= {"files": {"model.safetensors": file, "config.json": file}}
+    storage.write_json(here / "weights/manifests/clip.json", fetched)
     readme = here / "README.md"
     readme.write_text(
         f"# T\n\n## {overview.DEVIATIONS}\n\n- **Loss** is ours.\n\n## Layout\n\nno\n"
@@ -73,6 +77,8 @@ def test_what_is_there_is_shown_and_the_rest_named(here):
     assert "weights/random (random weights)" in text
     assert "weights/real (random weights)" not in text
     assert f">{('ab' * 32)[:16]}</td>" in text
+    assert "weights/clip (someone/clip, 0123456789)" in text
+    assert f">{('cd' * 32)[:16]}</td>" in text and "config.json" not in text
     assert "<strong>Loss</strong> is ours." in text and "no</p>" not in text
 
 

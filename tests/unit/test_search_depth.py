@@ -234,6 +234,46 @@ def test_images_are_made_and_judged_some_at_a_time(
             assert value == pytest.approx(rows[row["level"]][name], abs=1e-4)
 
 
+def test_a_killed_evaluation_goes_on_in_its_middle(
+    folder, report, tmp_path, monkeypatch
+):
+    done, real = [], translation.translate
+
+    def counted(*args, **kwargs):
+        if len(done) == 3:
+            raise KeyboardInterrupt
+        done.append(args)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(shards, "IMAGES", 2)
+    monkeypatch.setattr(schedule_bench.translation, "translate", counted)
+    with pytest.raises(KeyboardInterrupt):
+        search(folder, tmp_path / "report.json", spec={"levels": [13, 9]})
+    # The whole model's two batches, and the first of level 9's.
+    assert len(done) == 3
+    done.clear()
+    monkeypatch.setattr(
+        schedule_bench.translation,
+        "translate",
+        lambda *args, **kwargs: done.append(args) or real(*args, **kwargs),
+    )
+    found = search(folder, tmp_path / "report.json", spec={"levels": [13, 9]})
+    # The other one, and two more schedules on other pairs.
+    assert len(done) == 1 + 2 * 2
+    wanted = {row["level"]: row["metrics"] for row in report["scan"]}
+    for row in found["scan"]:
+        assert row["metrics"] == pytest.approx(wanted[row["level"]], abs=1e-4)
+    assert not list((tmp_path / "state").rglob("*.chunks"))
+
+
+def test_schedules_of_many_steps_have_short_names_of_their_own():
+    steps = tuple(range(999, 799, -1))
+    one, other = (schedule_bench.Plan(steps, levels) for levels in ((), (9,) * 200))
+    assert len(one.name) == len(other.name) == schedule_bench.NAME
+    assert one.name != other.name and one.name.startswith("ddim_999-998-")
+    assert schedule_bench.Plan((999, 499)).name == "ddim_999-499"
+
+
 def test_control_is_judged_by_its_set(folder, tmp_path):
     translating = {"task": "control", "steps": 2, "guidance": 2.0}
     found = search(

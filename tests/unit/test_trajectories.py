@@ -1,12 +1,14 @@
 import dataclasses
 import json
+import os
+import signal
 from argparse import Namespace
 
 import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from clockwork_diffusion import storage
+from clockwork_diffusion import interruption, storage, trajectories
 from clockwork_diffusion.adaptors import (
     IdentityAdaptor,
     build_adaptor,
@@ -515,6 +517,23 @@ def test_an_epoch_can_be_recorded_again_and_in_parts(fresh, source):
     rest = whole.r_out[branches:]
     torch.testing.assert_close(part.r_out, rest, rtol=0, atol=1e-4)
     assert torch.equal(part.pooled, whole.pooled[branches:])
+
+
+def test_recording_stops_at_sigterm(fresh, monkeypatch):
+    real, batches = trajectories.record, []
+
+    def terminated(*arguments):
+        batches.append(arguments)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return real(*arguments)
+
+    monkeypatch.setattr(trajectories, "record", terminated)
+    with (
+        interruption.noticing_sigterm() as noticed,
+        pytest.raises(InterruptedError, match="epoch 4: stopped by SIGTERM after 2 of"),
+    ):
+        fresh(source="unroll").of_epoch(4)
+    assert noticed() and len(batches) == 1
 
 
 def test_each_epoch_has_its_own_prompts_and_noise(fresh):

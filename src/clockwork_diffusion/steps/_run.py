@@ -9,6 +9,8 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
 
+from clockwork_diffusion import interruption
+
 log = logging.getLogger(__name__)
 
 
@@ -36,6 +38,7 @@ def run(parser: ArgumentParser, main: Callable[[Namespace], None]) -> None:
     _quieten_libraries()
     # Every weight is a local file; a typo must not become a request to a hub.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    interruption.tidy_at_sigterm()
     try:
         main(arguments)
     except (ValueError, OSError) as error:

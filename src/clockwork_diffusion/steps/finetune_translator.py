@@ -36,8 +36,6 @@ def main(args: Namespace) -> None:
     pairs = pair_sets.read_set(args.set)
     inputs, targets = pair_sets.image_rows(args.set.with_suffix(".safetensors"), pairs)
 
-    import torch
-
     from clockwork_diffusion import (
         depth_skip,
         encoders,
@@ -96,7 +94,7 @@ def main(args: Namespace) -> None:
         tuned = tuned.float().to(device).eval()
         whole_unet = translator.pipe.unet
         whole, cut, further = (
-            torch.cat(list(bench.images(translation.WholePasses(unet), plan)))
+            bench.translate(translation.WholePasses(unet), plan, slice(0, len(bench)))
             for unet in (
                 whole_unet,
                 depth_skip.depth_skip(whole_unet, training.level),
@@ -104,7 +102,7 @@ def main(args: Namespace) -> None:
             )
         )
         values = {
-            name: schedule_bench.by_pair(bench.judge([images], whole))
+            name: schedule_bench.by_pair(bench.judge(images, whole))
             for name, images in (("whole", whole), ("cut", cut), ("tuned", further))
         }
         report: dict[str, Any] = {

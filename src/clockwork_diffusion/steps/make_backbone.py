@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from clockwork_diffusion import datasets, provenance, storage
+from clockwork_diffusion import datasets, provenance, shards, storage
 from clockwork_diffusion.specs import parse
 from clockwork_diffusion.steps._run import new_parser, run
 
@@ -23,10 +23,13 @@ def main(args: Namespace) -> None:
     prompts = datasets.read_prompts(args.prompts)
     device = loading.default_device()
     pipe = loading.load_pipeline(args.teacher, device)
-    parts = [storage.read_tensors(path)[0]["images"] for path in args.images]
-    clean = torch.cat([latents.encode_images(pipe.vae, part) for part in parts])
-    if len(clean) != len(prompts):
-        raise ValueError(f"{len(clean)} images do not match {len(prompts)} prompts")
+    images = shards.Rows(args.images, "images")
+    if len(images) != len(prompts):
+        raise ValueError(f"{len(images)} images do not match {len(prompts)} prompts")
+    # Only their latents are kept, a fiftieth of the size.
+    clean = torch.cat(
+        [latents.encode_images(pipe.vae, part) for part in images.blocks(shards.IMAGES)]
+    )
 
     @torch.no_grad()
     def encode(texts: Sequence[str]) -> torch.Tensor:

@@ -9,7 +9,7 @@ import json
 from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from clockwork_diffusion import storage
 from clockwork_diffusion.specs import parse
@@ -22,7 +22,10 @@ if TYPE_CHECKING:
 CAPTIONED = {"train": ("train", 0), "heldout": ("train", 1000), "test": ("test", 0)}
 """Sets of captions with images: split and first scene."""
 
-EDITED = {"real": {}, "fake": {"sampled": True, "guidance": 7.5, "steps": 2}}
+EDITED: dict[str, dict[str, Any]] = {
+    "real": {},
+    "fake": {"sampled": True, "guidance": 7.5, "steps": 2},
+}
 """Editing sets: how their sources are sampled, if they are."""
 
 
