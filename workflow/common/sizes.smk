@@ -117,7 +117,10 @@ def real_sizes_results():
     return [
         "results/random/tables/clockwork/real_sizes.md",
         *translated_shards("random", chosen.get("translations", ())),
-        *(f"results/random/edited/{name}.safetensors" for name in chosen.get("edits", ())),
+        *(
+            f"results/random/edited/{name}.safetensors"
+            for name in chosen.get("edits", ())
+        ),
         "results/random/latency/throughput.json",
     ]
 
