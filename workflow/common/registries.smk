@@ -32,7 +32,8 @@ def with_scores(table):
     if "kind" in own or "kind" in other:
         return own
     known = own["columns"]
-    added = [name for name in other["columns"] if name not in known]
+    # Columns that there are not are refused later, by name.
+    added = [name for name in other["columns"] if name in COLUMNS and name not in known]
     added = [name for name in added if SOURCES[COLUMNS[name].kind] == "scores"]
     if not added:
         return own
