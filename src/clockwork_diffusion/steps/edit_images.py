@@ -95,7 +95,7 @@ def main(args: Namespace) -> None:
             state,
             marks,
         )
-        notes = {"spec": args.spec, **random_weights.notes([args.model])}
+        notes = {"spec": args.spec, **random_weights.notes([args.model, args.clip])}
         storage.write_tensors(output, {"images": images}, notes)
     # A job that is killed loses its outputs, so the batches of all stay until the end.
     chunks.discard(args.state)

@@ -104,7 +104,7 @@ def main(args: Namespace) -> None:
     evaluations = {"scan": len(evaluate)}
     held = plan((found.chosen,) * chosen.steps)
     report: dict[str, Any] = {
-        **random_weights.mark([args.translator, args.clip]),
+        **random_weights.mark([args.translator, args.model, args.clip, args.frechet]),
         "task": chosen.task,
         "steps": chosen.steps,
         "pairs": {"search": len(searched), "heldout": len(heldout)},

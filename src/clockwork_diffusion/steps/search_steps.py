@@ -211,7 +211,9 @@ def main(args: Namespace) -> None:
     storage.write_json(
         args.output,
         {
-            **random_weights.mark([args.translator, args.clip]),
+            **random_weights.mark(
+                [args.translator, args.model, args.clip, args.frechet, args.lpips]
+            ),
             "task": chosen.task,
             "reference": chosen.steps,
             "scheduler": chosen.scheduler,
