@@ -292,7 +292,8 @@ def picture_parts(listed: Listed, spec: PairSetSpec) -> dict[str, shards.Parts]:
     def pictures(files: Sequence[Path], size: int) -> Iterator[torch.Tensor]:
         for start in range(0, len(files), shards.IMAGES):
             named = _named(files[start : start + shards.IMAGES])
-            images = edit_sets.read_files(listed.path, named, size, spec.convert)
+            # Of the right size already, where they must not be converted.
+            images = edit_sets.read_files(listed.path, named, size, convert=True)
             some = [images[str(file)] for file in files[start : start + shards.IMAGES]]
             yield _enlarged(torch.stack(some), spec.size)
 

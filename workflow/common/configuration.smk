@@ -77,6 +77,11 @@ def model_path(section, wildcard):
     return lambda wildcards: model(wildcards)["path"]
 
 
+def is_made(path):
+    """Tell whether a rule makes a folder or file, rather than a user or a fetch."""
+    return Path(path).parts[:1] == ("results",)
+
+
 def files_of(get_path):
     """Return an input function: the files of the model whose folder it names.
 
@@ -90,7 +95,7 @@ def files_of(get_path):
         brought = manifest_of(folder)
         if brought:
             return brought
-        if folder.parts[0] == "results":
+        if is_made(folder):
             # Of a weight file, the checksums beside it.
             made = folder.parent if folder.suffix == ".pth" else folder
             return [str(made / "SHA256SUMS")]

@@ -6,7 +6,7 @@ import json
 def dataset_folder(wildcards):
     """Return what a set's folder is known by: its manifest, or a list that a rule makes."""
     path = entry(wildcards.scale, "datasets", wildcards.dataset).get("path", "")
-    if Path(path).parts[:1] == ("results",):
+    if is_made(path):
         return {"folder": f"{path}/prompts.txt"}
     brought = manifest_of(path)
     return {"folder": brought} if brought else {}

@@ -55,7 +55,7 @@ def edit_set_inputs(wildcards):
     if chosen["source"] == "scenes":
         folder = f"results/{wildcards.scale}/scene_edits/{wildcards.edit_set}"
         files["prompts"] = f"{folder}/prompts.yaml"
-    elif Path(chosen["path"]).parts[:1] == ("results",):
+    elif is_made(chosen["path"]):
         files["prompts"] = f"{chosen['path']}/{chosen['prompts']}"
     elif manifest_of(chosen["path"]):
         files["folder"] = manifest_of(chosen["path"])
