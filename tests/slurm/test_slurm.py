@@ -400,6 +400,15 @@ def losses(path: Path) -> list[tuple[str, str]]:
         return [(row["step"], row["loss"]) for row in csv.DictReader(file)]
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """Let what is started hear SIGINT, which shells have ignored in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_gpu_model_and_limits_reach_slurm_and_an_interrupt_cancels(finished):
     update = ("scontrol", "update", "nodename=gpu2")
     finished.cluster.run(*update, "state=resume")
