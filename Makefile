@@ -13,11 +13,15 @@ SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --quiet rules --core
 
 run: $(STAMP) unlock
 	$(SNAKEMAKE) $(TARGETS)
+ifdef TARGETS
+	@printf '\nMade: %s\n' "$(TARGETS)"
+else
 	@echo
-	@echo "Tables:  results/mini/tables/clockwork/table_1.md, results/paper/tables/clockwork/table_1.md"
-	@echo "Figures: results/mini/figures/clockwork/"
-	@echo "Claims:  results/mini/claims/clockwork.md"
+	@echo "Tables:  results/mini/tables/*/*.md, results/paper/tables/*/*.md"
+	@echo "Figures: results/mini/figures/, results/paper/figures/"
+	@echo "Claims:  results/mini/claims/*.md, results/paper/claims/*.md"
 	@echo "Report:  make report writes results/report.html"
+endif
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
