@@ -33,7 +33,7 @@ $(STAMP): pyproject.toml constraints.txt
 # its process has the working directory open.
 .PHONY: unlock
 unlock: $(STAMP)
-	@$(BIN)/python -m clockwork_diffusion.steps.release_lock $(CURDIR)
+	@$(BIN)/python -m clockwork_experiments.steps.release_lock $(CURDIR)
 
 test: lint fast e2e
 
@@ -89,7 +89,7 @@ readme: run
 	  -o -path './*/quality/*' -o -path './random/costs.*' \
 	  -o -path './*/latency/throughput.*' -o -path './*/figures/*.png' \) -type f \
 	  ! -name '*.pdf' ! -name '*.html' ! -name 'figure_s1[2-5].*' ! -name 'edits_*' | tar cf - -T - | tar xf - -C ../docs/reference
-	$(BIN)/python -m clockwork_diffusion.steps.embed_tables README.md \
+	$(BIN)/python -m clockwork_experiments.steps.embed_tables README.md \
 	  resources/mini/stable-diffusion/README.md resources/mini/efficient/README.md \
 	  resources/mini/distilled/README.md
 

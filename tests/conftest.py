@@ -6,7 +6,7 @@ from pathlib import Path
 
 # First of all: it makes torchvision importable, which diffusers needs.
 # isort: off
-import clockwork_diffusion  # noqa: F401
+import clockwork_experiments  # noqa: F401
 
 # isort: on
 import pytest
@@ -18,8 +18,8 @@ from diffusers import (
     UNet2DConditionModel,
 )
 
-from clockwork_diffusion import loading
-from clockwork_diffusion.mini.translators import widen_input
+from clockwork_experiments.mini.translators import widen_input
+from clockwork_experiments.models import loading
 
 ROOT = Path(__file__).parent.parent
 

@@ -21,7 +21,8 @@ from argparse import Namespace
 from pathlib import Path
 
 import torch
-from clockwork_diffusion import edit_sets, metrics, pair_sets
+from clockwork_experiments.data import edit_sets, pair_sets
+from clockwork_experiments.score import metrics
 
 def kilobytes(name):
     for line in Path("/proc/self/status").read_text().splitlines():
@@ -29,7 +30,7 @@ def kilobytes(name):
             return int(line.split()[1])
 
 torch.set_num_threads(1)
-step = importlib.import_module("clockwork_diffusion.steps." + sys.argv[1])
+step = importlib.import_module("clockwork_experiments.steps." + sys.argv[1])
 args = json.loads(sys.argv[2])
 for name, value in args.items():
     if isinstance(value, list):

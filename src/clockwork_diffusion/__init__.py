@@ -1,7 +1,3 @@
-"""Clockwork Diffusion, and the workflow that reproduces it."""
-
-from clockwork_diffusion import _torchvision
+"""Clockwork Diffusion and its kin, for pipelines of diffusers."""
 
 __version__ = "0.1.0"
-
-_torchvision.install()

@@ -30,6 +30,7 @@ ages are one compiled graph.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,10 @@ import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin, UNet2DConditionModel
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.resnet import ResnetBlock2D
+from safetensors import SafetensorError
 from torch import nn
 
-from clockwork_diffusion import storage
-from clockwork_diffusion.split import check_cut
+from clockwork_diffusion.unet import check_cut
 
 SD_WIDTH = 384
 """Channels inside the ResNet adaptor of a UNet whose first level has `SD_CHANNELS`.
@@ -432,7 +433,7 @@ def build_adaptor(
     Args:
         kind: A key of `KINDS`.
         unet: The UNet that it is for.
-        cut: A key of `clockwork_diffusion.split.CUTS`.
+        cut: A key of `clockwork_diffusion.unet.CUTS`.
         text_channels: Channels of the pooled text embedding.
         made_for: What it will be trained for; saved with it.
         inputs: Which of `INPUTS` it looks at, if it is learned.
@@ -481,7 +482,10 @@ def load_adaptor(folder: Path) -> ModelMixin:
     Raises:
         ValueError: If the folder holds no adaptor, or its weights are damaged.
     """
-    config = storage.read_json(storage.existing(folder / "config.json"))
+    path = folder / "config.json"
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist")
+    config = json.loads(path.read_text(encoding="utf-8"))
     kinds = {kind.__name__: kind for kind in KINDS.values()}
     name = config.get("_class_name")
     if name not in kinds:
@@ -489,8 +493,12 @@ def load_adaptor(folder: Path) -> ModelMixin:
     if not issubclass(kinds[name], _LearnedAdaptor):
         # diffusers writes no file of weights where there is none.
         return kinds[name](cut=config["cut"]).eval()
-    storage.check_weights(folder)
-    adaptor: ModelMixin = kinds[name].from_pretrained(folder, local_files_only=True)
+    try:
+        adaptor: ModelMixin = kinds[name].from_pretrained(folder, local_files_only=True)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(
+            f"{folder}: its weights are missing, or corrupt or truncated ({error})"
+        ) from error
     return adaptor.eval()
 
 
@@ -512,7 +520,7 @@ def check_made_for(
     Args:
         adaptor: What `load_adaptor` returned.
         folder: Where it was loaded from; named in messages.
-        model: SHA-256 of the model's weights (`storage.sha256_folder`); None if the
+        model: SHA-256 of the model's weights; None if the
             model has none that count, as when random ones are timed.
         scheduler: Key of the run's scheduler.
         steps: Its number of sampling steps; None for an adaptor of any number.

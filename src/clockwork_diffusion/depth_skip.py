@@ -35,7 +35,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from diffusers.utils.peft_utils import apply_lora_scale
 from torch import nn
 
-from clockwork_diffusion.split import (
+from clockwork_diffusion.unet import (
     LAYERS,
     LEVELS,
     SplitUNet,

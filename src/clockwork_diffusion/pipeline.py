@@ -24,8 +24,8 @@ from diffusers.utils.peft_utils import apply_lora_scale
 
 from clockwork_diffusion.adaptors import IdentityAdaptor
 from clockwork_diffusion.clock import Clock
-from clockwork_diffusion.sampling import Memory, Passes, UNetPasses, inputs_of
-from clockwork_diffusion.split import SplitUNet
+from clockwork_diffusion.passes import Memory, Passes, UNetPasses, inputs_of
+from clockwork_diffusion.unet import SplitUNet
 
 
 @dataclass

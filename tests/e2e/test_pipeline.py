@@ -22,7 +22,7 @@ import pytest
 import yaml
 from checkout import copy_checkout, edit_yaml, environment, jobs, snakemake
 
-from clockwork_diffusion import storage
+from clockwork_experiments.base import storage
 
 CORES = os.environ.get("CORES", "2")
 TINY = ("--configfile", "tests/e2e/tiny.yaml", "--cores", CORES)
@@ -264,7 +264,7 @@ def kill_when(checkout: Path, target: Path, reached: Callable[[], bool]) -> None
 
 def release_lock(checkout: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "clockwork_diffusion.steps.release_lock", "."],
+        [sys.executable, "-m", "clockwork_experiments.steps.release_lock", "."],
         cwd=checkout,
         env=environment(checkout),
         capture_output=True,

@@ -26,7 +26,7 @@ import pytest
 import yaml
 from checkout import copy_checkout, environment
 
-from clockwork_diffusion import storage
+from clockwork_experiments.base import storage
 
 TABLE = "results/mini/tables/clockwork/table_1.csv"
 ADAPTOR = Path("results/mini/adaptors/sd_resnet/diffusion_pytorch_model.safetensors")
@@ -259,7 +259,7 @@ def outlast(run: Run) -> None:
     wait_chunk(run, "sd_clockwork")
     number = run.seen["limited"]["JobId"]
     # It hangs: Slurm looks at limits twice a minute, and the images take seconds.
-    pid = process(number, "clockwork_diffusion.steps.sample_images")
+    pid = process(number, "clockwork_experiments.steps.sample_images")
     os.kill(pid, signal.SIGSTOP)
     run.cluster.run("scontrol", "update", f"jobid={number}", "timelimit=1")
     run.wait("the warning", lambda: not hangs(pid))

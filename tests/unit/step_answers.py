@@ -7,9 +7,9 @@ import random
 import statistics
 from typing import Any
 
-from clockwork_diffusion.autodiffusion import EvolutionSpec, evolve
-from clockwork_diffusion.gamma_schedule import gamma_timesteps
-from clockwork_diffusion.step_search import (
+from clockwork_diffusion.timesteps import gamma_timesteps
+from clockwork_experiments.search.evolution import EvolutionSpec, evolve
+from clockwork_experiments.search.gamma import (
     bracketed_search,
     ending_search,
     greedy_search,

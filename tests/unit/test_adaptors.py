@@ -3,7 +3,6 @@ import json
 import pytest
 import torch
 
-from clockwork_diffusion import storage
 from clockwork_diffusion.adaptors import (
     INPUTS,
     KINDS,
@@ -15,16 +14,17 @@ from clockwork_diffusion.adaptors import (
     is_learned,
     load_adaptor,
 )
-from clockwork_diffusion.architectures import build_unet
-from clockwork_diffusion.flops import count_light
-from clockwork_diffusion.sampling import (
-    Passes,
-    Prompts,
+from clockwork_diffusion.encoding import Prompts
+from clockwork_diffusion.passes import Passes
+from clockwork_diffusion.unet import SplitUNet
+from clockwork_experiments.base import storage
+from clockwork_experiments.cost.architectures import build_unet
+from clockwork_experiments.cost.flops import count_light
+from clockwork_experiments.generate.text import (
     SamplerSpec,
     initial_noise,
     sample_latents,
 )
-from clockwork_diffusion.split import SplitUNet
 
 LEARNED = ["resnet", "unet", "unet_light"]
 CHOICES = [

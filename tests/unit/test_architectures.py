@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from clockwork_diffusion.architectures import (
+from clockwork_experiments.cost.architectures import (
     BACKBONES,
     SD_V15,
     build_unet,

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from clockwork_diffusion import archives
-from clockwork_diffusion.archives import unpack
+from clockwork_experiments.data import archives
+from clockwork_experiments.data.archives import unpack
 
 
 def zipped(path: Path, members: dict[str, bytes], kind: int = 0) -> Path:

@@ -4,8 +4,8 @@ from collections import Counter
 
 import pytest
 
-from clockwork_diffusion.autodiffusion import Candidate, EvolutionSpec, evolve
-from clockwork_diffusion.gamma_schedule import gamma_timesteps
+from clockwork_diffusion.timesteps import gamma_timesteps
+from clockwork_experiments.search.evolution import Candidate, EvolutionSpec, evolve
 
 SMALL = EvolutionSpec(population=12, epochs=4, parents=3, mutants=6, crossovers=4)
 

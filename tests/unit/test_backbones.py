@@ -6,8 +6,8 @@ import pytest
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 
-from clockwork_diffusion.architectures import unet_config
-from clockwork_diffusion.backbones import (
+from clockwork_experiments.cost.architectures import unet_config
+from clockwork_experiments.train.backbones import (
     BackboneSpec,
     Data,
     Noise,
@@ -17,7 +17,7 @@ from clockwork_diffusion.backbones import (
     start_student,
     two_steps,
 )
-from clockwork_diffusion.training import Optimisation
+from clockwork_experiments.train.training import Optimisation
 
 SMALL = {
     "sample_size": 8,

@@ -6,7 +6,7 @@ import sys
 import pytest
 from PIL import Image
 
-from clockwork_diffusion import captions, datasets
+from clockwork_experiments.data import captions, datasets
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_an_image_that_is_none_is_named(folder):
 
 
 def test_the_command_says_how_many(folder):
-    command = [sys.executable, "-m", "clockwork_diffusion.steps.check_captions"]
+    command = [sys.executable, "-m", "clockwork_experiments.steps.check_captions"]
     done = subprocess.run([*command, str(folder)], capture_output=True, text=True)
     assert done.returncode == 0 and "2 captions, 2 images" in done.stderr
     done = subprocess.run(

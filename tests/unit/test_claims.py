@@ -10,10 +10,12 @@ import torch
 import yaml
 from checkout import ROOT, copy_checkout, edit_yaml, snakemake
 
-from clockwork_diffusion import claims, metrics, storage
-from clockwork_diffusion.claims import FAILS, HOLDS, UNDECIDED, Margin, Part
-from clockwork_diffusion.specs import parse
-from clockwork_diffusion.steps import judge_claims
+from clockwork_experiments.base import storage
+from clockwork_experiments.claims import verdicts as claims
+from clockwork_experiments.claims.verdicts import FAILS, HOLDS, UNDECIDED, Margin, Part
+from clockwork_experiments.config.parse import parse
+from clockwork_experiments.score import metrics
+from clockwork_experiments.steps import judge_claims
 
 REGISTRY = yaml.safe_load(
     (ROOT / "workflow" / "papers" / "clockwork.yaml").read_text("utf-8")

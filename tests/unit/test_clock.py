@@ -2,7 +2,6 @@ import itertools
 
 import pytest
 
-from clockwork_diffusion import costs
 from clockwork_diffusion.clock import (
     SCHEDULER_NAMES,
     Calls,
@@ -10,7 +9,9 @@ from clockwork_diffusion.clock import (
     clock_of,
     steps_of_calls,
 )
-from clockwork_diffusion.sampling import SCHEDULERS, SamplerSpec, new_scheduler
+from clockwork_diffusion.schedulers import SCHEDULERS, new_scheduler
+from clockwork_experiments.cost import formulas
+from clockwork_experiments.generate.text import SamplerSpec
 
 COUNTS = {
     "full": {"flops": 100.0},
@@ -25,7 +26,7 @@ def full_steps(clock: Clock, steps: int = 8) -> list[int]:
 
 def flops(by_steps: bool = False, **sampler) -> float:
     run = {"adaptor": "resnet", "sampler": {"guidance": 1.0, "steps": 8, **sampler}}
-    return costs.run_flops(run, COUNTS, "flops", by_steps=by_steps)
+    return formulas.run_flops(run, COUNTS, "flops", by_steps=by_steps)
 
 
 def test_the_clock_of_the_paper():

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from clockwork_diffusion import captions, coco, datasets, pair_sets, storage
-from clockwork_diffusion.coco import CocoSpec
-from clockwork_diffusion.steps import prepare_coco, prepare_images
+from clockwork_experiments.base import storage
+from clockwork_experiments.data import captions, coco, datasets, pair_sets
+from clockwork_experiments.data.coco import CocoSpec
+from clockwork_experiments.steps import prepare_coco, prepare_images
 
 SPLITS = {"val2017": "{:012d}.jpg", "val2014": "COCO_val2014_{:012d}.jpg"}
 

@@ -7,10 +7,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from clockwork_diffusion import costs
 from clockwork_diffusion.adaptors import build_adaptor
-from clockwork_diffusion.architectures import SD_V15_TEXT, VIT_G14_WIDTH, build_unet
-from clockwork_diffusion.flops import count_full, count_light
+from clockwork_experiments.cost import formulas
+from clockwork_experiments.cost.architectures import (
+    SD_V15_TEXT,
+    VIT_G14_WIDTH,
+    build_unet,
+)
+from clockwork_experiments.cost.flops import count_full, count_light
 
 COUNTS = {
     "full": {"flops": 100.0, "flops_with_attention": 120.0},
@@ -60,7 +64,7 @@ def edited(steps: int = 10, inverted: int = 0, clock: int = 1, **generation) -> 
 
 
 def flops(**settings) -> float:
-    return costs.run_flops(edited(**settings), COUNTS, "flops")
+    return formulas.run_flops(edited(**settings), COUNTS, "flops")
 
 
 # --- text to image -------------------------------------------------------------------
@@ -68,29 +72,30 @@ def flops(**settings) -> float:
 
 def test_flops_of_a_run_by_hand():
     run = {"model": "sd", "adaptor": "", "sampler": {"steps": 8, "guidance": 4.0}}
-    assert costs.run_flops(run, COUNTS, "flops") == 2 * 8 * 100
-    assert costs.run_flops(run, COUNTS, "flops_with_attention") == 2 * 8 * 120
+    assert formulas.run_flops(run, COUNTS, "flops") == 2 * 8 * 100
+    assert formulas.run_flops(run, COUNTS, "flops_with_attention") == 2 * 8 * 120
     unguided = {**run, "sampler": {"steps": 8, "guidance": 1.0}}
-    assert costs.run_flops(unguided, COUNTS, "flops") == 8 * 100
+    assert formulas.run_flops(unguided, COUNTS, "flops") == 8 * 100
     sampler = {"steps": 8, "guidance": 4.0, "clock": 2}
     clocked = {"model": "sd", "adaptor": "resnet", "sampler": sampler}
-    assert costs.run_flops(clocked, COUNTS, "flops") == 2 * (4 * 100 + 4 * 40)
+    assert formulas.run_flops(clocked, COUNTS, "flops") == 2 * (4 * 100 + 4 * 40)
     sampler = {"steps": 7, "guidance": 1.0, "clock": 2}
     seven = {**clocked, "sampler": sampler}
-    assert costs.run_flops(seven, COUNTS, "flops") == 4 * 100 + 3 * 40
+    assert formulas.run_flops(seven, COUNTS, "flops") == 4 * 100 + 3 * 40
 
 
 def test_flops_of_a_call_are_those_of_the_adaptor_if_there_is_one():
     run = {"adaptor": "", "sampler": {"steps": 8, "guidance": 4.0}}
-    assert costs.call_flops(run, COUNTS, "flops") == 2 * 100
+    assert formulas.call_flops(run, COUNTS, "flops") == 2 * 100
     run = {"adaptor": "resnet", "sampler": {"steps": 8, "guidance": 1.0}}
-    assert costs.call_flops(run, COUNTS, "flops") == 40
+    assert formulas.call_flops(run, COUNTS, "flops") == 40
 
 
 def test_adding_up_needs_no_torch():
     """Tables and figures are set by jobs that should not wait for it to load."""
-    code = "import sys, clockwork_diffusion.costs; sys.exit('torch' in sys.modules)"
-    source = str(Path(costs.__file__).parents[1])
+    module = "clockwork_experiments.cost.formulas"
+    code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
+    source = str(Path(formulas.__file__).parents[2])
     subprocess.run([sys.executable, "-c", code], check=True, env={"PYTHONPATH": source})
 
 
@@ -100,7 +105,7 @@ def test_adding_up_needs_no_torch():
 @pytest.mark.parametrize(("inverted", "steps", "clock", "printed"), CASES)
 def test_published_tflops_from_the_published_costs(inverted, steps, clock, printed):
     run = edited(steps, inverted, clock, adaptor="identity")
-    counted = costs.edit_flops(run, PUBLISHED, "flops", printed=True)
+    counted = formulas.edit_flops(run, PUBLISHED, "flops", printed=True)
     assert counted == pytest.approx(printed * 1e12, rel=0.005)
 
 
@@ -120,13 +125,13 @@ def sd() -> dict:
 @pytest.mark.parametrize(("inverted", "steps", "clock", "printed"), CASES)
 def test_published_tflops_from_our_counts(sd, inverted, steps, clock, printed):
     run = edited(steps, inverted, clock, adaptor="identity")
-    counted = costs.edit_flops(run, sd, "flops", printed=True)
+    counted = formulas.edit_flops(run, sd, "flops", printed=True)
     assert counted == pytest.approx(printed * 1e12, rel=0.005)
 
 
 def test_identity_clock_2_saves_a_third(sd):
     base, clocked = (
-        costs.run_flops(edited(50, clock=clock, adaptor="identity"), sd, "flops")
+        formulas.run_flops(edited(50, clock=clock, adaptor="identity"), sd, "flops")
         for clock in (1, 2)
     )
     assert 1 - clocked / base == pytest.approx(0.33, abs=0.005)
@@ -136,18 +141,18 @@ def test_the_paper_rounds_full_passes_down_and_a_clock_rounds_them_up():
     """25 steps at clock 2 are 12 full passes in the paper's count, and 13 in a loop."""
     for steps, clock, full in ((25, 2, 12), (25, 4, 6), (10, 4, 2), (50, 4, 12)):
         run = edited(steps, clock=clock)
-        printed = costs.edit_flops(run, COUNTS, "flops", printed=True)
+        printed = formulas.edit_flops(run, COUNTS, "flops", printed=True)
         assert printed == 4 * (full * 100 + (steps - full) * 40)
-        assert costs.edit_flops(run, COUNTS, "flops") - printed == 4 * (100 - 40)
+        assert formulas.edit_flops(run, COUNTS, "flops") - printed == 4 * (100 - 40)
     run = edited(20, clock=4)
-    assert costs.edit_flops(run, COUNTS, "flops") == costs.edit_flops(
+    assert formulas.edit_flops(run, COUNTS, "flops") == formulas.edit_flops(
         run, COUNTS, "flops", printed=True
     )
 
 
 def test_the_printed_count_knows_neither_option_nor_fewer_rows():
     run = edited(guidance=1.0, drop_source=True, features="activations")
-    assert costs.edit_flops(run, COUNTS, "flops", printed=True) == 4 * 10 * 100
+    assert formulas.edit_flops(run, COUNTS, "flops", printed=True) == 4 * 10 * 100
 
 
 # --- editing, as it runs -------------------------------------------------------------
@@ -159,14 +164,14 @@ def test_rows_of_an_edited_run_by_hand():
     assert flops(inverted=100) == 100 * 100 + 3 * 10 * 100
     # Full passes at steps 1, 4, 7 and 10 of 10.
     assert flops(clock=3) == 4 * (4 * 100 + 6 * 40)
-    with_attention = costs.run_flops(edited(clock=3), COUNTS, "flops_with_attention")
+    with_attention = formulas.run_flops(edited(clock=3), COUNTS, "flops_with_attention")
     assert with_attention == 4 * (4 * 120 + 6 * 60)
 
 
 def test_inversion_and_generation_have_clocks_of_their_own():
     run = edited(10, clock=2)
     run["inversion"] |= {"clock": 1, "adaptor": ""}
-    assert costs.run_flops(run, COUNTS, "flops") == 10 * 100 + 3 * (5 * 100 + 5 * 40)
+    assert formulas.run_flops(run, COUNTS, "flops") == 10 * 100 + 3 * (5 * 100 + 5 * 40)
 
 
 def test_a_source_row_that_is_dropped_saves_one_row_of_the_last_steps():
@@ -211,7 +216,7 @@ def test_the_adaptor_of_each_loop_is_its_own():
     }
     run = edited(10, clock=2, adaptor="a")
     run["inversion"]["adaptor"] = "b"
-    found = costs.run_flops(run, counts, "flops")
+    found = formulas.run_flops(run, counts, "flops")
     assert found == 5 * 100 + 5 * 10 + 3 * (5 * 100 + 5 * 40)
 
 

@@ -8,10 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from clockwork_diffusion import claims, metrics, pair_sets, storage
-from clockwork_diffusion.claims import FAILS, HOLDS, UNDECIDED, Margin, Part
-from clockwork_diffusion.depth_claims import LevelCount, MultiRow
-from clockwork_diffusion.steps import judge_claims
+from clockwork_experiments.base import storage
+from clockwork_experiments.claims import verdicts
+from clockwork_experiments.claims.levels import LevelCount, MultiRow
+from clockwork_experiments.claims.verdicts import FAILS, HOLDS, UNDECIDED, Margin, Part
+from clockwork_experiments.data import pair_sets
+from clockwork_experiments.score import metrics
+from clockwork_experiments.steps import judge_claims
 
 PAIRS = 80
 KINDS = tuple("colour" if index % 2 else "move" for index in range(PAIRS))
@@ -64,7 +67,7 @@ SEARCH = {
 }
 
 
-def evidence(**changed) -> claims.Evidence:
+def evidence(**changed) -> verdicts.Evidence:
     known = {
         "translations": translations(),
         "kinds": {"whole": KINDS, "cut": KINDS},
@@ -72,16 +75,16 @@ def evidence(**changed) -> claims.Evidence:
         "level_latency": {"ip2p": TIMES},
         "searches": {"ip2p": SEARCH},
     }
-    return claims.Evidence({}, **{**known, **changed})
+    return verdicts.Evidence({}, **{**known, **changed})
 
 
-def registry(margin: Margin, *parts: Part) -> claims.ClaimsSpec:
-    claim = claims.Claim("Cut models are as good.", parts)
-    return claims.ClaimsSpec("Claims", "A caption.", {"m": margin}, {"K2": claim})
+def registry(margin: Margin, *parts: Part) -> verdicts.ClaimsSpec:
+    claim = verdicts.Claim("Cut models are as good.", parts)
+    return verdicts.ClaimsSpec("Claims", "A caption.", {"m": margin}, {"K2": claim})
 
 
-def judge(margin: Margin, *parts: Part, **changed) -> claims.JudgedClaim:
-    return claims.judge(registry(margin, *parts), evidence(**changed))["K2"]
+def judge(margin: Margin, *parts: Part, **changed) -> verdicts.JudgedClaim:
+    return verdicts.judge(registry(margin, *parts), evidence(**changed))["K2"]
 
 
 TENTH = Margin("a tenth", share=0.1, better="whole")

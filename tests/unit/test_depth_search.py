@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from clockwork_diffusion.depth_search import (
+from clockwork_experiments.search.levels import (
     DIRECTION,
     LIKENESS,
     PROBLEMS,

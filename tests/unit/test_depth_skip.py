@@ -14,9 +14,8 @@ from diffusers import (
 from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
-from clockwork_diffusion import loading
 from clockwork_diffusion.adaptors import IdentityAdaptor
-from clockwork_diffusion.architectures import BACKBONES, SD_V15, build_unet
+from clockwork_diffusion.deepcache import BranchUNet
 from clockwork_diffusion.depth_skip import (
     LEVELS,
     DepthSkipUNet,
@@ -29,9 +28,10 @@ from clockwork_diffusion.depth_skip import (
     shared_parameters,
 )
 from clockwork_diffusion.pipeline import apply_clockwork, clockwork
-from clockwork_diffusion.reuse import BranchUNet
-from clockwork_diffusion.spade import SpadeUNet
-from clockwork_diffusion.split import SpadeInput, SplitUNet
+from clockwork_diffusion.stablesr.spade import SpadeUNet
+from clockwork_diffusion.unet import SpadeInput, SplitUNet
+from clockwork_experiments.cost.architectures import BACKBONES, SD_V15, build_unet
+from clockwork_experiments.models import loading
 
 CUT_LEVELS = range(1, LEVELS)
 

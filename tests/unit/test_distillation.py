@@ -5,7 +5,6 @@ from argparse import Namespace
 import pytest
 import torch
 
-from clockwork_diffusion import distillation, storage
 from clockwork_diffusion.adaptors import (
     ExtrapolationAdaptor,
     IdentityAdaptor,
@@ -14,19 +13,23 @@ from clockwork_diffusion.adaptors import (
     load_adaptor,
 )
 from clockwork_diffusion.clock import Clock
-from clockwork_diffusion.distillation import (
+from clockwork_diffusion.encoding import Prompts
+from clockwork_diffusion.passes import Memory, Passes
+from clockwork_diffusion.unet import SplitUNet, Step
+from clockwork_experiments.base import storage
+from clockwork_experiments.config.parse import parse
+from clockwork_experiments.generate.text import SamplerSpec
+from clockwork_experiments.steps import sample_trajectories
+from clockwork_experiments.steps import train_adaptor as step
+from clockwork_experiments.train import distillation
+from clockwork_experiments.train.distillation import (
     AdaptorSpec,
     adaptor_steps,
     held_out_error,
     train_adaptor,
 )
-from clockwork_diffusion.sampling import Memory, Passes, Prompts, SamplerSpec
-from clockwork_diffusion.specs import parse
-from clockwork_diffusion.split import SplitUNet, Step
-from clockwork_diffusion.steps import sample_trajectories
-from clockwork_diffusion.steps import train_adaptor as step
-from clockwork_diffusion.training import Crew, Optimisation, generator_for
-from clockwork_diffusion.trajectories import (
+from clockwork_experiments.train.training import Crew, Optimisation, generator_for
+from clockwork_experiments.train.trajectories import (
     FreshTrajectories,
     Trajectories,
     TrajectorySpec,
@@ -370,7 +373,9 @@ def test_nan_names_its_step_and_batch(tmp_path, monkeypatch, look, named):
     state = tmp_path / "state.pt"
     if look == "in fit":
         # As on a GPU, whose loss is looked at now and then.
-        monkeypatch.setattr("clockwork_diffusion.distillation._every", lambda _: 10**9)
+        monkeypatch.setattr(
+            "clockwork_experiments.train.distillation._every", lambda _: 10**9
+        )
     with pytest.raises(ValueError) as caught:
         train_adaptor(Seen(), poisoned(1), spec, state, CPU, prompts=prompts)
     message = str(caught.value)

@@ -14,8 +14,8 @@ import loopback
 import pytest
 from loopback import Answer
 
-from clockwork_diffusion import downloads
-from clockwork_diffusion.downloads import Expected, download, partial_of
+from clockwork_experiments.data import downloads
+from clockwork_experiments.data.downloads import Expected, download, partial_of
 
 CONTENT = os.urandom(300_001)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -271,7 +271,7 @@ def test_killed_midway_and_run_again(server, target):
     server.answers[PATH] = [Answer(cut=MIDDLE, stall=stall)]
     code = (
         "import loopback, sys; loopback.guard()\n"
-        "from pathlib import Path; from clockwork_diffusion import downloads\n"
+        "from pathlib import Path; from clockwork_experiments.data import downloads\n"
         "downloads.CHUNK = 4096; downloads.download(sys.argv[1], Path(sys.argv[2]))"
     )
     command = [sys.executable, "-c", code, server.url(PATH), str(target)]

@@ -7,8 +7,9 @@ import torch
 import yaml
 from PIL import Image
 
-from clockwork_diffusion import edit_sets, storage
-from clockwork_diffusion.edit_sets import EditSet, EditSetSpec, Sampling
+from clockwork_experiments.base import storage
+from clockwork_experiments.data import edit_sets
+from clockwork_experiments.data.edit_sets import EditSet, EditSetSpec, Sampling
 
 SIZE = 16
 

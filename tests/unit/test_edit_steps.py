@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from clockwork_diffusion import edit_sets, storage
-from clockwork_diffusion.mini import edits as scene_edits
-from clockwork_diffusion.steps import edit_images, invert_images, prepare_edit_set
+from clockwork_experiments.base import storage
+from clockwork_experiments.data import edit_sets
+from clockwork_experiments.mini import edits as scene_edits
+from clockwork_experiments.steps import edit_images, invert_images, prepare_edit_set
 
 MODEL = Path(__file__).parents[2] / "resources" / "mini" / "stable-diffusion"
 INVERT = {

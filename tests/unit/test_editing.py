@@ -12,9 +12,17 @@ from clockwork_diffusion.adaptors import (
     IdentityAdaptor,
     build_adaptor,
 )
-from clockwork_diffusion.architectures import build_unet
 from clockwork_diffusion.clock import Clock
-from clockwork_diffusion.editing import (
+from clockwork_diffusion.deepcache import BranchPasses, BranchUNet
+from clockwork_diffusion.encoding import (
+    Prompts,
+    decode_latents,
+    encode_images,
+    encode_prompts,
+)
+from clockwork_diffusion.passes import Memory, Passes
+from clockwork_diffusion.plug_and_play.injection import FeatureStore, Injection
+from clockwork_diffusion.plug_and_play.loops import (
     EditPrompts,
     GenerationSpec,
     InversionSpec,
@@ -26,19 +34,10 @@ from clockwork_diffusion.editing import (
     generate,
     invert,
 )
-from clockwork_diffusion.injection import FeatureStore, Injection
-from clockwork_diffusion.latents import encode_images
-from clockwork_diffusion.loading import load_pipeline
-from clockwork_diffusion.mini import scenes
-from clockwork_diffusion.reuse import BranchPasses, BranchUNet
-from clockwork_diffusion.sampling import (
-    Memory,
-    Passes,
-    Prompts,
-    decode_latents,
-    encode_prompts,
-)
-from clockwork_diffusion.split import SplitUNet, Step
+from clockwork_diffusion.unet import SplitUNet, Step
+from clockwork_experiments.cost.architectures import build_unet
+from clockwork_experiments.mini import scenes
+from clockwork_experiments.models.loading import load_pipeline
 
 KINDS = ("epsilon", "v_prediction")
 SCHEDULE = {

@@ -4,9 +4,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from clockwork_diffusion import encoders, storage
-from clockwork_diffusion.mini import networks, scenes
-from clockwork_diffusion.mini.data import scene_images
+from clockwork_experiments.base import storage
+from clockwork_experiments.mini import scenes
+from clockwork_experiments.mini.data import scene_images
+from clockwork_experiments.models import encoders, mini
 
 SHIPPED = Path(__file__).parents[2] / "resources" / "mini"
 
@@ -155,7 +156,7 @@ def test_damaged_configuration_and_tokenizer_are_named(copy):
 
 def test_weights_of_another_network_are_refused():
     with pytest.raises(ValueError, match="holds a 'Classifier', not a"):
-        networks.load(networks.FeatureNetwork, SHIPPED / "classifier")
+        mini.load(mini.FeatureNetwork, SHIPPED / "classifier")
 
 
 def test_a_folder_as_published_loads_with_clips_own_tokenizer(tmp_path):

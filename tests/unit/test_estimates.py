@@ -7,9 +7,10 @@ from pathlib import Path
 import pytest
 import yaml
 
-from clockwork_diffusion import estimates, specs
-from clockwork_diffusion.estimates import Work
-from clockwork_diffusion.steps import estimate_costs
+from clockwork_experiments.config import parse
+from clockwork_experiments.cost import estimates
+from clockwork_experiments.cost.estimates import Work
+from clockwork_experiments.steps import estimate_costs
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference" / "paper" / "tables"
@@ -20,7 +21,7 @@ PAPER = yaml.safe_load((ROOT / "config.yaml").read_text("utf-8"))["paper"]
 @pytest.fixture(scope="module")
 def units() -> estimates.UnitCosts:
     known = yaml.safe_load(FILE.read_text("utf-8"))
-    return specs.parse(estimates.UnitCosts, known)
+    return parse.parse(estimates.UnitCosts, known)
 
 
 def rows(name: str) -> list[dict[str, str]]:

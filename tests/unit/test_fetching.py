@@ -18,8 +18,10 @@ from huggingface_hub import constants
 from loopback import Answer
 from safetensors.torch import load_file, save
 
-from clockwork_diffusion import sources, specs, storage
-from clockwork_diffusion.sources import SourceSpec
+from clockwork_experiments.base import storage
+from clockwork_experiments.config import parse
+from clockwork_experiments.data import sources
+from clockwork_experiments.data.sources import SourceSpec
 
 HUB = "owner/model"
 COMMIT, LATER = "a" * 40, "b" * 40
@@ -72,7 +74,7 @@ def spec(tmp_path):
             "files": {"config.json": {}, "net/model.safetensors": {"remote": NAMES}},
             **changes,
         }
-        return specs.parse(SourceSpec, data)
+        return parse.parse(SourceSpec, data)
 
     return make
 
@@ -512,7 +514,7 @@ def test_every_source_of_the_configuration_is_one():
     root = Path(__file__).parents[2]
     config = yaml.safe_load((root / "config.yaml").read_text("utf-8"))
     for name, source in config["paper"]["sources"].items():
-        made = specs.parse(SourceSpec, source, name)
+        made = parse.parse(SourceSpec, source, name)
         assert made.folder.parts[:2] == ("resources", "paper")
     recorded = sources.read_lock(root / "resources/paper/sources.lock.json")
     assert set(recorded) <= set(config["paper"]["sources"])
@@ -573,7 +575,7 @@ def step(spec_data, lock, output, **changes) -> subprocess.CompletedProcess[str]
     """Run the step as the workflow does, behind the guard."""
     code = (
         "import loopback, runpy; loopback.guard()\n"
-        "runpy.run_module('clockwork_diffusion.steps.fetch_source', "
+        "runpy.run_module('clockwork_experiments.steps.fetch_source', "
         "run_name='__main__')"
     )
     command = [sys.executable, "-c", code, "--source", "model"]
@@ -622,6 +624,8 @@ def test_the_step_is_offline_if_the_user_says_so(server, lock, tmp_path):
 
 def test_the_hub_is_imported_where_it_is_needed_alone():
     assert huggingface_hub.__version__
-    code = "import sys, clockwork_diffusion.sources; print('torch' in sys.modules)"
+    code = (
+        "import sys, clockwork_experiments.data.sources; print('torch' in sys.modules)"
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stdout.strip() == "False", done.stderr

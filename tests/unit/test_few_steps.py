@@ -9,12 +9,15 @@ import sys
 import pytest
 import torch
 
-from clockwork_diffusion import loading, stablesr, storage, translation, translators
-from clockwork_diffusion import stablesr_overlay as overlay
-from clockwork_diffusion.backbones import Noise
-from clockwork_diffusion.mini import few_steps, pairs
-from clockwork_diffusion.sampling import image_seed, initial_noise
-from clockwork_diffusion.training import Optimisation
+from clockwork_diffusion import passes
+from clockwork_diffusion.stablesr import overlay, pipeline
+from clockwork_experiments.base import storage
+from clockwork_experiments.generate import translate, translators
+from clockwork_experiments.generate.text import image_seed, initial_noise
+from clockwork_experiments.mini import few_steps, pairs
+from clockwork_experiments.models import loading
+from clockwork_experiments.train.backbones import Noise
+from clockwork_experiments.train.training import Optimisation
 
 STEPS = (999, 600, 200)
 SHORT = Optimisation(steps=2, batch_size=6, lr=1e-3, ema=0.5, seed=5)
@@ -27,7 +30,7 @@ def base(root):
 
 @pytest.fixture(scope="module")
 def pipe(base):
-    return loading.load_pipeline(base, kind=stablesr.StableSRPipeline)
+    return loading.load_pipeline(base, kind=pipeline.StableSRPipeline)
 
 
 @pytest.fixture(scope="module")
@@ -80,9 +83,9 @@ def test_an_untrained_student_goes_where_the_sampler_goes(pipe, made):
     low, start = latents_of(pipe, images)
     seen = []
     translator = translators.RestorationTranslator(pipe, 0.0)
-    ends = translation.translate(
+    ends = translate.translate(
         translator,
-        translation.WholePasses(pipe.unet),
+        passes.WholePasses(pipe.unet),
         images,
         translator.encode([""] * 3),
         initial_noise([image_seed(5, index) for index in range(3)], (4, 16, 16)),
@@ -214,7 +217,7 @@ def test_wrong_layers_are_refused(laid, base, root, tmp_path):
 
 def test_the_step_ships_what_loads_again(root, base, tmp_path):
     command = [
-        *(sys.executable, "-m", "clockwork_diffusion.steps.distil_steps"),
+        *(sys.executable, "-m", "clockwork_experiments.steps.distil_steps"),
         *("--spec", json.dumps(dataclasses.asdict(spec_of()))),
         *("--teacher", str(base), "--threads", "1"),
         *("--state", str(tmp_path / "state.pt"), "--output", str(tmp_path / "made")),

@@ -12,9 +12,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
-from clockwork_diffusion import costs, storage
-from clockwork_diffusion.figures import style
-from clockwork_diffusion.figures.editing import (
+from clockwork_experiments.base import storage
+from clockwork_experiments.cost import formulas
+from clockwork_experiments.report.figures import style
+from clockwork_experiments.report.figures.editing import (
     EditGridSpec,
     Edits,
     EditTimingsSpec,
@@ -27,7 +28,7 @@ from clockwork_diffusion.figures.editing import (
     duration,
     read_edits,
 )
-from clockwork_diffusion.steps import draw_figure
+from clockwork_experiments.steps import draw_figure
 
 SOURCES = ["a pink ring on a beach", "a glass cube on a wooden floor"]
 PROMPTS = ["a painting of a ring", "a ring for $5 or $6", "a metal cube", "a red cube"]
@@ -334,7 +335,7 @@ def test_the_step_draws_curves_of_edits(files, saved, monkeypatch):
         steps = settings["inversion"]["steps"] + 3 * settings["generation"]["steps"]
         return steps * counts["full"][key]
 
-    monkeypatch.setattr(costs, "run_flops", flops)
+    monkeypatch.setattr(formulas, "run_flops", flops)
     storage.write_json(files / "sd.json", {"full": {"flops": 1e12}})
     spec = {
         "title": "Curves",

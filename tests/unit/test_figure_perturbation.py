@@ -2,9 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from clockwork_diffusion import storage
-from clockwork_diffusion.figures import style
-from clockwork_diffusion.figures.perturbation import (
+from clockwork_experiments.base import storage
+from clockwork_experiments.generate.text import SamplerSpec
+from clockwork_experiments.report.figures import style
+from clockwork_experiments.report.figures.perturbation import (
     PerturbationCurvesSpec,
     PerturbationGridSpec,
     Results,
@@ -13,8 +14,11 @@ from clockwork_diffusion.figures.perturbation import (
     draw_grid,
     read_results,
 )
-from clockwork_diffusion.perturbation import MEASURES, PerturbationSpec, summarise
-from clockwork_diffusion.sampling import SamplerSpec
+from clockwork_experiments.score.perturbation import (
+    MEASURES,
+    PerturbationSpec,
+    summarise,
+)
 
 SPEC = PerturbationSpec(
     sampler=SamplerSpec("dpmpp", 6, 3.0),

@@ -11,8 +11,11 @@ import yaml
 from matplotlib.image import imread
 from step_answers import search
 
-from clockwork_diffusion import storage
-from clockwork_diffusion.figures.timesteps import (
+from clockwork_diffusion.timesteps import gamma_timesteps
+from clockwork_experiments.base import storage
+from clockwork_experiments.claims.timesteps import answer_of
+from clockwork_experiments.config.parse import parse
+from clockwork_experiments.report.figures.timesteps import (
     COLUMN,
     DETAIL,
     LOOKS,
@@ -29,11 +32,8 @@ from clockwork_diffusion.figures.timesteps import (
     draw_progress,
     draw_ticks,
 )
-from clockwork_diffusion.gamma_schedule import gamma_timesteps
-from clockwork_diffusion.specs import parse
-from clockwork_diffusion.step_claims import answer_of
-from clockwork_diffusion.step_tables import METHODS
-from clockwork_diffusion.steps import draw_figure
+from clockwork_experiments.report.step_tables import METHODS
+from clockwork_experiments.steps import draw_figure
 
 REGISTRY = Path(__file__).parents[2] / "workflow" / "papers" / "compression.yaml"
 FIGURES = yaml.safe_load(REGISTRY.read_text("utf-8"))["figures"]

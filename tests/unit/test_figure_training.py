@@ -6,8 +6,8 @@ import yaml
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import imread
 
-from clockwork_diffusion import storage
-from clockwork_diffusion.figures.training import (
+from clockwork_experiments.base import storage
+from clockwork_experiments.report.figures.training import (
     COLOURS,
     Curve,
     TrainedAdaptor,
@@ -17,7 +17,7 @@ from clockwork_diffusion.figures.training import (
     smooth,
     spread,
 )
-from clockwork_diffusion.steps import draw_figure
+from clockwork_experiments.steps import draw_figure
 
 SPEC = TrainingCurvesSpec(
     "How adaptors learn",

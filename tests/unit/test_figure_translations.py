@@ -9,13 +9,14 @@ import pytest
 import torch
 from matplotlib.image import imread
 
-from clockwork_diffusion import pair_sets, storage
-from clockwork_diffusion.figures.depth import (
+from clockwork_experiments.base import storage
+from clockwork_experiments.data import pair_sets
+from clockwork_experiments.report.figures.depth import (
     DepthCurvesSpec,
     DepthPanel,
     draw_depth_curves,
 )
-from clockwork_diffusion.figures.translations import (
+from clockwork_experiments.report.figures.translations import (
     PairGroup,
     ShownTranslation,
     Translated,
@@ -23,7 +24,7 @@ from clockwork_diffusion.figures.translations import (
     detailed_part,
     draw_grid,
 )
-from clockwork_diffusion.steps import draw_figure
+from clockwork_experiments.steps import draw_figure
 
 KINDS = ("colour", "move", "colour", "size", "colour", "move")
 PAIRS = pair_sets.PairSet(

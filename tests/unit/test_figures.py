@@ -10,10 +10,10 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from clockwork_diffusion.architectures import SD_V15_TEXT, build_unet
-from clockwork_diffusion.figures import caching, curves, schematic, style
-from clockwork_diffusion.flops import count_blocks, count_full
-from clockwork_diffusion.split import CUTS
+from clockwork_diffusion.unet import CUTS
+from clockwork_experiments.cost.architectures import SD_V15_TEXT, build_unet
+from clockwork_experiments.cost.flops import count_blocks, count_full
+from clockwork_experiments.report.figures import caching, curves, schematic, style
 
 METHOD = schematic.MethodSpec("The method", "")
 BLOCKS = schematic.BlockMapSpec("The blocks", "")

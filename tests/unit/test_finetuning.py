@@ -7,12 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from clockwork_diffusion import storage, translators
 from clockwork_diffusion.depth_skip import DepthSkipUNet, depth_skip
-from clockwork_diffusion.mini.finetuning import FineTuneSpec, cut, finetune
-from clockwork_diffusion.mini.pairs import scene_pairs
-from clockwork_diffusion.specs import parse
-from clockwork_diffusion.steps import finetune_translator, prepare_pairs
+from clockwork_experiments.base import storage
+from clockwork_experiments.config.parse import parse
+from clockwork_experiments.generate import translators
+from clockwork_experiments.mini.finetuning import FineTuneSpec, cut, finetune
+from clockwork_experiments.mini.pairs import scene_pairs
+from clockwork_experiments.steps import finetune_translator, prepare_pairs
 
 MINI = Path(__file__).parents[2] / "resources" / "mini"
 MODEL = MINI / "instruct-pix2pix"

@@ -7,20 +7,20 @@ import pytest
 import torch
 
 from clockwork_diffusion.adaptors import build_adaptor
-from clockwork_diffusion.architectures import (
+from clockwork_diffusion.unet import SplitUNet
+from clockwork_experiments.cost.architectures import (
     BACKBONES,
     SD_V15_TEXT,
     VIT_G14_WIDTH,
     build_unet,
 )
-from clockwork_diffusion.costs import run_flops
-from clockwork_diffusion.flops import (
+from clockwork_experiments.cost.flops import (
     count_blocks,
     count_calls,
     count_full,
     count_light,
 )
-from clockwork_diffusion.split import SplitUNet
+from clockwork_experiments.cost.formulas import run_flops
 
 TOKENS = SD_V15_TEXT[0]
 # Published TFLOPs at 8 steps, without and with Clockwork, and the tolerance that their

@@ -2,11 +2,7 @@
 
 import pytest
 
-from clockwork_diffusion.gamma_schedule import (
-    ending_timesteps,
-    gamma_of,
-    gamma_timesteps,
-)
+from clockwork_diffusion.timesteps import ending_timesteps, gamma_of, gamma_timesteps
 
 # Supplement of Kim et al. 2024, and its official code.
 PUBLISHED = {

@@ -4,8 +4,12 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from clockwork_diffusion.architectures import build_unet
-from clockwork_diffusion.injection import FeatureStore, Injection, layers_of
+from clockwork_diffusion.plug_and_play.injection import (
+    FeatureStore,
+    Injection,
+    layers_of,
+)
+from clockwork_experiments.cost.architectures import build_unet
 
 CONV = "up_blocks.1.resnets.1.conv2"
 TOP = "up_blocks.3.attentions.0.transformer_blocks.0.attn1.to_q"

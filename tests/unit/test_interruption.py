@@ -9,9 +9,9 @@ import pytest
 import torch
 from test_training import RECIPE, loss_of, tiny
 
-from clockwork_diffusion.chunks import in_chunks
-from clockwork_diffusion.interruption import noticing_sigterm
-from clockwork_diffusion.training import fit
+from clockwork_experiments.base.chunks import in_chunks
+from clockwork_experiments.base.interruption import noticing_sigterm
+from clockwork_experiments.train.training import fit
 
 
 def terminate() -> None:
@@ -40,8 +40,8 @@ def test_what_an_inner_block_notices_the_outer_one_knows():
 HALF_WRITTEN = """
 import os, signal
 from pathlib import Path
-from clockwork_diffusion import storage
-from clockwork_diffusion.steps._run import new_parser, run
+from clockwork_experiments.base import storage
+from clockwork_experiments.run import new_parser, run
 
 def main(args):
     with storage.atomic_path(Path("made.txt")) as partial:
@@ -155,7 +155,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from clockwork_diffusion.training import Optimisation, fit, generator_for, join_crew
+from clockwork_experiments.train import training
+from clockwork_experiments.train.training import Optimisation, fit, join_crew
 
 torch.set_num_threads(1)
 folder, name, terminated_rank = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
@@ -167,7 +168,7 @@ recipe = Optimisation(steps=20, batch_size=4, lr=0.05, clip_norm=1.0, ema=0.9)
 def loss_of_step(step):
     if step == 7 and crew.rank == terminated_rank:
         os.kill(os.getpid(), signal.SIGTERM)
-    x = torch.randn(4, 3, generator=generator_for(7, step))
+    x = torch.randn(4, 3, generator=training.generator_for(7, step))
     share = x[list(crew.share(4))]
     return (module(share) - share.sum(1, keepdim=True)).square().sum() / 4
 

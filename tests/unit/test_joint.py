@@ -8,10 +8,17 @@ import numpy as np
 import pytest
 import torch
 
-from clockwork_diffusion import costs, encoders, storage, translation_scores
-from clockwork_diffusion.figures.joint import JointParetoSpec, draw_joint_pareto
-from clockwork_diffusion.gamma_schedule import gamma_timesteps
-from clockwork_diffusion.joint_tables import (
+from clockwork_diffusion.timesteps import gamma_timesteps
+from clockwork_experiments.base import storage
+from clockwork_experiments.cost import formulas
+from clockwork_experiments.data.pair_sets import PairSet
+from clockwork_experiments.mini.pairs import scene_pairs
+from clockwork_experiments.models import encoders
+from clockwork_experiments.report.figures.joint import (
+    JointParetoSpec,
+    draw_joint_pareto,
+)
+from clockwork_experiments.report.joint_tables import (
     PSNR,
     Combination,
     Interval,
@@ -28,9 +35,8 @@ from clockwork_diffusion.joint_tables import (
     to_text,
     transfers,
 )
-from clockwork_diffusion.mini.pairs import scene_pairs
-from clockwork_diffusion.pair_sets import PairSet
-from clockwork_diffusion.steps import draw_figure, set_table
+from clockwork_experiments.score import translation_scores
+from clockwork_experiments.steps import draw_figure, set_table
 
 PAIRS = 48
 GAMMAS = {3: 0.3, 5: 0.5, 10: 0.7, 15: 0.8}
@@ -120,17 +126,17 @@ def found() -> Measured:
 
 def test_milliseconds_are_those_of_full_and_of_light_calls():
     run = {"steps": 5, "guidance": 2.0}
-    assert costs.translation_ms(run, {}) is None
-    assert costs.translation_ms(run, TIMING) == 5 * 13
+    assert formulas.translation_ms(run, {}) is None
+    assert formulas.translation_ms(run, TIMING) == 5 * 13
     clocked = {**run, "level": 8, "clock": 2, "adaptor": "identity"}
     # Full at steps 1, 3 and 5. Rows are in what is timed.
-    assert costs.translation_ms(clocked, TIMING) == 3 * 8 + 2 * 5
+    assert formulas.translation_ms(clocked, TIMING) == 3 * 8 + 2 * 5
     branched = {**TIMING, "branch": {"runs": [2.0]}}
-    assert costs.translation_ms(clocked, branched) == 3 * 8 + 2 * 5 + 5 * 2
+    assert formulas.translation_ms(clocked, branched) == 3 * 8 + 2 * 5 + 5 * 2
     with pytest.raises(ValueError, match="'identity' is not one of those timed: none"):
-        costs.translation_ms(clocked, {**TIMING, "light": {}})
+        formulas.translation_ms(clocked, {**TIMING, "light": {}})
     with pytest.raises(ValueError, match="level 14 is not one of those timed: 1, 2"):
-        costs.translation_ms({**run, "level": 14}, TIMING)
+        formulas.translation_ms({**run, "level": 14}, TIMING)
 
 
 # --- text-to-image --------------------------------------------------------------------

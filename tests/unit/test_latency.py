@@ -7,10 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from clockwork_diffusion import adaptors, latency, sampling, storage
-from clockwork_diffusion.sampling import Passes, SamplerSpec
-from clockwork_diffusion.split import SplitUNet
-from clockwork_diffusion.steps import measure_overhead, time_sampling, time_unet
+from clockwork_diffusion import adaptors, passes
+from clockwork_diffusion.passes import Passes
+from clockwork_diffusion.unet import SplitUNet
+from clockwork_experiments.base import storage
+from clockwork_experiments.cost import latency
+from clockwork_experiments.generate.text import SamplerSpec
+from clockwork_experiments.steps import measure_overhead, time_sampling, time_unet
 
 MODEL = "resources/mini/stable-diffusion"
 GUIDED = {"scheduler": "dpmpp", "steps": 2, "guidance": 2.0}
@@ -54,7 +57,7 @@ def timing(copies, **changes) -> dict:
 def test_runs_of_several_models_take_turns_and_each_model_is_loaded_once(
     copies, tmp_path, monkeypatch
 ):
-    from clockwork_diffusion import loading
+    from clockwork_experiments.models import loading
 
     loaded, turns = [], []
     load, loop_of = loading.load_pipeline, latency.unet_loop
@@ -111,7 +114,7 @@ def test_an_unknown_precision_is_named():
 
 @pytest.mark.parametrize("attention", [True, False])
 def test_the_bare_modules_do_what_an_adaptor_step_does(attention, adaptor, unet):
-    from clockwork_diffusion.architectures import build_unet
+    from clockwork_experiments.cost.architectures import build_unet
 
     if not attention:
         unet = build_unet("efficient", dict(unet.config), "cpu")
@@ -296,7 +299,7 @@ def aot_eager(monkeypatch):
     def compiled(function):
         return torch.compile(function, fullgraph=True, backend="aot_eager")
 
-    monkeypatch.setattr(sampling, "_compile", compiled)
+    monkeypatch.setattr(passes, "_compile", compiled)
 
 
 def test_unets_are_timed_in_each_mode(tmp_path, aot_eager):
@@ -327,13 +330,13 @@ def test_a_failure_costs_its_own_rows_and_the_next_call_makes_up_for_it(
 ):
     """What is there is not timed again."""
     arguments = unet_arguments(tmp_path)
-    monkeypatch.setattr(sampling, "_compile", lambda function: function)
+    monkeypatch.setattr(passes, "_compile", lambda function: function)
     with monkeypatch.context() as patch:
 
         def broken(function):
             raise RuntimeError("no compiler")
 
-        patch.setattr(sampling, "_compile", broken)
+        patch.setattr(passes, "_compile", broken)
         time_unet.main(arguments)
     first = storage.read_json(tmp_path / "x.json")
     assert not first["complete"]

@@ -5,14 +5,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from clockwork_diffusion import adaptors, loading, sampling, translation, translators
+from clockwork_diffusion import adaptors
 from clockwork_diffusion.depth_skip import depth_skip
-from clockwork_diffusion.level_passes import LevelPasses
-from clockwork_diffusion.mini.data import scene_images
-from clockwork_diffusion.mini.translators import widen_input
-from clockwork_diffusion.sampling import Passes
-from clockwork_diffusion.split import SplitUNet
-from clockwork_diffusion.translation import TranslationSpec, WholePasses
+from clockwork_diffusion.level_schedule import LevelPasses
+from clockwork_diffusion.passes import Passes, WholePasses
+from clockwork_diffusion.unet import SplitUNet
+from clockwork_experiments.generate import text, translate, translators
+from clockwork_experiments.generate.translate import TranslationSpec
+from clockwork_experiments.mini.data import scene_images
+from clockwork_experiments.mini.translators import widen_input
+from clockwork_experiments.models import loading
 
 MODEL = Path(__file__).parents[2] / "resources" / "mini" / "stable-diffusion"
 STEPS = (999, 700, 320, 40)
@@ -29,12 +31,12 @@ def translator() -> translators.JoinedTranslator:
 @pytest.fixture(scope="module")
 def run(translator):
     images = scene_images("test", 2)
-    noise = sampling.initial_noise([3, 4], (4, 16, 16))
+    noise = text.initial_noise([3, 4], (4, 16, 16))
     prompts = translator.encode(["make the red star blue", "turn it into a cross"])
 
     def run(passes, **changed):
         spec = TranslationSpec(**{**EDIT, **changed})
-        return translation.translate(translator, passes, images, prompts, noise, spec)
+        return translate.translate(translator, passes, images, prompts, noise, spec)
 
     return run
 

@@ -7,12 +7,19 @@ from argparse import Namespace
 import pytest
 import torch
 
-from clockwork_diffusion import latency, storage
-from clockwork_diffusion.costs import run_flops, run_parameters
 from clockwork_diffusion.depth_skip import describe_levels, shared_parameters
-from clockwork_diffusion.figures.levels import LevelMapSpec, draw_level_map
-from clockwork_diffusion.flops import count_control, count_full, count_level
-from clockwork_diffusion.level_tables import (
+from clockwork_experiments.base import storage
+from clockwork_experiments.cost import latency
+from clockwork_experiments.cost.flops import count_control, count_full, count_level
+from clockwork_experiments.cost.formulas import run_flops, run_parameters
+from clockwork_experiments.cost.task_architectures import (
+    build_branch,
+    build_task_unet,
+    call_inputs,
+)
+from clockwork_experiments.generate.tasks import TASKS
+from clockwork_experiments.report.figures.levels import LevelMapSpec, draw_level_map
+from clockwork_experiments.report.level_tables import (
     COST_COLUMNS,
     LEVEL_COLUMNS,
     CostRow,
@@ -27,18 +34,12 @@ from clockwork_diffusion.level_tables import (
     to_latex,
     to_markdown,
 )
-from clockwork_diffusion.steps import (
+from clockwork_experiments.steps import (
     draw_figure,
     sample_images,
     set_table,
     time_levels,
 )
-from clockwork_diffusion.task_architectures import (
-    build_branch,
-    build_task_unet,
-    call_inputs,
-)
-from clockwork_diffusion.tasks import TASKS
 
 # Table S8: steps, and TMACs of the whole UNet, of D9 and of D8.
 TABLE_S8 = {

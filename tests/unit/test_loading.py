@@ -3,7 +3,8 @@
 import shutil
 from pathlib import Path
 
-from clockwork_diffusion import loading, storage
+from clockwork_experiments.base import storage
+from clockwork_experiments.models import loading
 
 SHIPPED = Path(__file__).parents[2] / "resources" / "mini" / "stable-diffusion"
 

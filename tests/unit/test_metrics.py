@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from clockwork_diffusion import metrics
+from clockwork_experiments.score import metrics
 
 
 def gaussian(n: int, dim: int, seed: int, shift: float = 0.0, scale: float = 1.0):

@@ -8,12 +8,14 @@ import sys
 import pytest
 import torch
 
-from clockwork_diffusion import loading, translators
-from clockwork_diffusion.metrics import psnr
-from clockwork_diffusion.mini import cfw, networks, pairs, restorer, scenes
-from clockwork_diffusion.mini import translators as mini
-from clockwork_diffusion.mini.quality import ATTRIBUTES
-from clockwork_diffusion.training import Optimisation
+from clockwork_experiments.generate import translators
+from clockwork_experiments.mini import cfw, pairs, restorer, scenes
+from clockwork_experiments.mini import translators as mini
+from clockwork_experiments.mini.quality import ATTRIBUTES
+from clockwork_experiments.models import loading
+from clockwork_experiments.models.mini import Restorer, save
+from clockwork_experiments.score.metrics import psnr
+from clockwork_experiments.train.training import Optimisation
 
 SHORT = Optimisation(steps=3, batch_size=4, lr=1e-4)
 PARTS = mini.StableSRParts(8, 8, (8, 8, 16, 16), cfw.FuseSpec(1, 4, 4, 2, SHORT))
@@ -158,10 +160,10 @@ def test_the_step_ships_what_loads_again(root, tmp_path, task):
     teacher = root / "resources/mini/stable-diffusion"
     options = []
     if task == "synthesis":
-        networks.save(networks.Restorer(8, 1), tmp_path / "restorer")
+        save(Restorer(8, 1), tmp_path / "restorer")
         options = ["--restorer", str(tmp_path / "restorer")]
     command = [
-        *(sys.executable, "-m", "clockwork_diffusion.steps.train_translator"),
+        *(sys.executable, "-m", "clockwork_experiments.steps.train_translator"),
         *("--spec", json.dumps(dataclasses.asdict(spec_of(task)))),
         *("--teacher", str(teacher), *options),
         *("--state", str(tmp_path / "state.pt"), "--output", str(tmp_path / "made")),
@@ -199,7 +201,7 @@ def test_the_restorer_learns_to_sharpen(tmp_path):
 
 
 def test_a_fresh_restorer_changes_little_and_keeps_its_shape():
-    network = networks.Restorer(8, 1)
+    network = Restorer(8, 1)
     network.last.weight.data.zero_()
     network.last.bias.data.zero_()
     images = torch.randint(0, 256, (2, 3, scenes.SIZE, scenes.SIZE)).byte()

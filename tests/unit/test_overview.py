@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from clockwork_diffusion import overview, pages, storage
-from clockwork_diffusion.steps import list_costs
+from clockwork_experiments.base import storage
+from clockwork_experiments.report import overview, pages
+from clockwork_experiments.steps import list_costs
 
 BENCHMARK = (
     "s\th:m:s\tmax_rss\tmax_vms\tmax_uss\tmax_pss\tio_in\tio_out\tmean_load\tcpu_time\n"

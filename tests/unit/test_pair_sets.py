@@ -11,11 +11,13 @@ import torch
 from peaks import needs_proc, peak_mb
 from PIL import Image
 
-from clockwork_diffusion import canny, pair_sets, storage
-from clockwork_diffusion.mini import networks, pairs, restorer
-from clockwork_diffusion.pair_sets import PairSet, PairSetSpec
-from clockwork_diffusion.steps import prepare_pairs
-from clockwork_diffusion.tasks import TASKS
+from clockwork_experiments.base import storage
+from clockwork_experiments.data import canny, pair_sets
+from clockwork_experiments.data.pair_sets import PairSet, PairSetSpec
+from clockwork_experiments.generate.tasks import TASKS
+from clockwork_experiments.mini import pairs, restorer
+from clockwork_experiments.models import mini
+from clockwork_experiments.steps import prepare_pairs
 
 
 def prepare(output: Path, **spec) -> tuple[PairSet, torch.Tensor, torch.Tensor | None]:
@@ -72,9 +74,9 @@ def tensor(pixels: np.ndarray) -> torch.Tensor:
 def test_scenes_become_a_set(tmp_path, task):
     settings, restore = {}, None
     if task == "synthesis":
-        network = networks.Restorer(8, 1)
-        networks.save(network, tmp_path / "restorer")
-        network = networks.load(networks.Restorer, tmp_path / "restorer")
+        network = mini.Restorer(8, 1)
+        mini.save(network, tmp_path / "restorer")
+        network = mini.load(mini.Restorer, tmp_path / "restorer")
         settings["restorer"] = str(tmp_path / "restorer")
         restore = partial(restorer.restore, network)
     chosen = {"task": task, "source": "scenes", "split": "test", "count": 3}

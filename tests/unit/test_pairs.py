@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import torch
 
-from clockwork_diffusion import canny
-from clockwork_diffusion.mini import pairs, scenes
-from clockwork_diffusion.tasks import PROMPTED, TASKS
+from clockwork_experiments.data import canny
+from clockwork_experiments.generate.tasks import PROMPTED, TASKS
+from clockwork_experiments.mini import pairs, scenes
 
 
 def _scene(seed: int) -> torch.Tensor:

@@ -7,10 +7,11 @@ import torch
 import torchvision
 from torchmetrics.functional.image.lpips import _NoTrainLpips
 
-from clockwork_diffusion import perceptual, storage
-from clockwork_diffusion.mini import networks
-from clockwork_diffusion.mini.data import scene_images
-from clockwork_diffusion.mini.scenes import degrade
+from clockwork_experiments.base import storage
+from clockwork_experiments.mini.data import scene_images
+from clockwork_experiments.mini.scenes import degrade
+from clockwork_experiments.models import perceptual
+from clockwork_experiments.models.mini import WEIGHTS, FeatureNetwork, load
 
 FEATURES = Path(__file__).parents[2] / "resources" / "mini" / "features"
 
@@ -36,7 +37,7 @@ def degraded(images: torch.Tensor, factor: int) -> torch.Tensor:
 
 
 def test_mini_distance_is_the_formula(mini, images):
-    network = networks.load(networks.FeatureNetwork, FEATURES)
+    network = load(FeatureNetwork, FEATURES)
     seen: list[torch.Tensor] = []
     hooks = [
         layer.register_forward_hook(lambda *args: seen.append(args[-1]))
@@ -101,7 +102,7 @@ def test_paper_distance_is_that_of_torchmetrics(tmp_path, images):
     [
         ("vgg", FEATURES, "perceptual 'vgg' is not one of mini, alex"),
         ("alex", Path("none.pth"), "none.pth does not exist"),
-        ("alex", FEATURES / networks.WEIGHTS, "is corrupt, truncated or not torchv"),
+        ("alex", FEATURES / WEIGHTS, "is corrupt, truncated or not torchv"),
         ("mini", FEATURES.parent / "classifier", "holds a 'Classifier'"),
     ],
 )

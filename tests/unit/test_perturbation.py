@@ -5,8 +5,19 @@ from argparse import Namespace
 import pytest
 import torch
 
-from clockwork_diffusion import loading, storage
-from clockwork_diffusion.perturbation import (
+from clockwork_diffusion.encoding import Prompts, decode_latents, encode_prompts
+from clockwork_diffusion.passes import Passes
+from clockwork_diffusion.schedulers import new_scheduler
+from clockwork_diffusion.unet import SplitUNet
+from clockwork_experiments.base import storage
+from clockwork_experiments.generate.text import (
+    SamplerSpec,
+    image_seed,
+    initial_noise,
+    sample_latents,
+)
+from clockwork_experiments.models import loading
+from clockwork_experiments.score.perturbation import (
     MEASURES,
     PerturbationSpec,
     advance,
@@ -22,19 +33,7 @@ from clockwork_diffusion.perturbation import (
     sample_grid,
     summarise,
 )
-from clockwork_diffusion.sampling import (
-    Passes,
-    Prompts,
-    SamplerSpec,
-    decode_latents,
-    encode_prompts,
-    image_seed,
-    initial_noise,
-    new_scheduler,
-    sample_latents,
-)
-from clockwork_diffusion.split import SplitUNet
-from clockwork_diffusion.steps import perturb_features
+from clockwork_experiments.steps import perturb_features
 
 SAMPLER = SamplerSpec("dpmpp", 6, 3.0)
 SEEDS = [image_seed(5, index) for index in range(3)]

@@ -21,21 +21,13 @@ from transformers import CLIPTextConfig, CLIPTextModel
 
 from clockwork_diffusion.adaptors import IdentityAdaptor, build_adaptor
 from clockwork_diffusion.clock import Clock
-from clockwork_diffusion.mini.language import build_tokenizer
-from clockwork_diffusion.pipeline import (
-    apply_clockwork,
-    clockwork,
-    remove_clockwork,
-)
-from clockwork_diffusion.sampling import (
-    SCHEDULERS,
-    Passes,
-    SamplerSpec,
-    encode_prompts,
-    new_scheduler,
-    sample_latents,
-)
-from clockwork_diffusion.split import SplitUNet
+from clockwork_diffusion.encoding import encode_prompts
+from clockwork_diffusion.passes import Passes
+from clockwork_diffusion.pipeline import apply_clockwork, clockwork, remove_clockwork
+from clockwork_diffusion.schedulers import SCHEDULERS, new_scheduler
+from clockwork_diffusion.unet import SplitUNet
+from clockwork_experiments.generate.text import SamplerSpec, sample_latents
+from clockwork_experiments.mini.language import build_tokenizer
 
 NOISE = {
     "beta_start": 0.00085,

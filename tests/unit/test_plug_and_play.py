@@ -5,12 +5,18 @@ import pytest
 import torch
 from PIL import Image
 
-from clockwork_diffusion import adaptors, editing, latents, loading, sampling
-from clockwork_diffusion.editing import GenerationSpec, InversionSpec
-from clockwork_diffusion.injection import Injection
-from clockwork_diffusion.mini import scenes
-from clockwork_diffusion.plug_and_play import edit_image
-from clockwork_diffusion.split import SplitUNet
+from clockwork_diffusion import adaptors, encoding
+from clockwork_diffusion.passes import Passes
+from clockwork_diffusion.plug_and_play import loops
+from clockwork_diffusion.plug_and_play.injection import Injection
+from clockwork_diffusion.plug_and_play.loops import (
+    GenerationSpec,
+    InversionSpec,
+)
+from clockwork_diffusion.plug_and_play.pipeline import edit_image
+from clockwork_diffusion.unet import SplitUNet
+from clockwork_experiments.mini import scenes
+from clockwork_experiments.models import loading
 
 MODEL = Path(__file__).parents[2] / "resources" / "mini" / "stable-diffusion"
 TARGETS = ["a blue ring at the top of the sea", "a red ring at the top of the sand"]
@@ -34,17 +40,17 @@ def test_one_call_does_what_its_parts_do(pipe, image):
     source = "a red ring at the top of the sea"
     edited = edit_image(pipe, image, source, TARGETS, INVERSION, GENERATION)
     identity = adaptors.build_adaptor("identity", pipe.unet, "stage1", 1)
-    passes = sampling.Passes(SplitUNet(pipe.unet), identity)
+    passes = Passes(SplitUNet(pipe.unet), identity)
     config = pipe.scheduler.config
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
-    clean = latents.encode_images(pipe.vae, pixels)
-    prompts = sampling.encode_prompts(pipe, [source])
-    inverted = editing.invert(passes, config, clean, prompts, INVERSION)
-    encoded = editing.encode_edits(pipe, TARGETS, "")
+    clean = encoding.encode_images(pipe.vae, pixels)
+    prompts = encoding.encode_prompts(pipe, [source])
+    inverted = loops.invert(passes, config, clean, prompts, INVERSION)
+    encoded = loops.encode_edits(pipe, TARGETS, "")
     with Injection(pipe.unet) as hooks:
         both = inverted.of([0, 0])
-        found = editing.generate(passes, config, both, encoded, GENERATION, hooks)
-    for one, other in zip(edited, sampling.decode_latents(pipe, found), strict=True):
+        found = loops.generate(passes, config, both, encoded, GENERATION, hooks)
+    for one, other in zip(edited, encoding.decode_latents(pipe, found), strict=True):
         assert np.array_equal(np.array(one), other.permute(1, 2, 0).numpy())
     assert not np.array_equal(np.array(edited[0]), np.array(edited[1]))
 

@@ -7,13 +7,18 @@ from pathlib import Path
 import pytest
 import torch
 
-from clockwork_diffusion import adaptors, sampling, storage
+from clockwork_diffusion import adaptors
 from clockwork_diffusion.adaptors import IdentityAdaptor
-from clockwork_diffusion.architectures import SD_V15_TEXT, VIT_G14_WIDTH
-from clockwork_diffusion.edit_loops import EditLoops, GenerationLoop, InversionLoop
-from clockwork_diffusion.sampling import Passes
-from clockwork_diffusion.split import SplitUNet
-from clockwork_diffusion.steps import count_flops, profile_editing
+from clockwork_diffusion.passes import Passes
+from clockwork_diffusion.unet import SplitUNet
+from clockwork_experiments.base import storage
+from clockwork_experiments.cost.architectures import SD_V15_TEXT, VIT_G14_WIDTH
+from clockwork_experiments.cost.edit_loops import (
+    EditLoops,
+    GenerationLoop,
+    InversionLoop,
+)
+from clockwork_experiments.steps import count_flops, profile_editing
 
 UNET = "resources/mini/stable-diffusion/unet/config.json"
 TABLE_S4 = {"guidance": 15.0, "tau_f": 0.8, "tau_a": 0.5}
@@ -100,7 +105,7 @@ def test_what_tables_count_is_what_runs(profiled, name):
 
 
 def test_passes_by_hand(profiled, counts):
-    """Not by `costs`, which is what the step compares with."""
+    """Not by `formulas`, which is what the step compares with."""
     single = storage.read_json(counts)
     full = single["full"]["flops"]
     light = single["adaptors"]["identity"]["step"]["flops"]
@@ -271,7 +276,7 @@ def test_a_loop_that_saves_nothing_is_found_out(
     def light(self, x, t, c, past, pooled=None):
         return self.full(x, t, c)
 
-    monkeypatch.setattr(sampling.Passes, "light", light)
+    monkeypatch.setattr(Passes, "light", light)
     with pytest.raises(ValueError, match="differ by more than 1%: clock2 takes"):
         runs = {"base": edit(2), "clock2": edit(2, clock=2)}
         profile(counts, MINI, runs, unet_file)

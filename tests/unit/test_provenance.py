@@ -3,7 +3,7 @@ import sys
 
 import pytest
 
-from clockwork_diffusion import provenance
+from clockwork_experiments.base import provenance
 
 
 def names(module: str) -> set[str]:
@@ -15,26 +15,32 @@ def names(module: str) -> set[str]:
 
 def test_code_follows_imports_also_those_inside_functions():
     code = names("steps.train_adaptor")
-    assert {"steps/train_adaptor.py", "distillation.py", "adaptors.py"} <= code
-    assert "flops.py" not in code
+    assert {
+        "clockwork_experiments/steps/train_adaptor.py",
+        "clockwork_experiments/train/distillation.py",
+        "clockwork_diffusion/adaptors.py",
+    } <= code
+    assert "clockwork_experiments/cost/flops.py" not in code
 
 
 def test_trajectories_do_not_depend_on_adaptors():
     """Else an edited adaptor would unroll the teacher again."""
-    assert "adaptors.py" not in names("steps.sample_trajectories")
+    assert "clockwork_diffusion/adaptors.py" not in names("steps.sample_trajectories")
 
 
 def test_tables_and_figures_do_not_depend_on_the_models():
     for step in ("set_table", "draw_figure"):
-        assert not names(f"steps.{step}") & {"split.py", "sampling.py", "adaptors.py"}
+        used = names(f"steps.{step}")
+        for module in ("unet", "passes", "adaptors"):
+            assert f"clockwork_diffusion/{module}.py" not in used
 
 
 def test_every_import_of_the_package_is_seen():
     """What Python really loads is what `code_of` says."""
     program = (
-        "import sys, clockwork_diffusion.steps.set_table\n"
+        "import sys, clockwork_experiments.steps.set_table\n"
         "print(*[m.__file__ for n, m in sys.modules.items()"
-        " if n.startswith('clockwork_diffusion.')], sep='\\n')"
+        " if n.startswith('clockwork_')], sep='\\n')"
     )
     loaded = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, check=True
@@ -46,8 +52,9 @@ def test_every_import_of_the_package_is_seen():
 
 def test_light_steps_do_not_import_torch():
     program = (
-        "import sys, clockwork_diffusion.steps.set_table,"
-        " clockwork_diffusion.steps.draw_figure, clockwork_diffusion.provenance\n"
+        "import sys, clockwork_experiments.steps.set_table,"
+        " clockwork_experiments.steps.draw_figure,"
+        " clockwork_experiments.base.provenance\n"
         "print('torch' in sys.modules)"
     )
     result = subprocess.run(
@@ -57,5 +64,7 @@ def test_light_steps_do_not_import_torch():
 
 
 def test_unknown_modules_are_refused():
-    with pytest.raises(ValueError, match=r"no module clockwork_diffusion\.steps\.none"):
+    with pytest.raises(
+        ValueError, match=r"no module clockwork_experiments\.steps\.none"
+    ):
         provenance.code_of("steps.none")

@@ -12,17 +12,12 @@ import pytest
 import torch
 from transformers import CLIPTokenizer
 
-from clockwork_diffusion import (
-    encoders,
-    loading,
-    perceptual,
-    random_models,
-    random_weights,
-    storage,
-    structure,
-    tables,
-    translators,
-)
+from clockwork_experiments.base import storage
+from clockwork_experiments.generate import translators
+from clockwork_experiments.models import encoders, loading, perceptual
+from clockwork_experiments.random import marks, models
+from clockwork_experiments.report import tables
+from clockwork_experiments.score import structure
 
 UNET = {
     "block_out_channels": (32, 32, 64, 64),
@@ -48,7 +43,7 @@ CLIP = {
 
 def make(folder: Path, **spec: object) -> Path:
     folder.mkdir(parents=True)
-    random_models.make_random_model(random_models.RandomModelSpec(**spec), folder)
+    models.make_random_model(models.RandomModelSpec(**spec), folder)
     return folder
 
 
@@ -66,7 +61,7 @@ def made(tmp_path_factory) -> Path:
 
 
 def test_the_tokenizer_has_clips_format_and_size(tmp_path):
-    random_models.write_tokenizer(tmp_path)
+    models.write_tokenizer(tmp_path)
     vocabulary = json.loads((tmp_path / "vocab.json").read_text("utf-8"))
     assert len(vocabulary) == len(set(vocabulary.values())) == 49408
     lines = (tmp_path / "merges.txt").read_text("utf-8").splitlines()
@@ -85,7 +80,7 @@ def test_a_pipeline_loads_in_half_precision_files_and_knows_what_it_is(made):
     pipe = loading.load_pipeline(made / "sd")
     assert pipe.tokenizer.model_max_length == 77 and len(pipe.tokenizer) == 49408
     assert pipe.unet.config.block_out_channels == [32, 32, 64, 64]
-    card = storage.read_json(made / "sd" / random_weights.CARD)
+    card = storage.read_json(made / "sd" / marks.CARD)
     assert card["random_weights"] is True
     parts = (pipe.unet, pipe.vae, pipe.text_encoder)
     assert card["parameters"] == sum(p.numel() for m in parts for p in m.parameters())
@@ -145,7 +140,7 @@ def test_one_seed_gives_one_model_and_another_another(tmp_path):
 )
 def test_wrong_specs_are_refused(spec, said):
     with pytest.raises(ValueError, match=said):
-        random_models.RandomModelSpec(**spec)
+        models.RandomModelSpec(**spec)
 
 
 # --- what is made with them -------------------------------------------------------
@@ -156,7 +151,7 @@ def step(name: str, *arguments: object) -> None:
         [
             sys.executable,
             "-m",
-            f"clockwork_diffusion.steps.{name}",
+            f"clockwork_experiments.steps.{name}",
             *map(str, arguments),
         ],
         capture_output=True,
@@ -192,12 +187,12 @@ def extract(images: Path, clip: Path, frechet: tuple[str, Path], folder: Path) -
 def test_scores_of_random_weights_are_marked_and_not_shown(made, root, tmp_path):
     """From sampling to the table, by the steps that the rules call."""
     images = sample(made, tmp_path, made / "sd")
-    assert random_weights.is_random(images)
+    assert marks.is_random(images)
     mini = root / "resources" / "mini"
     # Real networks, images of a random model: marked as well.
     by_mini = ("mini", mini / "features")
     features = extract(images, mini / "clip", by_mini, tmp_path / "features")
-    assert random_weights.is_random(features)
+    assert marks.is_random(features)
     score = tmp_path / "scores" / "sd.json"
     step(
         *("score_images", "--spec", json.dumps({"sd": {"seed": 0}})),
@@ -230,14 +225,14 @@ def test_real_images_seen_by_random_networks_are_marked_and_by_real_ones_not(
 ):
     mini = root / "resources" / "mini"
     images = sample(made, tmp_path, mini / "stable-diffusion")
-    assert not random_weights.is_random(images)
+    assert not marks.is_random(images)
     inception = ("inception", made / "inception" / "weights.pth")
     random = extract(images, mini / "clip", inception, tmp_path / "random")
-    assert random_weights.is_random(random)
+    assert marks.is_random(random)
     real = extract(
         images, mini / "clip", ("mini", mini / "features"), tmp_path / "real"
     )
-    assert not random_weights.is_random(real)
+    assert not marks.is_random(real)
 
 
 def test_unmarked_scores_are_shown():
@@ -258,4 +253,4 @@ def test_a_damaged_file_is_named(tmp_path):
     path = tmp_path / "x.safetensors"
     path.write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"x\.safetensors is corrupt or truncated"):
-        random_weights.is_random(path)
+        marks.is_random(path)

@@ -7,19 +7,18 @@ import torch
 from diffusers import ControlNetModel, StableDiffusionPipeline
 
 from clockwork_diffusion.adaptors import IdentityAdaptor
-from clockwork_diffusion.architectures import build_unet
 from clockwork_diffusion.clock import Clock
-from clockwork_diffusion.loading import load_pipeline
-from clockwork_diffusion.reuse import BranchPasses, BranchUNet
-from clockwork_diffusion.sampling import (
-    Passes,
-    Prompts,
+from clockwork_diffusion.deepcache import BranchPasses, BranchUNet
+from clockwork_diffusion.encoding import Prompts, encode_prompts
+from clockwork_diffusion.passes import Passes
+from clockwork_diffusion.unet import SplitUNet
+from clockwork_experiments.cost.architectures import build_unet
+from clockwork_experiments.generate.text import (
     SamplerSpec,
-    encode_prompts,
     initial_noise,
     sample_latents,
 )
-from clockwork_diffusion.split import SplitUNet
+from clockwork_experiments.models.loading import load_pipeline
 
 BRANCHES = range(12)
 

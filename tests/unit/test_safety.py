@@ -23,11 +23,11 @@ FORBIDDEN = {
     "unverified connections": r"verify\s*=\s*False",
     "unchecked weights": r"weights_only\s*=\s*False",
 }
-SCRIPTS = {"src/clockwork_diffusion/encoders.py": 1}
+SCRIPTS = {"src/clockwork_experiments/models/encoders.py": 1}
 """Where TorchScript is loaded, and how often; each by a checksum in the code."""
 NETWORK = {
-    "requests": {"src/clockwork_diffusion/downloads.py"},
-    "huggingface_hub": {"src/clockwork_diffusion/sources.py"},
+    "requests": {"src/clockwork_experiments/data/downloads.py"},
+    "huggingface_hub": {"src/clockwork_experiments/data/sources.py"},
 }
 """Who may ask other machines."""
 

@@ -11,24 +11,21 @@ from diffusers import (
     StableDiffusionPipeline,
 )
 
-from clockwork_diffusion import costs
 from clockwork_diffusion.adaptors import IdentityAdaptor, build_adaptor
-from clockwork_diffusion.latency import unet_loop
-from clockwork_diffusion.loading import load_pipeline
-from clockwork_diffusion.sampling import (
-    SCHEDULERS,
-    Passes,
-    Past,
-    Prompts,
+from clockwork_diffusion.encoding import Prompts, encode_prompts
+from clockwork_diffusion.passes import Passes, Past
+from clockwork_diffusion.schedulers import SCHEDULERS, new_scheduler
+from clockwork_diffusion.unet import SplitUNet, Step
+from clockwork_experiments.cost import formulas
+from clockwork_experiments.cost.latency import unet_loop
+from clockwork_experiments.generate.text import (
     SamplerSpec,
-    encode_prompts,
     image_seed,
     initial_noise,
-    new_scheduler,
     sample_latents,
 )
-from clockwork_diffusion.split import SplitUNet, Step
-from clockwork_diffusion.trajectories import (
+from clockwork_experiments.models.loading import load_pipeline
+from clockwork_experiments.train.trajectories import (
     TrajectorySpec,
     recorded_timesteps,
     time_embeddings,
@@ -464,7 +461,7 @@ def test_flops_of_a_run_are_those_of_its_calls(
     )
     settings = {"scheduler": kind, "steps": 5, "guidance": 3.0, **sampler}
     counts = {"full": {"flops": 7}, "adaptors": {"x": {"step": {"flops": 3}}}}
-    total = costs.run_flops({"adaptor": "x", "sampler": settings}, counts, "flops")
+    total = formulas.run_flops({"adaptor": "x", "sampler": settings}, counts, "flops")
     assert total == 2 * sum({"full": 7, "light": 3}[kind] for kind in counted.kinds)
 
 

@@ -7,11 +7,19 @@ import pytest
 import torch
 import yaml
 
-from clockwork_diffusion import edit_sets, loading, sampling, storage
-from clockwork_diffusion.mini import edits, scenes
-from clockwork_diffusion.mini.edits import SceneEditsSpec
-from clockwork_diffusion.split import SplitUNet
-from clockwork_diffusion.steps import make_scene_edits, prepare_edit_set
+from clockwork_diffusion import encoding, passes
+from clockwork_diffusion.unet import SplitUNet
+from clockwork_experiments.base import storage
+from clockwork_experiments.data import edit_sets
+from clockwork_experiments.generate.text import (
+    SamplerSpec,
+    initial_noise,
+    sample_latents,
+)
+from clockwork_experiments.mini import edits, scenes
+from clockwork_experiments.mini.edits import SceneEditsSpec
+from clockwork_experiments.models import loading
+from clockwork_experiments.steps import make_scene_edits, prepare_edit_set
 
 MODEL = Path(__file__).parents[2] / "resources" / "mini" / "stable-diffusion"
 SPEC = '{"source": "scenes", "size": 64}'
@@ -180,14 +188,14 @@ def test_the_step_samples_sources_from_their_seeds(tmp_path):
     # The same as each sampled alone, by the same scheduler, from the same noise.
     pipe = loading.load_pipeline(MODEL)
     for row, entry in enumerate(entries[1:], 1):
-        latents = sampling.sample_latents(
-            sampling.Passes(SplitUNet(pipe.unet, "stage1")),
+        latents = sample_latents(
+            passes.Passes(SplitUNet(pipe.unet, "stage1")),
             pipe.scheduler.config,
-            sampling.encode_prompts(pipe, [entry["source_prompt"]]),
-            sampling.initial_noise([entry["seed"]], (4, 16, 16)),
-            sampling.SamplerSpec("ddim", 3, float(entry["scale"])),
+            encoding.encode_prompts(pipe, [entry["source_prompt"]]),
+            initial_noise([entry["seed"]], (4, 16, 16)),
+            SamplerSpec("ddim", 3, float(entry["scale"])),
         )
-        alone = sampling.decode_latents(pipe, latents)[0]
+        alone = encoding.decode_latents(pipe, latents)[0]
         difference = (alone.int() - sources[row].int()).abs()
         assert int(difference.max()) <= 1
     _, notes = storage.read_tensors(output.with_suffix(".safetensors"))

@@ -5,8 +5,8 @@ import pytest
 from checkout import ROOT
 from transformers import CLIPTokenizer
 
-from clockwork_diffusion.mini import scenes
-from clockwork_diffusion.mini.teacher import build_tokenizer_of_world
+from clockwork_experiments.mini import scenes
+from clockwork_experiments.mini.teacher import build_tokenizer_of_world
 
 SEEDS = range(1_100_000, 1_100_040)
 

@@ -6,16 +6,18 @@ from argparse import Namespace
 
 import pytest
 
-from clockwork_diffusion import costs, storage, tables
-from clockwork_diffusion.schedule_tables import (
+from clockwork_experiments.base import storage
+from clockwork_experiments.cost import formulas
+from clockwork_experiments.generate.tasks import PROMPTED, TASKS
+from clockwork_experiments.generate.translate import TranslationSpec
+from clockwork_experiments.report import tables
+from clockwork_experiments.report.schedule_tables import (
     MultiTableRow,
     MultiTableSpec,
     fill,
     to_text,
 )
-from clockwork_diffusion.steps import set_table
-from clockwork_diffusion.tasks import PROMPTED, TASKS
-from clockwork_diffusion.translation import TranslationSpec
+from clockwork_experiments.steps import set_table
 
 SPEC = MultiTableSpec(
     "Table S6",
@@ -129,23 +131,23 @@ def test_rows_of_guidance_are_those_that_sampling_computes(
     if task == "edit":
         run["image_guidance"] = image_guidance
     expected = TranslationSpec(task=task, steps=4, **run).branches
-    assert costs.translation_rows(run, task) == expected
+    assert formulas.translation_rows(run, task) == expected
 
 
 def test_flops_of_levels_clocks_and_branches():
-    assert costs.translation_flops(RUN, COUNTS, "flops") == 2 * 5 * 3000
-    assert costs.translation_flops(CUT, COUNTS, "flops") == 2 * 5 * 2000
+    assert formulas.translation_flops(RUN, COUNTS, "flops") == 2 * 5 * 3000
+    assert formulas.translation_flops(CUT, COUNTS, "flops") == 2 * 5 * 2000
     # Full at steps 1, 3 and 5.
-    clocked = costs.translation_flops(CLOCKED, COUNTS, "flops")
+    clocked = formulas.translation_flops(CLOCKED, COUNTS, "flops")
     assert clocked == 2 * (3 * 2000 + 2 * 500)
     branched = {**COUNTS, "task": "control", "branch": {"flops": 10}}
     # Once with the prompt, once without; ControlNet runs at light steps too.
-    clocked = costs.translation_flops(CLOCKED, branched, "flops")
+    clocked = formulas.translation_flops(CLOCKED, branched, "flops")
     assert clocked == 2 * (3 * 2000 + 2 * 500 + 5 * 10)
     with pytest.raises(
         ValueError, match="'identity' is not one of those counted: none"
     ):
-        costs.translation_flops(CLOCKED, {**COUNTS, "adaptors": {}}, "flops")
+        formulas.translation_flops(CLOCKED, {**COUNTS, "adaptors": {}}, "flops")
 
 
 def test_a_translation_fills_a_row():

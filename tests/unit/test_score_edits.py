@@ -6,11 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from clockwork_diffusion import edit_sets, encoders, metrics, storage, structure
-from clockwork_diffusion.edit_sets import EditSet
-from clockwork_diffusion.mini import edits
-from clockwork_diffusion.mini.data import scene_images
-from clockwork_diffusion.steps import score_edits
+from clockwork_experiments.base import storage
+from clockwork_experiments.data import edit_sets
+from clockwork_experiments.data.edit_sets import EditSet
+from clockwork_experiments.mini import edits
+from clockwork_experiments.mini.data import scene_images
+from clockwork_experiments.models import encoders
+from clockwork_experiments.score import metrics, structure
+from clockwork_experiments.steps import score_edits
 
 MINI = Path(__file__).parents[2] / "resources" / "mini"
 

@@ -8,8 +8,10 @@ import pytest
 import torch
 from peaks import needs_proc, peak_mb
 
-from clockwork_diffusion import datasets, metrics, storage
-from clockwork_diffusion.steps import score_images
+from clockwork_experiments.base import storage
+from clockwork_experiments.data import datasets
+from clockwork_experiments.score import metrics
+from clockwork_experiments.steps import score_images
 
 DIM = 6
 ENCODERS = {"encoders": json.dumps({"clip": {"sha256": "0"}})}

@@ -7,20 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from clockwork_diffusion import (
-    encoders,
-    metrics,
-    pair_sets,
-    perceptual,
-    schedule_bench,
-    shards,
-    storage,
-    translation,
-    translators,
-)
+from clockwork_diffusion import passes
 from clockwork_diffusion.depth_skip import depth_skip
-from clockwork_diffusion.sampling import image_seed, initial_noise
-from clockwork_diffusion.steps import prepare_pairs, search_depth
+from clockwork_experiments.base import storage
+from clockwork_experiments.data import pair_sets, shards
+from clockwork_experiments.generate import translate, translators
+from clockwork_experiments.generate.text import image_seed, initial_noise
+from clockwork_experiments.models import encoders, perceptual
+from clockwork_experiments.score import metrics
+from clockwork_experiments.search import evaluator
+from clockwork_experiments.steps import prepare_pairs, search_depth
 
 MINI = Path(__file__).parents[2] / "resources" / "mini"
 COUNT, STEPS = 3, 4
@@ -89,13 +85,13 @@ def test_the_scan_measures_depth_skip_from_the_same_noise(folder, report):
     inputs, targets = pair_sets.read_images(folder / "edit.safetensors", pairs)
     clip = encoders.load_clip(MINI / "clip")
     noise = initial_noise([image_seed(4, index) for index in range(COUNT)], (4, 16, 16))
-    spec = translation.TranslationSpec(**SPEC["translation"])
+    spec = translate.TranslationSpec(**SPEC["translation"])
     images = {}
     for level in (13, 9):
         unet = depth_skip(translator.pipe.unet, level)
-        latents = translation.translate(
+        latents = translate.translate(
             translator,
-            translation.WholePasses(unet),
+            passes.WholePasses(unet),
             inputs,
             translator.encode(pairs.prompts),
             noise,
@@ -177,7 +173,7 @@ def test_the_rows_of_table_s6(folder, report):
 
 def test_a_killed_search_goes_on_where_it_was(folder, report, tmp_path, monkeypatch):
     done = []
-    real = translation.translate
+    real = translate.translate
 
     def counted(*args, **kwargs):
         if len(done) == 5:
@@ -186,18 +182,18 @@ def test_a_killed_search_goes_on_where_it_was(folder, report, tmp_path, monkeypa
         return real(*args, **kwargs)
 
     spec = {"levels": [13, 9, 8]}
-    monkeypatch.setattr(schedule_bench.translation, "translate", counted)
+    monkeypatch.setattr(evaluator.translation, "translate", counted)
     with pytest.raises(KeyboardInterrupt):
         search(folder, tmp_path / "report.json", spec=spec)
     done.clear()
-    monkeypatch.setattr(schedule_bench.translation, "translate", real)
+    monkeypatch.setattr(evaluator.translation, "translate", real)
     calls = []
 
     def watched(*args, **kwargs):
         calls.append(args)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(schedule_bench.translation, "translate", watched)
+    monkeypatch.setattr(evaluator.translation, "translate", watched)
     found = search(folder, tmp_path / "report.json", spec=spec)
     # Two of three levels were done, and the third half; two more on other pairs.
     assert len(calls) == 2 * (1 + 2)
@@ -237,7 +233,7 @@ def test_images_are_made_and_judged_some_at_a_time(
 def test_a_killed_evaluation_goes_on_in_its_middle(
     folder, report, tmp_path, monkeypatch
 ):
-    done, real = [], translation.translate
+    done, real = [], translate.translate
 
     def counted(*args, **kwargs):
         if len(done) == 3:
@@ -246,14 +242,14 @@ def test_a_killed_evaluation_goes_on_in_its_middle(
         return real(*args, **kwargs)
 
     monkeypatch.setattr(shards, "IMAGES", 2)
-    monkeypatch.setattr(schedule_bench.translation, "translate", counted)
+    monkeypatch.setattr(evaluator.translation, "translate", counted)
     with pytest.raises(KeyboardInterrupt):
         search(folder, tmp_path / "report.json", spec={"levels": [13, 9]})
     # The whole model's two batches, and the first of level 9's.
     assert len(done) == 3
     done.clear()
     monkeypatch.setattr(
-        schedule_bench.translation,
+        evaluator.translation,
         "translate",
         lambda *args, **kwargs: done.append(args) or real(*args, **kwargs),
     )
@@ -268,10 +264,10 @@ def test_a_killed_evaluation_goes_on_in_its_middle(
 
 def test_schedules_of_many_steps_have_short_names_of_their_own():
     steps = tuple(range(999, 799, -1))
-    one, other = (schedule_bench.Plan(steps, levels) for levels in ((), (9,) * 200))
-    assert len(one.name) == len(other.name) == schedule_bench.NAME
+    one, other = (evaluator.Plan(steps, levels) for levels in ((), (9,) * 200))
+    assert len(one.name) == len(other.name) == evaluator.NAME
     assert one.name != other.name and one.name.startswith("ddim_999-998-")
-    assert schedule_bench.Plan((999, 499)).name == "ddim_999-499"
+    assert evaluator.Plan((999, 499)).name == "ddim_999-499"
 
 
 def test_control_is_judged_by_its_set(folder, tmp_path):

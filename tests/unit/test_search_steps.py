@@ -8,19 +8,16 @@ from pathlib import Path
 import pytest
 import torch
 
-from clockwork_diffusion import (
-    encoders,
-    metrics,
-    pair_sets,
-    sampling,
-    schedule_bench,
-    storage,
-    translation,
-    translators,
-)
+from clockwork_diffusion import passes
 from clockwork_diffusion.depth_skip import depth_skip
-from clockwork_diffusion.gamma_schedule import gamma_timesteps
-from clockwork_diffusion.steps import prepare_pairs, search_steps
+from clockwork_diffusion.timesteps import gamma_timesteps
+from clockwork_experiments.base import storage
+from clockwork_experiments.data import pair_sets
+from clockwork_experiments.generate import text, translate, translators
+from clockwork_experiments.models import encoders
+from clockwork_experiments.score import metrics
+from clockwork_experiments.search import evaluator
+from clockwork_experiments.steps import prepare_pairs, search_steps
 
 MINI = Path(__file__).parents[2] / "resources" / "mini"
 COUNT = 3
@@ -101,18 +98,18 @@ def sample(folder, pairs_of, timesteps, *, shared, level=None):
     translator = translators.load_translator("edit", folder / "joined")
     pairs = pair_sets.read_set(folder / f"{pairs_of}.json")
     inputs, _ = pair_sets.read_images(folder / f"{pairs_of}.safetensors", pairs)
-    seeds = [sampling.image_seed(4, 0 if shared else i) for i in range(COUNT)]
+    seeds = [text.image_seed(4, 0 if shared else i) for i in range(COUNT)]
     unet = translator.pipe.unet
     unet = unet if level is None else depth_skip(unet, level)
-    spec = translation.TranslationSpec(
+    spec = translate.TranslationSpec(
         "edit", len(timesteps), 3.0, timesteps=tuple(timesteps)
     )
-    latents = translation.translate(
+    latents = translate.translate(
         translator,
-        translation.WholePasses(unet),
+        passes.WholePasses(unet),
         inputs,
         translator.encode(pairs.prompts),
-        sampling.initial_noise(seeds, (4, 16, 16)),
+        text.initial_noise(seeds, (4, 16, 16)),
         spec,
     )
     return translator.decode(latents, inputs), inputs
@@ -188,13 +185,13 @@ def test_every_method_says_what_it_found_and_what_that_took(report):
 
 def test_a_killed_search_goes_on_where_it_was(folder, report, monkeypatch):
     calls = []
-    real = translation.translate
+    real = translate.translate
 
     def watched(*args, **kwargs):
         calls.append(args)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(schedule_bench.translation, "translate", watched)
+    monkeypatch.setattr(evaluator.translation, "translate", watched)
     again = folder / "report.json"
     before = storage.read_json(again)
     again.unlink()
@@ -207,13 +204,13 @@ def test_a_killed_search_goes_on_where_it_was(folder, report, monkeypatch):
 
 def test_searches_of_one_model_share_their_reference(folder, tmp_path, monkeypatch):
     asked = []
-    real = translation.translate
+    real = translate.translate
 
     def watched(*args, **kwargs):
         asked.append(args[5].visited)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(schedule_bench.translation, "translate", watched)
+    monkeypatch.setattr(evaluator.translation, "translate", watched)
     references = tmp_path / "references"
     many = gamma_timesteps(6, 1.0)
     spec = {"steps": [3], "methods": {}}

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from clockwork_diffusion import datasets, shards, storage
-from clockwork_diffusion.steps import (
+from clockwork_experiments.base import storage
+from clockwork_experiments.data import datasets, shards
+from clockwork_experiments.steps import (
     extract_features,
     prepare_prompts,
     sample_images,

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from clockwork_diffusion import shards, storage
+from clockwork_experiments.base import storage
+from clockwork_experiments.data import shards
 
 
 def cut(folder, tensor, sizes, name="images"):

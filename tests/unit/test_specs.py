@@ -2,7 +2,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from clockwork_diffusion.specs import parse
+from clockwork_experiments.config.parse import parse
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import torch
 from diffusers import ControlNetModel, UNet2DConditionModel
 
 from clockwork_diffusion.adaptors import IdentityAdaptor, build_adaptor
-from clockwork_diffusion.split import CUTS, SplitUNet
+from clockwork_diffusion.unet import CUTS, SplitUNet
 
 
 @pytest.mark.parametrize("cut", CUTS)

@@ -6,22 +6,20 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.resnet import ResnetBlock2D
 
-from clockwork_diffusion import loading
-from clockwork_diffusion.cfw import CFWAutoencoder
-from clockwork_diffusion.colour_fix import adain, fix_colours, wavelet
 from clockwork_diffusion.depth_skip import DepthSkipUNet, depth_skip
-from clockwork_diffusion.spade import (
+from clockwork_diffusion.stablesr.cfw import CFWAutoencoder
+from clockwork_diffusion.stablesr.colour_fix import adain, fix_colours, wavelet
+from clockwork_diffusion.stablesr.pipeline import StableSRPipeline
+from clockwork_diffusion.stablesr.spade import (
     STABLESR_UNET,
     SpadeResnetBlock2D,
     SpadeUNet,
     calibrate_spade,
     spades,
 )
-from clockwork_diffusion.split import SpadeInput, SplitUNet
-from clockwork_diffusion.stablesr import (
-    StableSRPipeline,
-)
-from clockwork_diffusion.structure_encoder import StructureEncoder
+from clockwork_diffusion.stablesr.structure_encoder import StructureEncoder
+from clockwork_diffusion.unet import SpadeInput, SplitUNet
+from clockwork_experiments.models import loading
 
 STRUCTURE = 16
 

@@ -16,11 +16,9 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from clockwork_diffusion import stablesr_checkpoint
-from clockwork_diffusion.cfw import CFWAutoencoder
-from clockwork_diffusion.spade import STABLESR_UNET, SpadeUNet
-from clockwork_diffusion.stablesr import StableSRPipeline
-from clockwork_diffusion.stablesr_checkpoint import (
+from clockwork_diffusion.stablesr import checkpoint as stablesr_checkpoint
+from clockwork_diffusion.stablesr.cfw import CFWAutoencoder
+from clockwork_diffusion.stablesr.checkpoint import (
     Architecture,
     autoencoder_sources,
     convert_stablesr,
@@ -31,9 +29,11 @@ from clockwork_diffusion.stablesr_checkpoint import (
     text_sources,
     unet_sources,
 )
-from clockwork_diffusion.steps import convert_stablesr as convert_step
-from clockwork_diffusion.storage import check_weights, read_tensors
-from clockwork_diffusion.structure_encoder import StructureEncoder
+from clockwork_diffusion.stablesr.pipeline import StableSRPipeline
+from clockwork_diffusion.stablesr.spade import STABLESR_UNET, SpadeUNet
+from clockwork_diffusion.stablesr.structure_encoder import StructureEncoder
+from clockwork_experiments.base.storage import check_weights, read_tensors
+from clockwork_experiments.steps import convert_stablesr as convert_step
 
 # --- the published layout ------------------------------------------------------------
 

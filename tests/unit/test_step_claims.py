@@ -11,11 +11,13 @@ import pytest
 import yaml
 from step_answers import SEEN, UNSEEN, search
 
-from clockwork_diffusion import claims, step_claims, storage
-from clockwork_diffusion.claims import FAILS, HOLDS, UNDECIDED, Margin, Part
-from clockwork_diffusion.specs import parse
-from clockwork_diffusion.step_claims import GammaRange, StepAnswer, gamma_range
-from clockwork_diffusion.steps import judge_claims
+from clockwork_experiments.base import storage
+from clockwork_experiments.claims import timesteps
+from clockwork_experiments.claims import verdicts as claims
+from clockwork_experiments.claims.timesteps import GammaRange, StepAnswer, gamma_range
+from clockwork_experiments.claims.verdicts import FAILS, HOLDS, UNDECIDED, Margin, Part
+from clockwork_experiments.config.parse import parse
+from clockwork_experiments.steps import judge_claims
 
 REGISTRY = Path(__file__).parents[2] / "workflow" / "papers" / "compression.yaml"
 
@@ -43,7 +45,7 @@ def changed(name: str, method: str, steps: int, /, **values) -> dict:
     """Return a search of which one answer is another."""
     found = deepcopy(FOUND[name])
     answers = found["searches"]
-    chosen = step_claims.answer_of({name: found}, name, steps, method)
+    chosen = timesteps.answer_of({name: found}, name, steps, method)
     answers[answers.index(chosen)] = {**chosen, **values}
     return found
 
@@ -54,8 +56,8 @@ def changed(name: str, method: str, steps: int, /, **values) -> dict:
 @pytest.mark.parametrize("metric", ["steps_psnr", "steps_clip_image", "steps_target"])
 def test_time_steps_are_compared_in_held_out_pairs(metric):
     judged = judge(part("greater", metric, "edits", 5, "greedy", over="uniform"))
-    score = step_claims.SCORES[metric]
-    answer = step_claims.answer_of(FOUND, "edits", 5, "greedy")
+    score = timesteps.SCORES[metric]
+    answer = timesteps.answer_of(FOUND, "edits", 5, "greedy")
     gain = answer["heldout"]["minus_uniform"][score]
     assert judged.effect.value == pytest.approx(gain["value"])
     # The made-up interval is of two standard errors, ours of Student's t.
@@ -120,7 +122,7 @@ def test_ratios_of_gamma_are_as_uncertain_as_both():
 def test_the_side_of_a_gamma_is_judged_where_both_are_searched(name, metric, verdict):
     judged = judge(part("greater", metric, name, 5, "bracketed"))
     assert judged.verdict == verdict
-    gamma = step_claims.answer_of(FOUND, name, 5, "bracketed")["gamma"]
+    gamma = timesteps.answer_of(FOUND, name, 5, "bracketed")["gamma"]
     sign = 1 if metric == "gamma_above" else -1
     assert judged.effect == claims.Number(pytest.approx(sign * math.log(gamma)))
     assert judged.note.startswith(f"γ {gamma:.3f} [") and " dB over" in judged.note
@@ -128,7 +130,7 @@ def test_the_side_of_a_gamma_is_judged_where_both_are_searched(name, metric, ver
 
 def test_a_side_counts_as_far_as_its_steps_are_better():
     asked = part("greater", "gamma_below", "edits", 5, "bracketed")
-    even = step_claims.answer_of(FOUND, "edits", 5, "uniform")["heldout"]["pairs"]
+    even = timesteps.answer_of(FOUND, "edits", 5, "uniform")["heldout"]["pairs"]
     # Better and worse in turns: γ is below 1, and might as well be above.
     pairs = [x + (1 if at % 2 else -1) for at, x in enumerate(even["psnr_to_teacher"])]
     chance = changed(
@@ -137,7 +139,7 @@ def test_a_side_counts_as_far_as_its_steps_are_better():
     judged = judge(asked, edits=chance)
     assert judged.verdict == UNDECIDED and judged.effect.value > 1
     # Next to 1 there is no side.
-    answer = step_claims.answer_of(FOUND, "edits", 5, "bracketed")
+    answer = timesteps.answer_of(FOUND, "edits", 5, "bracketed")
     near = changed("edits", "bracketed", 5, gamma=0.995, heldout=answer["heldout"])
     assert judge(asked, Margin("x", value=0.01), edits=near).verdict == UNDECIDED
     assert judge(asked, Margin("x", value=0.001), edits=near).verdict == HOLDS
@@ -168,7 +170,7 @@ def test_two_gammas_are_told_apart_by_their_ranges():
 
 
 def test_less_search_is_counted_against_the_full_budget():
-    answer = step_claims.answer_of(FOUND, "edits", 5, "greedy")
+    answer = timesteps.answer_of(FOUND, "edits", 5, "greedy")
     tries = answer["evaluations"]
     cost = part("counted", "search_cost", "edits", 5, "greedy")
     ratio = 499 * 1000 * 5 / (100 * (5 * tries + 50))

@@ -10,11 +10,11 @@ from diffusers import (
     PNDMScheduler,
 )
 
-from clockwork_diffusion import loading
 from clockwork_diffusion.depth_skip import depth_skipped
-from clockwork_diffusion.gamma_schedule import gamma_timesteps
 from clockwork_diffusion.pipeline import clockwork
-from clockwork_diffusion.step_schedulers import at_timesteps
+from clockwork_diffusion.schedulers import at_timesteps
+from clockwork_diffusion.timesteps import gamma_timesteps
+from clockwork_experiments.models import loading
 
 BETAS = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear"}
 CHOSEN = gamma_timesteps(6, 1 / 1.8)

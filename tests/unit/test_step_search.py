@@ -5,8 +5,8 @@ from functools import partial
 
 import pytest
 
-from clockwork_diffusion.gamma_schedule import ending_timesteps, gamma_timesteps
-from clockwork_diffusion.step_search import (
+from clockwork_diffusion.timesteps import ending_timesteps, gamma_timesteps
+from clockwork_experiments.search.gamma import (
     bracketed_search,
     ending_search,
     greedy_search,

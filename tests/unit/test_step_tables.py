@@ -10,9 +10,10 @@ import pytest
 import yaml
 from checkout import ROOT
 
-from clockwork_diffusion import level_tables, storage
-from clockwork_diffusion.specs import parse
-from clockwork_diffusion.step_tables import (
+from clockwork_experiments.base import storage
+from clockwork_experiments.config.parse import parse
+from clockwork_experiments.report import level_tables
+from clockwork_experiments.report.step_tables import (
     METHODS,
     GammaColumn,
     GammaTableSpec,
@@ -25,7 +26,7 @@ from clockwork_diffusion.step_tables import (
     to_csv,
     to_text,
 )
-from clockwork_diffusion.steps import set_table
+from clockwork_experiments.steps import set_table
 
 REGISTRY = yaml.safe_load(
     (ROOT / "workflow" / "papers" / "compression.yaml").read_text("utf-8")

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from clockwork_diffusion import storage
+from clockwork_experiments.base import storage
 
 
 def test_what_is_written_is_read(tmp_path):

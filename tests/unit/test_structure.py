@@ -10,8 +10,8 @@ from PIL import Image
 from torch.nn import functional
 from transformers import ViTConfig, ViTModel
 
-from clockwork_diffusion import structure
-from clockwork_diffusion.mini import scenes
+from clockwork_experiments.mini import scenes
+from clockwork_experiments.score import structure
 
 SHIPPED = Path(__file__).parents[2] / "resources" / "mini" / "structure"
 KINDS = ("recolour", "retexture", "background", "reshape", "move")

@@ -4,8 +4,9 @@ from argparse import Namespace
 
 import pytest
 
-from clockwork_diffusion import storage, tables
-from clockwork_diffusion.steps import set_table
+from clockwork_experiments.base import storage
+from clockwork_experiments.report import tables
+from clockwork_experiments.steps import set_table
 
 COUNTS = {
     "full": {"flops": 100.0, "flops_with_attention": 120.0},

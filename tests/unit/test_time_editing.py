@@ -6,16 +6,19 @@ from pathlib import Path
 import pytest
 import torch
 
-from clockwork_diffusion import adaptors, latency, loading, storage
-from clockwork_diffusion.edit_loops import (
+from clockwork_diffusion import adaptors
+from clockwork_diffusion.passes import Passes
+from clockwork_diffusion.unet import SplitUNet
+from clockwork_experiments.base import storage
+from clockwork_experiments.cost import latency
+from clockwork_experiments.cost.edit_loops import (
     EditLoops,
     GenerationLoop,
     InversionLoop,
     kept_bytes,
 )
-from clockwork_diffusion.sampling import Passes
-from clockwork_diffusion.split import SplitUNet
-from clockwork_diffusion.steps import time_editing
+from clockwork_experiments.models import loading
+from clockwork_experiments.steps import time_editing
 
 MODEL = "resources/mini/stable-diffusion"
 TABLE_S4 = {"guidance": 15.0, "tau_f": 0.8, "tau_a": 0.5}
@@ -251,7 +254,7 @@ def test_both_loops_have_an_adaptor_and_a_cut_of_their_own(
             super().__init__(split, adaptor)
             made.append((type(adaptor).__name__, split.cut))
 
-    monkeypatch.setattr("clockwork_diffusion.runs.Passes", Noted)
+    monkeypatch.setattr("clockwork_experiments.generate.runs.Passes", Noted)
     light = {"clock": 2, "adaptor": "resnet", "cut": cut}
     result = time_runs(tmp_path, {"pnp/a": timed(model, IDENTITY, **light)}, repeats=1)
     assert made == [

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from clockwork_diffusion.training import (
+from clockwork_experiments.train.training import (
     Crew,
     Optimisation,
     fit,
@@ -130,16 +130,18 @@ TOGETHER = """
 import sys
 from pathlib import Path
 
-import clockwork_diffusion
+import clockwork_experiments
 import torch
 from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
 
 from clockwork_diffusion.adaptors import build_adaptor
-from clockwork_diffusion.distillation import AdaptorSpec, train_adaptor
-from clockwork_diffusion.sampling import Passes, Prompts, SamplerSpec
-from clockwork_diffusion.split import SplitUNet
-from clockwork_diffusion.training import Optimisation, join_crew
-from clockwork_diffusion.trajectories import (
+from clockwork_experiments.train.distillation import AdaptorSpec, train_adaptor
+from clockwork_diffusion.passes import Passes
+from clockwork_diffusion.encoding import Prompts
+from clockwork_experiments.generate.text import SamplerSpec
+from clockwork_diffusion.unet import SplitUNet
+from clockwork_experiments.train.training import Optimisation, join_crew
+from clockwork_experiments.train.trajectories import (
     FreshTrajectories, TrajectorySpec, Trajectories
 )
 

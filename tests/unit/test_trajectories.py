@@ -8,27 +8,28 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
-from clockwork_diffusion import interruption, storage, trajectories
 from clockwork_diffusion.adaptors import (
     IdentityAdaptor,
     build_adaptor,
     check_made_for,
     load_adaptor,
 )
-from clockwork_diffusion.architectures import build_unet
-from clockwork_diffusion.distillation import AdaptorSpec, held_out_error, train_adaptor
-from clockwork_diffusion.sampling import (
-    Passes,
-    Prompts,
-    SamplerSpec,
-    image_seed,
-    initial_noise,
+from clockwork_diffusion.encoding import Prompts
+from clockwork_diffusion.passes import Passes
+from clockwork_diffusion.unet import SplitUNet
+from clockwork_experiments.base import interruption, storage
+from clockwork_experiments.cost.architectures import build_unet
+from clockwork_experiments.generate.text import SamplerSpec, image_seed, initial_noise
+from clockwork_experiments.steps import compare_storage, sample_trajectories
+from clockwork_experiments.steps import train_adaptor as train_adaptor_step
+from clockwork_experiments.train import trajectories
+from clockwork_experiments.train.distillation import (
+    AdaptorSpec,
+    held_out_error,
+    train_adaptor,
 )
-from clockwork_diffusion.split import SplitUNet
-from clockwork_diffusion.steps import compare_storage, sample_trajectories
-from clockwork_diffusion.steps import train_adaptor as train_adaptor_step
-from clockwork_diffusion.training import Optimisation
-from clockwork_diffusion.trajectories import (
+from clockwork_experiments.train.training import Optimisation
+from clockwork_experiments.train.trajectories import (
     FreshTrajectories,
     LatentTrajectories,
     Trajectories,

@@ -14,24 +14,29 @@ from diffusers import (
     StableDiffusionPipeline,
 )
 
-from clockwork_diffusion import (
-    adaptors,
-    loading,
-    sampling,
-    translation,
-    translators,
-)
+from clockwork_diffusion import adaptors, encoding, schedulers
 from clockwork_diffusion.depth_skip import depth_skip
-from clockwork_diffusion.latents import encode_images
-from clockwork_diffusion.mini.data import scene_images
-from clockwork_diffusion.mini.translators import widen_input
-from clockwork_diffusion.sampling import Passes
-from clockwork_diffusion.spade import SpadeUNet
-from clockwork_diffusion.split import SplitUNet
-from clockwork_diffusion.stablesr import StableSRPipeline
-from clockwork_diffusion.structure_encoder import StructureEncoder
-from clockwork_diffusion.tasks import TASKS, Row
-from clockwork_diffusion.translation import TranslationSpec, WholePasses
+from clockwork_diffusion.encoding import encode_images
+from clockwork_diffusion.passes import Passes, WholePasses
+from clockwork_diffusion.schedulers import SOLVERS, scheduler_at
+from clockwork_diffusion.stablesr.pipeline import StableSRPipeline
+from clockwork_diffusion.stablesr.spade import SpadeUNet
+from clockwork_diffusion.stablesr.structure_encoder import StructureEncoder
+from clockwork_diffusion.timesteps import uniform_timesteps
+from clockwork_diffusion.unet import SplitUNet
+from clockwork_experiments.generate import translate, translators
+from clockwork_experiments.generate.tasks import TASKS, Row
+from clockwork_experiments.generate.text import (
+    SamplerSpec,
+    draw_noise,
+    initial_noise,
+    sample_latents,
+    step_generators,
+)
+from clockwork_experiments.generate.translate import TranslationSpec
+from clockwork_experiments.mini.data import scene_images
+from clockwork_experiments.mini.translators import widen_input
+from clockwork_experiments.models import loading
 
 MODEL = Path(__file__).parents[2] / "resources" / "mini" / "stable-diffusion"
 STEPS = (999, 700, 320, 40)
@@ -107,7 +112,7 @@ def images() -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def noise() -> torch.Tensor:
-    return sampling.initial_noise([3, 4], (4, 16, 16))
+    return initial_noise([3, 4], (4, 16, 16))
 
 
 def of_unet(pipe, unet) -> StableDiffusionPipeline:
@@ -131,7 +136,7 @@ def spec_of(task: str, **changed) -> TranslationSpec:
 def run(translator, images, noise, spec, passes=None, prompts=PROMPTS, **further):
     passes = passes or WholePasses(translator.pipe.unet)
     encoded = translator.encode(prompts)
-    return translation.translate(
+    return translate.translate(
         translator, passes, images, encoded, noise, spec, **further
     )
 
@@ -159,22 +164,22 @@ GUIDED = {
 
 
 def test_uniform_timesteps_are_those_of_the_paper():
-    assert translation.uniform_timesteps(5) == (999, 749, 499, 249, 0)
-    assert translation.uniform_timesteps(10) == (
+    assert uniform_timesteps(5) == (999, 749, 499, 249, 0)
+    assert uniform_timesteps(10) == (
         *(999, 888, 777, 666, 555),
         *(444, 333, 222, 111, 0),
     )
     for steps in (2, 20, 50):
         whole = [int(999 * i / (steps - 1) + 1e-9) for i in range(steps)]
-        assert translation.uniform_timesteps(steps) == tuple(reversed(whole))
-    assert translation.uniform_timesteps(1) == (999,)
-    assert len(set(translation.uniform_timesteps(1000))) == 1000
+        assert uniform_timesteps(steps) == tuple(reversed(whole))
+    assert uniform_timesteps(1) == (999,)
+    assert len(set(uniform_timesteps(1000))) == 1000
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 def test_first_order_is_ddim_and_ends_with_the_clean_image(kind, scheduler_config):
     config = {**scheduler_config, "prediction_type": kind}
-    scheduler = translation.scheduler_at("ddim", config, STEPS)
+    scheduler = scheduler_at("ddim", config, STEPS)
     alphas = scheduler.alphas_cumprod.double()
     generator = torch.Generator().manual_seed(5)
     x = torch.randn(2, 4, 8, 8, generator=generator)
@@ -198,7 +203,7 @@ def test_stochastic_is_ddim_with_eta_1_and_ends_with_the_clean_image(
     kind, scheduler_config
 ):
     config = {**scheduler_config, "prediction_type": kind}
-    scheduler = translation.scheduler_at("ddim_stochastic", config, STEPS)
+    scheduler = scheduler_at("ddim_stochastic", config, STEPS)
     alphas = scheduler.alphas_cumprod.double()
     generator = torch.Generator().manual_seed(5)
     x = torch.randn(2, 4, 8, 8, generator=generator)
@@ -238,7 +243,7 @@ def test_stochastic_is_that_of_diffusers_at_its_own_timesteps(kind, scheduler_co
     theirs.set_timesteps(5)
     steps = theirs.timesteps.tolist()
     assert steps == [800, 600, 400, 200, 0]
-    ours = translation.scheduler_at("ddim_stochastic", config, steps)
+    ours = scheduler_at("ddim_stochastic", config, steps)
     generator = torch.Generator().manual_seed(6)
     x = y = torch.randn(2, 4, 8, 8, generator=generator)
     for t in ours.timesteps:
@@ -251,8 +256,8 @@ def test_stochastic_is_that_of_diffusers_at_its_own_timesteps(kind, scheduler_co
 
 def test_second_order_looks_back_on_the_step_before(scheduler_config):
     made = {}
-    for kind in translation.SCHEDULERS:
-        scheduler = translation.scheduler_at(kind, scheduler_config, STEPS)
+    for kind in SOLVERS:
+        scheduler = scheduler_at(kind, scheduler_config, STEPS)
         assert tuple(scheduler.timesteps.tolist()) == STEPS
         x = torch.ones(1, 1, 1, 1)
         made[kind] = []
@@ -265,7 +270,7 @@ def test_second_order_looks_back_on_the_step_before(scheduler_config):
 
 def test_a_model_that_chooses_timesteps_itself_takes_ours(scheduler_config):
     config = {**scheduler_config, "use_karras_sigmas": True, "solver_order": 3}
-    scheduler = translation.scheduler_at("ddim", config, STEPS)
+    scheduler = scheduler_at("ddim", config, STEPS)
     assert tuple(scheduler.timesteps.tolist()) == STEPS
     assert scheduler.config.solver_order == 1
 
@@ -323,7 +328,7 @@ def test_leaving_rows_out_changes_nothing(joined, images, noise, text, image):
 
 
 def listed(pipe) -> Listed:
-    config = translation.scheduler_at("ddim", pipe.scheduler.config, STEPS).config
+    config = scheduler_at("ddim", pipe.scheduler.config, STEPS).config
     return Listed.from_config(config)
 
 
@@ -385,20 +390,20 @@ def test_drawing_along_edges_is_that_of_diffusers(pipe, controlnet, images, nois
 def test_text_to_image_is_that_of_the_sampler(pipe, images, noise, clock):
     # So that the sampler, too, ends with the clean image of its last timestep.
     config = {**pipe.scheduler.config, "set_alpha_to_one": True}
-    plain = sampling.SamplerSpec("ddim", 4, 3.0, clock)
-    scheduler = sampling.new_scheduler("ddim", config, plain.steps)
+    plain = SamplerSpec("ddim", 4, 3.0, clock)
+    scheduler = schedulers.new_scheduler("ddim", config, plain.steps)
     assert scheduler.config.timestep_spacing != "trailing"
     timesteps = tuple(scheduler.timesteps.tolist())
     identity = adaptors.build_adaptor("identity", pipe.unet, "stage1", 1)
     passes = Passes(SplitUNet(pipe.unet), identity)
-    prompts = sampling.encode_prompts(pipe, PROMPTS)
-    wanted = sampling.sample_latents(passes, config, prompts, noise, plain)
+    prompts = encoding.encode_prompts(pipe, PROMPTS)
+    wanted = sample_latents(passes, config, prompts, noise, plain)
     translator = translators.TextTranslator(pipe)
     spec = spec_of("text", timesteps=timesteps, guidance=3.0, clock=clock)
     found = run(translator, torch.zeros_like(images), noise, spec, passes)
     assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-4)
     decoded = translator.decode(found, images)
-    assert torch.equal(decoded, sampling.decode_latents(pipe, found))
+    assert torch.equal(decoded, encoding.decode_latents(pipe, found))
 
 
 def test_restoration_is_that_of_its_pipeline(restoring, images):
@@ -409,7 +414,7 @@ def test_restoration_is_that_of_its_pipeline(restoring, images):
         generator=[torch.Generator().manual_seed(seed) for seed in (3, 4)],
         output_type="pt",
     ).images
-    noise = sampling.initial_noise([3, 4], (4, 16, 16))
+    noise = initial_noise([3, 4], (4, 16, 16))
     translator = translators.RestorationTranslator(restoring, 0.0)
     latents = run(translator, images, noise, spec_of("restoration"), None, ["", ""])
     found = translator.decode(latents, images)
@@ -422,9 +427,9 @@ def test_other_joined_tasks_see_the_input_and_the_empty_prompt(
 ):
     translator = translators.JoinedTranslator(joined, task)
     found = run(translator, images, noise, spec_of(task))
-    scheduler = translation.scheduler_at("ddim", joined.scheduler.config, STEPS)
+    scheduler = scheduler_at("ddim", joined.scheduler.config, STEPS)
     given = encode_images(joined.vae, images, scale=False)
-    empty = sampling.encode_prompts(joined, ["", ""]).text
+    empty = encoding.encode_prompts(joined, ["", ""]).text
     x = noise
     with torch.inference_mode():
         for t in scheduler.timesteps:
@@ -456,7 +461,7 @@ def test_drawn_noise_depends_on_neither_batch_nor_neighbour(
     spec = spec_of(task, **GUIDED[task], scheduler="ddim_stochastic")
 
     def draw(rows, seeds):
-        generators = sampling.step_generators(seeds, (4, 16, 16))
+        generators = step_generators(seeds, (4, 16, 16))
         return run(
             *(translator, images[rows], noise[rows], spec, None, PROMPTS[rows]),
             generators=generators,
@@ -475,9 +480,9 @@ def test_drawn_noise_depends_on_neither_batch_nor_neighbour(
 
 def test_noise_of_steps_is_not_that_of_the_start():
     shape = (4, 32, 32)
-    generators = sampling.step_generators([0, 1, 7_000_000], shape)
-    start = sampling.initial_noise([0, 1, 7_000_000], shape)
-    drawn = [sampling.draw_noise(generators, shape) for _ in range(3)]
+    generators = step_generators([0, 1, 7_000_000], shape)
+    start = initial_noise([0, 1, 7_000_000], shape)
+    drawn = [draw_noise(generators, shape) for _ in range(3)]
     rows = torch.cat([start, *drawn]).flatten(1)
     assert (torch.corrcoef(rows) - torch.eye(len(rows))).abs().max() < 0.1
 
@@ -488,7 +493,7 @@ def test_a_stochastic_scheduler_needs_a_generator_for_each_image(
 ):
     translator = translators.JoinedTranslator(joined, "inpainting")
     spec = spec_of("inpainting", scheduler="ddim_stochastic")
-    generators = sampling.step_generators(seeds, (4, 16, 16)) if seeds else []
+    generators = step_generators(seeds, (4, 16, 16)) if seeds else []
     match = f"{len(seeds)} generators are not one for each of 2 images"
     with pytest.raises(ValueError, match=match):
         run(translator, images, noise, spec, generators=generators)
@@ -559,7 +564,7 @@ def test_each_step_is_reported_with_its_latents(joined, images, noise):
     translator = translators.JoinedTranslator(joined, "inpainting")
     seen = []
     passes = WholePasses(joined.unet)
-    latents = translation.translate(
+    latents = translate.translate(
         translator,
         passes,
         images,
@@ -629,7 +634,7 @@ def test_the_smallest_image_and_an_oblong_one_work(joined):
     translator = translators.JoinedTranslator(joined, "inpainting")
     for size in ((32, 32), (32, 48)):
         images = torch.zeros(1, 3, *size, dtype=torch.uint8)
-        noise = sampling.initial_noise([1], translator.noise_shape(images))
+        noise = initial_noise([1], translator.noise_shape(images))
         latents = run(translator, images, noise, spec_of("inpainting"), None, [""])
         assert translator.decode(latents, images).shape == images.shape
 

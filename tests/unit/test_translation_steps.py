@@ -9,18 +9,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from clockwork_diffusion import (
-    chunks,
-    encoders,
-    metrics,
-    pair_sets,
-    perceptual,
-    storage,
-    translation,
-    translators,
-)
-from clockwork_diffusion.sampling import image_seed, initial_noise
-from clockwork_diffusion.steps import (
+from clockwork_diffusion import passes
+from clockwork_experiments.base import chunks, storage
+from clockwork_experiments.data import pair_sets
+from clockwork_experiments.generate import translate as translation
+from clockwork_experiments.generate import translators
+from clockwork_experiments.generate.text import image_seed, initial_noise
+from clockwork_experiments.models import encoders, perceptual
+from clockwork_experiments.score import metrics
+from clockwork_experiments.steps import (
     prepare_pairs,
     score_translations,
     translate_images,
@@ -93,7 +90,7 @@ def test_a_set_is_translated_whatever_the_batch(folder, tmp_path):
     spec = translation.TranslationSpec(**EDIT)
     latents = translation.translate(
         translator,
-        translation.WholePasses(translator.pipe.unet),
+        passes.WholePasses(translator.pipe.unet),
         inputs[3:4],
         translator.encode(pairs.prompts[3:4]),
         initial_noise([image_seed(4, 3)], (4, 16, 16)),

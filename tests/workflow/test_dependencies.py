@@ -14,7 +14,12 @@ PINS = dict(
 )
 DEPENDENCIES = [
     *PROJECT["dependencies"],
-    *(name for group in PROJECT["optional-dependencies"].values() for name in group),
+    *(
+        name
+        for group in PROJECT["optional-dependencies"].values()
+        for name in group
+        if not name.startswith(PROJECT["name"])  # an extra that takes in another
+    ),
 ]
 
 

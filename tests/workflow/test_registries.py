@@ -8,41 +8,42 @@ import yaml
 from checkout import ROOT
 from jsonschema import Draft202012Validator
 
-from clockwork_diffusion import claims, joint_tables, tables
-from clockwork_diffusion.architectures import BACKBONES
-from clockwork_diffusion.autodiffusion import EvolutionSpec
-from clockwork_diffusion.backbones import BackboneSpec
-from clockwork_diffusion.datasets import DatasetSpec
-from clockwork_diffusion.depth_claims import LevelCount, MultiRow
-from clockwork_diffusion.depth_search import PROBLEMS, MultiSpec, Threshold
-from clockwork_diffusion.distillation import AdaptorSpec
-from clockwork_diffusion.mini.autoencoder import AutoencoderSpec
-from clockwork_diffusion.mini.classifier import ClassifierSpec
-from clockwork_diffusion.mini.clip import ClipSpec
-from clockwork_diffusion.mini.features import FeaturesSpec
-from clockwork_diffusion.mini.few_steps import FewStepsSpec
-from clockwork_diffusion.mini.finetuning import FineTuneSpec
-from clockwork_diffusion.mini.restorer import RestorerSpec
-from clockwork_diffusion.mini.structure import StructureSpec
-from clockwork_diffusion.mini.teacher import TeacherSpec
-from clockwork_diffusion.mini.translators import TranslatorSpec
-from clockwork_diffusion.pair_sets import PairSetSpec
-from clockwork_diffusion.perturbation import PerturbationSpec
-from clockwork_diffusion.sampling import SCHEDULERS, SamplerSpec
-from clockwork_diffusion.specs import parse
-from clockwork_diffusion.split import CUTS, LEVELS
-from clockwork_diffusion.step_claims import StepAnswer
-from clockwork_diffusion.step_tables import METHODS as COMPARED
-from clockwork_diffusion.steps import draw_figure, set_table
-from clockwork_diffusion.steps.sample_images import RunSpec
-from clockwork_diffusion.steps.search_depth import DepthSearchSpec
-from clockwork_diffusion.steps.search_steps import METHODS, StepSearchSpec
-from clockwork_diffusion.steps.translate_images import TranslateSpec
-from clockwork_diffusion.tasks import TASKS
-from clockwork_diffusion.training import Optimisation
-from clockwork_diffusion.trajectories import TrajectorySpec
-from clockwork_diffusion.translation import SCHEDULERS as SOLVERS
-from clockwork_diffusion.translation import TranslationSpec
+from clockwork_diffusion.schedulers import SCHEDULERS, SOLVERS
+from clockwork_diffusion.unet import CUTS, LEVELS
+from clockwork_experiments.claims import verdicts
+from clockwork_experiments.claims.levels import LevelCount, MultiRow
+from clockwork_experiments.claims.timesteps import StepAnswer
+from clockwork_experiments.config.parse import parse
+from clockwork_experiments.cost.architectures import BACKBONES
+from clockwork_experiments.data.datasets import DatasetSpec
+from clockwork_experiments.data.pair_sets import PairSetSpec
+from clockwork_experiments.generate.tasks import TASKS
+from clockwork_experiments.generate.text import SamplerSpec
+from clockwork_experiments.generate.translate import TranslationSpec
+from clockwork_experiments.mini.autoencoder import AutoencoderSpec
+from clockwork_experiments.mini.classifier import ClassifierSpec
+from clockwork_experiments.mini.clip import ClipSpec
+from clockwork_experiments.mini.features import FeaturesSpec
+from clockwork_experiments.mini.few_steps import FewStepsSpec
+from clockwork_experiments.mini.finetuning import FineTuneSpec
+from clockwork_experiments.mini.restorer import RestorerSpec
+from clockwork_experiments.mini.structure import StructureSpec
+from clockwork_experiments.mini.teacher import TeacherSpec
+from clockwork_experiments.mini.translators import TranslatorSpec
+from clockwork_experiments.report import joint_tables, tables
+from clockwork_experiments.report.step_tables import METHODS as COMPARED
+from clockwork_experiments.score.perturbation import PerturbationSpec
+from clockwork_experiments.search.evolution import EvolutionSpec
+from clockwork_experiments.search.levels import PROBLEMS, MultiSpec, Threshold
+from clockwork_experiments.steps import draw_figure, set_table
+from clockwork_experiments.steps.sample_images import RunSpec
+from clockwork_experiments.steps.search_depth import DepthSearchSpec
+from clockwork_experiments.steps.search_steps import METHODS, StepSearchSpec
+from clockwork_experiments.steps.translate_images import TranslateSpec
+from clockwork_experiments.train.backbones import BackboneSpec
+from clockwork_experiments.train.distillation import AdaptorSpec
+from clockwork_experiments.train.training import Optimisation
+from clockwork_experiments.train.trajectories import TrajectorySpec
 
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text("utf-8"))
 SCALES = ("mini", "paper")
@@ -230,7 +231,7 @@ def test_figures(figure):
 
 @pytest.mark.parametrize("claimed", items("claims", by_scale=False))
 def test_claims(claimed):
-    assert parse(claims.ClaimsSpec, claimed).claims
+    assert parse(verdicts.ClaimsSpec, claimed).claims
 
 
 @pytest.mark.parametrize("perturbation", entries("perturbations"))
@@ -393,9 +394,9 @@ def test_schema_and_code_know_the_same_choices():
     assert PAPER["figure"]["properties"]["kind"]["enum"] == list(draw_figure.SPECS)
     assert PAPER["table"]["properties"]["kind"]["enum"] == list(set_table.SPECS)
     metrics = PAPER["part"]["properties"]["metrics"]["items"]["enum"]
-    assert set(metrics) == set(claims.METRICS)
+    assert set(metrics) == set(verdicts.METRICS)
     parts = PAPER["part"]["properties"]
-    assert set(parts) == fields(claims.Part)
+    assert set(parts) == fields(verdicts.Part)
     assert set(parts["level"]["properties"]) == fields(LevelCount)
     assert set(parts["multi"]["properties"]) == fields(MultiRow)
     assert parts["multi"]["properties"]["problem"]["enum"] == list(PROBLEMS)

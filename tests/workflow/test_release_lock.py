@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clockwork_diffusion.steps import release_lock
+from clockwork_experiments.steps import release_lock
 
 SLEEP = (sys.executable, "-c", "import time; time.sleep(60)")
 
@@ -38,7 +38,7 @@ def test_without_a_lock_nothing_is_said(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(
-    "name", ["snakemake", "clockwork_diffusion.steps.train_adaptor"]
+    "name", ["snakemake", "clockwork_experiments.steps.train_adaptor"]
 )
 def test_lock_of_a_live_run_stays(locked, name):
     with subprocess.Popen([*SLEEP, name], cwd=locked) as process:
@@ -65,8 +65,8 @@ def test_a_run_elsewhere_does_not_matter(locked, tmp_path_factory):
     [
         ("/venv/bin/python3 /venv/bin/snakemake --cores 2", True),
         ("/venv/bin/python -m snakemake", True),
-        ("python -m clockwork_diffusion.steps.sample_images --spec {}", True),
-        ("python -m clockwork_diffusion.steps.release_lock .", False),
+        ("python -m clockwork_experiments.steps.sample_images --spec {}", True),
+        ("python -m clockwork_experiments.steps.release_lock .", False),
         ("vim Snakefile", False),
         ("less logs/snakemake", False),
         ("", False),

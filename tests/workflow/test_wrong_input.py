@@ -16,8 +16,9 @@ import torch
 from checkout import ROOT, environment
 from diffusers import UNet2DConditionModel
 
-from clockwork_diffusion import adaptors, storage, training
-from clockwork_diffusion.steps import (
+from clockwork_diffusion import adaptors
+from clockwork_experiments.base import storage
+from clockwork_experiments.steps import (
     extract_features,
     prepare_prompts,
     sample_images,
@@ -25,6 +26,7 @@ from clockwork_diffusion.steps import (
     score_images,
     train_adaptor,
 )
+from clockwork_experiments.train import training
 
 MODEL = ROOT / "resources" / "mini" / "stable-diffusion"
 CLIP = ROOT / "resources" / "mini" / "clip"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from clockwork_diffusion.provenance import code_of
+from clockwork_experiments.base.provenance import code_of
 
 SCALES = ("mini", "paper", "random")
 

@@ -6,7 +6,8 @@ import yaml
 from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
-from clockwork_diffusion import estimates, specs
+from clockwork_experiments.cost import estimates
+from clockwork_experiments.config import parse as specs
 
 UNIT_COSTS = "workflow/costs.yaml"
 

@@ -223,7 +223,7 @@ def unet_timing_spec(wildcards):
 
 def gpu_timings(wildcards):
     """Return the timings of this machine's GPU; asks torch, which takes seconds."""
-    ask = "from clockwork_diffusion.latency import gpu_slug; print(gpu_slug())"
+    ask = "from clockwork_experiments.cost.latency import gpu_slug; print(gpu_slug())"
     done = subprocess.run([sys.executable, "-c", ask], capture_output=True, text=True)
     if done.returncode:
         why = done.stderr.strip().splitlines()[-1].removeprefix("ValueError: ")

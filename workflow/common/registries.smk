@@ -4,10 +4,10 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
-from clockwork_diffusion import specs
+from clockwork_experiments.config import parse as specs
 from clockwork_diffusion.clock import clock_of
-from clockwork_diffusion.step_tables import GammaTableSpec, ScoreTableSpec
-from clockwork_diffusion.tables import COLUMNS, SOURCES
+from clockwork_experiments.report.step_tables import GammaTableSpec, ScoreTableSpec
+from clockwork_experiments.report.tables import COLUMNS, SOURCES
 
 SCHEMAS = Path(workflow.basedir) / "workflow" / "schemas"
 PAPERS = {

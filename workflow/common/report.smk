@@ -3,7 +3,7 @@
 import re
 import sys
 
-from clockwork_diffusion import overview
+from clockwork_experiments.report import overview
 
 REPORTING = "--report" in sys.argv
 """Whether this is `snakemake --report`, which runs no job and needs all that it shows.

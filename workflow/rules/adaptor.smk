@@ -38,7 +38,7 @@ rule train_adaptor:
         launch=training_launcher,
         state="results/{scale}/.state/adaptors/{adaptor}.pt",
     shell:
-        "{params.launch} -m clockwork_diffusion.steps.train_adaptor"
+        "{params.launch} -m clockwork_experiments.steps.train_adaptor"
         " --spec {params.spec:q} --model {params.model} {params.data}"
         " --heldout {input.heldout} --prompts {input.prompts} --state {params.state}"
         " --output {params.folder} --error {output.error} --curve {output.curve}"

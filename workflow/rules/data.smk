@@ -23,7 +23,7 @@ rule prepare_prompts:
     params:
         spec=dataset_spec,
     shell:
-        "python -m clockwork_diffusion.steps.prepare_prompts"
+        "python -m clockwork_experiments.steps.prepare_prompts"
         " --spec {params.spec:q} --output {output} --log {log}"
 
 
@@ -50,6 +50,6 @@ rule prepare_images:
         shard=lambda wildcards: int(wildcards.shard),
         shards=setting("datasets", "dataset", "shards"),
     shell:
-        "python -m clockwork_diffusion.steps.prepare_images"
+        "python -m clockwork_experiments.steps.prepare_images"
         " --spec {params.spec:q} --shard {params.shard} --shards {params.shards}"
         " --output {output} --log {log}"

@@ -45,7 +45,7 @@ rule search_depth:
         # It stays: a search that asks for more does not measure the same again.
         state="results/{scale}/.state/depth/{search}",
     shell:
-        "python -m clockwork_diffusion.steps.search_depth"
+        "python -m clockwork_experiments.steps.search_depth"
         " --spec {params.spec:q} --translator {params.translator} {params.options}"
         " --clip {params.clip} --levels {input.levels}"
         " --state {params.state} --output {output}"
@@ -95,7 +95,7 @@ rule finetune_translator:
         folder=model_folder,
         state="results/mini/.state/finetuned/{finetuned}",
     shell:
-        "python -m clockwork_diffusion.steps.finetune_translator"
+        "python -m clockwork_experiments.steps.finetune_translator"
         " --spec {params.spec:q} --translator {params.translator} {params.options}"
         " --set {input.set} --clip {params.clip}"
         " --state {params.state} --output {params.folder}"

@@ -23,7 +23,7 @@ rule make_scene_edits:
         spec=scene_edits_spec,
         folder="results/{scale}/scene_edits/{edit_set}",
     shell:
-        "python -m clockwork_diffusion.steps.make_scene_edits"
+        "python -m clockwork_experiments.steps.make_scene_edits"
         " --spec {params.spec:q} --output {params.folder} --log {log}"
 
 
@@ -55,7 +55,7 @@ rule prepare_edit_set:
         spec=edit_set_spec,
         options=edit_set_options,
     shell:
-        "python -m clockwork_diffusion.steps.prepare_edit_set"
+        "python -m clockwork_experiments.steps.prepare_edit_set"
         " --spec {params.spec:q} {params.options} --output {output.json}"
         " --threads {threads} --log {log}"
 
@@ -91,7 +91,7 @@ rule invert_images:
         model=edited_model,
         adaptor=adaptor_options,
     shell:
-        "python -m clockwork_diffusion.steps.invert_images"
+        "python -m clockwork_experiments.steps.invert_images"
         " --spec {params.spec:q} --model {params.model} {params.adaptor}"
         " --set {input.set} --sources {input.sources} --output {output}"
         " --threads {threads} --log {log}"
@@ -130,7 +130,7 @@ rule edit_images:
         adaptor=adaptor_options,
         state="results/{scale}/.state/edited/{edit_set}/{edit}/{setting}",
     shell:
-        "python -m clockwork_diffusion.steps.edit_images"
+        "python -m clockwork_experiments.steps.edit_images"
         " --spec {params.spec:q} --model {params.model} {params.adaptor}"
         " --set {input.set} --inversion {input.inversion}"
         " --state {params.state} --output {output}"
@@ -177,7 +177,7 @@ for scale, settings in together().items():
             model=edited_model,
             adaptor=adaptor_options,
         shell:
-            "python -m clockwork_diffusion.steps.invert_images"
+            "python -m clockwork_experiments.steps.invert_images"
             " --spec {params.spec:q} --model {params.model} {params.adaptor}"
             " --set {input.set} --sources {input.sources} --output {output}"
             " --threads {threads} --log {log}"
@@ -219,7 +219,7 @@ for scale, settings in together().items():
             adaptor=adaptor_options,
             state="results/{scale}/.state/edited/{edit_set}/{edit}/together",
         shell:
-            "python -m clockwork_diffusion.steps.edit_images"
+            "python -m clockwork_experiments.steps.edit_images"
             " --spec {params.spec:q} --model {params.model} {params.adaptor}"
             " --set {input.set} --inversion {input.inversion}"
             " --state {params.state} --output {output}"
@@ -259,7 +259,7 @@ rule score_edits:
         structure=structure_path,
         teachers=edit_teachers,
     shell:
-        "python -m clockwork_diffusion.steps.score_edits"
+        "python -m clockwork_experiments.steps.score_edits"
         " --teachers {params.teachers:q} --set {input.set} --sources {input.sources} --edited {input.edited}"
         " --clip {params.clip} --structure {params.structure} --output {output.json}"
         " --threads {threads} --log {log}"

@@ -41,7 +41,7 @@ rule fetch_source:
         spec=source_spec,
         lock=LOCK,
     shell:
-        "python -m clockwork_diffusion.steps.fetch_source"
+        "python -m clockwork_experiments.steps.fetch_source"
         " --source {wildcards.source} --spec {params.spec:q} --lock {params.lock}"
         " --output {output} --log {log}"
 
@@ -64,6 +64,6 @@ rule prepare_coco:
         spec=coco_spec,
         options=coco_options,
     shell:
-        "python -m clockwork_diffusion.steps.prepare_coco"
+        "python -m clockwork_experiments.steps.prepare_coco"
         " --name {wildcards.coco} --spec {params.spec:q} {params.options}"
         " --output {output} --log {log}"

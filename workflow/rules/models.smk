@@ -69,7 +69,7 @@ rule train_autoencoder:
         folder=model_folder,
         state="results/mini/.state/models/autoencoder.pt",
     shell:
-        "python -m clockwork_diffusion.steps.train_autoencoder"
+        "python -m clockwork_experiments.steps.train_autoencoder"
         " --spec {params.spec:q} --state {params.state} --output {params.folder}"
         " --threads {threads} --log {log}"
 
@@ -103,7 +103,7 @@ rule train_teacher:
         folder=model_folder,
         state="results/mini/.state/models/teacher.pt",
     shell:
-        "python -m clockwork_diffusion.steps.train_teacher"
+        "python -m clockwork_experiments.steps.train_teacher"
         " --spec {params.spec:q} --vae {params.vae}"
         " --state {params.state} --output {params.folder}"
         " --threads {threads} --log {log}"
@@ -136,7 +136,7 @@ rule train_clip:
         folder=model_folder,
         state="results/mini/.state/models/clip.pt",
     shell:
-        "python -m clockwork_diffusion.steps.train_clip"
+        "python -m clockwork_experiments.steps.train_clip"
         " --spec {params.spec:q} --state {params.state} --output {params.folder}"
         " --threads {threads} --log {log}"
 
@@ -168,7 +168,7 @@ rule train_classifier:
         folder=model_folder,
         state="results/mini/.state/models/classifier.pt",
     shell:
-        "python -m clockwork_diffusion.steps.train_classifier"
+        "python -m clockwork_experiments.steps.train_classifier"
         " --spec {params.spec:q} --state {params.state} --output {params.folder}"
         " --threads {threads} --log {log}"
 
@@ -200,7 +200,7 @@ rule train_features:
         folder=model_folder,
         state="results/mini/.state/models/features.pt",
     shell:
-        "python -m clockwork_diffusion.steps.train_features"
+        "python -m clockwork_experiments.steps.train_features"
         " --spec {params.spec:q} --state {params.state} --output {params.folder}"
         " --threads {threads} --log {log}"
 
@@ -232,7 +232,7 @@ rule train_structure:
         folder=model_folder,
         state="results/mini/.state/models/structure.pt",
     shell:
-        "python -m clockwork_diffusion.steps.train_structure"
+        "python -m clockwork_experiments.steps.train_structure"
         " --spec {params.spec:q} --state {params.state} --output {params.folder}"
         " --threads {threads} --log {log}"
 
@@ -264,7 +264,7 @@ rule train_restorer:
         folder=model_folder,
         state="results/mini/.state/models/restorer.pt",
     shell:
-        "python -m clockwork_diffusion.steps.train_restorer"
+        "python -m clockwork_experiments.steps.train_restorer"
         " --spec {params.spec:q} --state {params.state} --output {params.folder}"
         " --threads {threads} --log {log}"
 
@@ -302,7 +302,7 @@ rule train_translator:
         folder=model_folder,
         state="results/mini/.state/models/{translator}.pt",
     shell:
-        "python -m clockwork_diffusion.steps.train_translator"
+        "python -m clockwork_experiments.steps.train_translator"
         " --spec {params.spec:q} --teacher {params.teacher} {params.restorer}"
         " --state {params.state} --output {params.folder}"
         " --threads {threads} --log {log}"
@@ -337,7 +337,7 @@ rule distil_steps:
         folder=model_folder,
         state="results/mini/.state/models/stablesr-distilled.pt",
     shell:
-        "python -m clockwork_diffusion.steps.distil_steps"
+        "python -m clockwork_experiments.steps.distil_steps"
         " --spec {params.spec:q} --teacher {params.teacher}"
         " --state {params.state} --output {params.folder}"
         " --threads {threads} --log {log}"
@@ -376,7 +376,7 @@ rule make_backbone:
         folder=model_folder,
         state="results/{scale}/.state/models/{backbone}.pt",
     shell:
-        "python -m clockwork_diffusion.steps.make_backbone"
+        "python -m clockwork_experiments.steps.make_backbone"
         " --spec {params.spec:q} --teacher {params.teacher}"
         " --images {input.images} --prompts {input.prompts} {params.quality}"
         " --state {params.state} --output {params.folder}"
@@ -411,7 +411,7 @@ rule convert_stablesr:
         tokenizer="resources/paper/stable-diffusion-2-1-base/tokenizer",
         folder=lambda wildcards, output: str(Path(output.sums).parent),
     shell:
-        "python -m clockwork_diffusion.steps.convert_stablesr"
+        "python -m clockwork_experiments.steps.convert_stablesr"
         " --checkpoint {params.checkpoint} --cfw {params.cfw}"
         " --tokenizer {params.tokenizer} --output {params.folder}"
         " --threads {threads} --log {log}"
@@ -445,7 +445,7 @@ rule recognise_images:
         title=setting("quality", "judged", "title"),
         classifier=classifier_path,
     shell:
-        "python -m clockwork_diffusion.steps.recognise_images"
+        "python -m clockwork_experiments.steps.recognise_images"
         " --images {input.images} --classifier {params.classifier}"
         " --dataset-spec {params.dataset:q} --title {params.title:q}"
         " --output {output.json} --log {log}"

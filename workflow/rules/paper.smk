@@ -33,7 +33,7 @@ rule estimate_costs:
         spec=cost_spec(),
         title="What the paper scale costs, by estimate",
     shell:
-        "python -m clockwork_diffusion.steps.estimate_costs"
+        "python -m clockwork_experiments.steps.estimate_costs"
         " --spec {params.spec:q} --units {input.units} --title {params.title:q}"
         " --output {output} --log {log}"
 
@@ -68,7 +68,7 @@ rule set_table:
         runs=table_run_settings,
         inputs=table_options,
     shell:
-        "python -m clockwork_diffusion.steps.set_table"
+        "python -m clockwork_experiments.steps.set_table"
         " --kind {params.kind} --spec {params.spec:q} --runs {params.runs:q} {params.inputs}"
         " --output {output.csv} --log {log}"
 
@@ -100,7 +100,7 @@ rule draw_figure:
         spec=figure_spec,
         inputs=figure_options,
     shell:
-        "python -m clockwork_diffusion.steps.draw_figure"
+        "python -m clockwork_experiments.steps.draw_figure"
         " --kind {params.kind} --spec {params.spec:q} {params.inputs}"
         " --output {output.png} --log {log}"
 
@@ -139,6 +139,6 @@ rule judge_claims:
         settings=claims_settings,
         inputs=input_options(*CLAIM_INPUTS),
     shell:
-        "python -m clockwork_diffusion.steps.judge_claims"
+        "python -m clockwork_experiments.steps.judge_claims"
         " --spec {params.spec:q} --settings {params.settings:q} {params.inputs}"
         " --output {output.md} --threads {threads} --log {log}"

@@ -32,7 +32,7 @@ rule count_flops:
         spec=flops_spec,
         unet=input_options("unet"),
     shell:
-        "python -m clockwork_diffusion.steps.count_flops"
+        "python -m clockwork_experiments.steps.count_flops"
         " --spec {params.spec:q} {params.unet} --output {output}"
         " --threads {threads} --log {log}"
 
@@ -62,7 +62,7 @@ rule count_levels:
         spec=levels_spec,
         configs=input_options("unet", "branch"),
     shell:
-        "python -m clockwork_diffusion.steps.count_levels"
+        "python -m clockwork_experiments.steps.count_levels"
         " --spec {params.spec:q} {params.configs} --output {output}"
         " --threads {threads} --log {log}"
 
@@ -101,7 +101,7 @@ rule time_levels:
         spec=level_timing_spec,
         configs=input_options("unet", "branch"),
     shell:
-        "python -m clockwork_diffusion.steps.time_levels"
+        "python -m clockwork_experiments.steps.time_levels"
         " --spec {params.spec:q} {params.configs} --output {output}"
         " --threads {threads} --log {log}"
 
@@ -133,7 +133,7 @@ rule time_editing:
     params:
         spec=edit_timing_spec,
     shell:
-        "python -m clockwork_diffusion.steps.time_editing"
+        "python -m clockwork_experiments.steps.time_editing"
         " --spec {params.spec:q} --output {output} --threads {threads} --log {log}"
 
 
@@ -163,7 +163,7 @@ rule profile_editing:
         spec=edit_profile_spec,
         unet=input_options("unet"),
     shell:
-        "python -m clockwork_diffusion.steps.profile_editing"
+        "python -m clockwork_experiments.steps.profile_editing"
         " --spec {params.spec:q} --flops {input.flops} {params.unet}"
         " --output {output} --threads {threads} --log {log}"
 
@@ -195,7 +195,7 @@ rule time_sampling:
     params:
         spec=timing_spec,
     shell:
-        "python -m clockwork_diffusion.steps.time_sampling"
+        "python -m clockwork_experiments.steps.time_sampling"
         " --spec {params.spec:q} --output {output}"
         " --threads {threads} --log {log}"
 
@@ -234,7 +234,7 @@ rule measure_overhead:
     params:
         spec=overhead_spec,
     shell:
-        "python -m clockwork_diffusion.steps.measure_overhead"
+        "python -m clockwork_experiments.steps.measure_overhead"
         " --spec {params.spec:q} --output {output.json}"
         " --threads {threads} --log {log}"
 
@@ -274,7 +274,7 @@ rule time_unet:
         spec=unet_timing_spec,
         state="results/paper/.state/latency/{gpu}.json",
     shell:
-        "python -m clockwork_diffusion.steps.time_unet"
+        "python -m clockwork_experiments.steps.time_unet"
         " --spec {params.spec:q} --gpu {wildcards.gpu}"
         " --state {params.state} --output {output.json}"
         " --threads {threads} --log {log}"

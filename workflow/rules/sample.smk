@@ -34,7 +34,7 @@ rule sample_images:
         shards=shard_count("runs", "run"),
         state="results/{scale}/.state/images/{run}/{shard}",
     shell:
-        "python -m clockwork_diffusion.steps.sample_images"
+        "python -m clockwork_experiments.steps.sample_images"
         " --spec {params.spec:q} --model {params.model} {params.adaptor}"
         " --prompts {input.prompts} --shard {params.shard} --shards {params.shards}"
         " --state {params.state} --output {output}"
@@ -71,7 +71,7 @@ rule perturb_features:
         spec=spec("perturbations", "perturbation", "spec"),
         state="results/{scale}/.state/perturbations/{perturbation}",
     shell:
-        "python -m clockwork_diffusion.steps.perturb_features"
+        "python -m clockwork_experiments.steps.perturb_features"
         " --spec {params.spec:q} --model {params.model} --prompts {input.prompts}"
         " --state {params.state} --output {output.images}"
         " --distances {output.distances} --threads {threads} --log {log}"

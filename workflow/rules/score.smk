@@ -35,7 +35,7 @@ rule extract_features:
         shards=setting("datasets", "dataset", "shards"),
         size=lambda wildcards: scored_size(wildcards.scale, wildcards.dataset),
     shell:
-        "python -m clockwork_diffusion.steps.extract_features"
+        "python -m clockwork_experiments.steps.extract_features"
         " --images {input.images} --clip {params.clip}"
         " --frechet {params.frechet} --frechet-kind {params.kind} --size {params.size}"
         " --prompts {input.prompts} --shard {params.shard} --shards {params.shards}"
@@ -79,7 +79,7 @@ for scale, batch, dataset, runs in scoring_batches():
             kind=entry(scale, "encoders", "frechet")["kind"],
             size=scored_size(scale, dataset),
         shell:
-            "python -m clockwork_diffusion.steps.extract_features"
+            "python -m clockwork_experiments.steps.extract_features"
             " --images {input.images} --clip {params.clip}"
             " --frechet {params.frechet} --frechet-kind {params.kind}"
             " --size {params.size} --output {output} --threads {threads} --log {log}"
@@ -111,7 +111,7 @@ for scale, batch, dataset, runs in scoring_batches():
         params:
             spec=scoring_spec(scale, runs),
         shell:
-            "python -m clockwork_diffusion.steps.score_images"
+            "python -m clockwork_experiments.steps.score_images"
             " --spec {params.spec:q} --features {input.features} --images {input.images}"
             " --reference {input.reference} --captions {input.captions}"
             " --output {output} --threads {threads} --log {log}"

@@ -50,7 +50,7 @@ rule make_random_model:
         spec=random_weights_spec,
         folder="results/random/weights/{weights}",
     shell:
-        "python -m clockwork_diffusion.steps.make_random_model"
+        "python -m clockwork_experiments.steps.make_random_model"
         " --spec {params.spec:q} --output {params.folder}"
         " --threads {threads} --log {log}"
 
@@ -79,7 +79,7 @@ rule make_random_data:
         spec=random_data_spec,
         folder="results/random/data/{random_data}",
     shell:
-        "python -m clockwork_diffusion.steps.make_random_data"
+        "python -m clockwork_experiments.steps.make_random_data"
         " --spec {params.spec:q} --output {params.folder} --log {log}"
 
 
@@ -117,7 +117,7 @@ rule measure_throughput:
     params:
         spec=throughput_spec,
     shell:
-        "python -m clockwork_diffusion.steps.measure_throughput"
+        "python -m clockwork_experiments.steps.measure_throughput"
         " --spec {params.spec:q} --output {output.json}"
         " --threads {threads} --log {log}"
 
@@ -142,6 +142,6 @@ rule list_costs:
         folder="benchmarks/{scale}",
         note=costs_note,
     shell:
-        "python -m clockwork_diffusion.steps.list_costs"
+        "python -m clockwork_experiments.steps.list_costs"
         " --benchmarks {params.folder} --note {params.note:q}"
         " --output {output.json} --log {log}"

@@ -38,7 +38,7 @@ rule sample_trajectories:
         shards=shard_count("trajectories", "trajectory"),
         state="results/{scale}/.state/trajectories/{trajectory}/{shard}",
     shell:
-        "python -m clockwork_diffusion.steps.sample_trajectories"
+        "python -m clockwork_experiments.steps.sample_trajectories"
         " --spec {params.spec:q} --model {params.model} --clip {params.clip}"
         " --prompts {input.prompts} {params.images} --shard {params.shard} --shards {params.shards}"
         " --state {params.state} --output {output}"
@@ -72,6 +72,6 @@ rule compare_storage:
         spec=storage_spec,
         model=stored_model_options,
     shell:
-        "python -m clockwork_diffusion.steps.compare_storage"
+        "python -m clockwork_experiments.steps.compare_storage"
         " --spec {params.spec:q} {params.model} --output {output}"
         " --threads {threads} --log {log}"

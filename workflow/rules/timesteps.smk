@@ -45,7 +45,7 @@ rule search_steps:
         state="results/{scale}/.state/timesteps/{step_search}",
         references="results/{scale}/.state/references",
     shell:
-        "python -m clockwork_diffusion.steps.search_steps"
+        "python -m clockwork_experiments.steps.search_steps"
         " --spec {params.spec:q} --translator {params.translator} {params.options}"
         " --clip {params.clip}"
         " --state {params.state} --references {params.references}"

@@ -36,7 +36,7 @@ rule prepare_pairs:
     params:
         spec=translation_set_spec,
     shell:
-        "python -m clockwork_diffusion.steps.prepare_pairs"
+        "python -m clockwork_experiments.steps.prepare_pairs"
         " --spec {params.spec:q} --output {output.json}"
         " --threads {threads} --log {log}"
 
@@ -74,7 +74,7 @@ rule translate_images:
         shards=translation_shard_count,
         state="results/{scale}/.state/translated/{translation}/{shard}",
     shell:
-        "python -m clockwork_diffusion.steps.translate_images"
+        "python -m clockwork_experiments.steps.translate_images"
         " --spec {params.spec:q} --translator {params.translator} {params.options}"
         " --set {input.set} --images {input.images}"
         " --shard {params.shard} --shards {params.shards}"
@@ -130,7 +130,7 @@ for scale, chosen, names in scored_together():
             lpips_kind=entry(scale, "encoders", "lpips")["kind"],
             aesthetic=aesthetic_option(scale),
         shell:
-            "python -m clockwork_diffusion.steps.score_translations"
+            "python -m clockwork_experiments.steps.score_translations"
             " --teachers {params.teachers:q} --set {input.set} --images {input.images}"
             " --translated {input.translated} --clip {params.clip}"
             " --frechet {params.frechet} --frechet-kind {params.frechet_kind}"

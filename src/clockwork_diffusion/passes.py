@@ -1,0 +1,274 @@
+"""What a pass of the UNet yields, which passes there are, and what a run keeps."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from diffusers import UNet2DConditionModel
+
+from clockwork_diffusion.clock import Clock
+from clockwork_diffusion.unet import SplitUNet, Step
+
+
+class Past(NamedTuple):
+    """What an adaptor pass may look back on.
+
+    Attributes:
+        previous: What the last call of the previous sampling step yielded, be it full
+            or an estimate; None at the first step.
+        fulls: Each full step's r_out, newest first, as many as the adaptor looks at.
+        ages: How many steps ago each of them was.
+    """
+
+    previous: Any = None
+    fulls: tuple[torch.Tensor, ...] = ()
+    ages: tuple[int, ...] = ()
+
+
+class UNetPasses(Protocol):
+    """The two kinds of UNet pass of a run, whatever the light one leaves out.
+
+    A pass yields an object with ``eps``, the UNet's output; it is handed back as
+    ``past.previous`` at the next step.
+    """
+
+    @property
+    def unet(self) -> UNet2DConditionModel:
+        """The UNet."""
+
+    @property
+    def history(self) -> int:
+        """How many full steps the light pass looks back on."""
+
+    def check(self, clock: Clock) -> None:
+        """Raise ValueError if a clock asks for passes that there are not."""
+
+    def full(
+        self, x: torch.Tensor, t: torch.Tensor, c: torch.Tensor, **kwargs: Any
+    ) -> Any:
+        """Run the whole UNet."""
+
+    def light(
+        self,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        c: torch.Tensor,
+        past: Past,
+        pooled: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Run a part of it, given what earlier steps yielded."""
+
+
+class Passes:
+    """The two kinds of UNet pass of a Clockwork run, eager or compiled.
+
+    An adaptor says what it takes: see `clockwork_diffusion.adaptors`. One with
+    ``is_identity`` gets the upsampled features instead of r_out; one whose ``inputs``
+    lack r_out may run at every step, with None at the first; one whose ``history`` is
+    n > 1 gets r_out of the n latest full steps and their ages.
+
+    Attributes:
+        split: The UNet, split at the adaptor's cut.
+        adaptor: φ, or None if every step is full.
+    """
+
+    def __init__(
+        self,
+        split: SplitUNet,
+        adaptor: Any = None,
+        *,
+        compiled: bool = False,
+    ) -> None:
+        """Bind the passes.
+
+        Args:
+            split: The UNet, split at the adaptor's cut.
+            adaptor: φ, or None if every step is full.
+            compiled: Compile each kind of pass as one graph.
+
+        Raises:
+            ValueError: If the adaptor is for another cut.
+        """
+        self.split, self.adaptor = split, adaptor
+        if adaptor is not None and adaptor.config.cut != split.cut:
+            raise ValueError(
+                f"the adaptor is for cut {adaptor.config.cut!r}, "
+                f"and the UNet is split at {split.cut!r}"
+            )
+        self._full = _compile(split.full) if compiled else split.full
+        self._adapt = _compile(split.adapt) if compiled else split.adapt
+        self._reuse = _compile(split.reuse) if compiled else split.reuse
+
+    @property
+    def unet(self) -> UNet2DConditionModel:
+        """The UNet."""
+        return self.split.unet
+
+    @property
+    def history(self) -> int:
+        """How many full steps the adaptor looks back on."""
+        return int(getattr(self.adaptor, "history", 1))
+
+    def check(self, clock: Clock) -> None:
+        """Compare a clock with the adaptor.
+
+        Raises:
+            ValueError: If the clock needs an adaptor and there is none, or needs one
+                that does without the previous step.
+        """
+        if clock.needs_adaptor and self.adaptor is None:
+            asked = f"clock {clock.every}"
+            if clock.adaptor_steps:
+                asked = f"adaptor steps {', '.join(map(str, clock.adaptor_steps))}"
+            raise ValueError(
+                f"{'every step' if clock.every_step else asked} needs an adaptor"
+            )
+        inputs = inputs_of(self.adaptor)
+        if clock.every_step and "r_out" in inputs:
+            raise ValueError(
+                "every step needs an adaptor without r_out among its inputs, and "
+                f"{type(self.adaptor).__name__} takes {', '.join(inputs)}"
+            )
+
+    def full(
+        self, x: torch.Tensor, t: torch.Tensor, c: torch.Tensor, **kwargs: Any
+    ) -> Step:
+        """Run the whole UNet."""
+        return self._full(x, t, c, **kwargs)
+
+    def light(
+        self,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        c: torch.Tensor,
+        past: Past,
+        pooled: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> Step:
+        """Run ε_H and the adaptor, given what earlier steps yielded."""
+        previous: Step | None = past.previous
+        if getattr(self.adaptor, "is_identity", False):
+            assert previous is not None
+            return self._reuse(x, t, c, previous.up, previous.r_out, **kwargs)
+        adaptor, r_out = self.adaptor, None if previous is None else previous.r_out
+        if self.history > 1:
+            # Until there are enough full steps, the oldest stands for the missing.
+            missing = self.history - len(past.fulls)
+            r_out = torch.stack([*past.fulls, *past.fulls[-1:] * missing])
+            ages = torch.tensor([*past.ages, *past.ages[-1:] * missing])
+            adaptor = functools.partial(adaptor, ages=ages.to(r_out.device))
+        return self._adapt(x, t, c, r_out, adaptor, pooled, **kwargs)
+
+
+def inputs_of(adaptor: Any) -> tuple[str, ...]:
+    """Return which of r_in, r_out and text an adaptor looks at; all if it is silent."""
+    return tuple(getattr(adaptor, "inputs", ("r_in", "r_out", "text")))
+
+
+class Memory:
+    """What one run remembers of its passes, and which pass comes next.
+
+    Attributes:
+        latest: What the latest pass yielded, or None at the beginning.
+    """
+
+    def __init__(self) -> None:
+        """Remember nothing."""
+        self.latest: Any = None
+        self._previous: Any = None
+        self._index: int | None = None
+        self._fulls: tuple[tuple[int, torch.Tensor], ...] = ()
+
+    def run(
+        self,
+        passes: UNetPasses,
+        clock: Clock,
+        index: int,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        c: torch.Tensor,
+        pooled: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        """Run the pass that the clock asks for, and remember what it yields.
+
+        The first step is full, whatever the clock says, unless it wants no full step.
+        All calls of one step look back on the same previous step.
+
+        Args:
+            passes: The UNet's passes.
+            clock: Decides between them.
+            index: The sampling step from 0.
+            x: Noisy latents, ``(N, C, h, w)``.
+            t: Timestep.
+            c: Text features, ``(N, L, D)``.
+            pooled: Pooled text embedding for the adaptor, ``(N, P)``.
+            **kwargs: The further arguments of diffusers' UNet.
+        """
+        if index != self._index:
+            self._previous, self._index = self.latest, index
+        full = clock.is_full(index) or (self._previous is None and not clock.every_step)
+        if full:
+            self.latest = passes.full(x, t, c, **kwargs)
+        else:
+            fulls = tuple(r_out for _, r_out in self._fulls)
+            ages = tuple(index - at for at, _ in self._fulls)
+            past = Past(self._previous, fulls, ages)
+            self.latest = passes.light(x, t, c, past, pooled, **kwargs)
+        if full and passes.history > 1:
+            kept = tuple(each for each in self._fulls if each[0] != index)
+            self._fulls = ((index, self.latest.r_out), *kept)[: passes.history]
+        return self.latest
+
+    def keep_rows(self, rows: slice) -> None:
+        """Forget the other rows of the batch, which ends with the next step."""
+        if self.latest is not None:
+            self.latest = type(self.latest)(*(value[rows] for value in self.latest))
+        self._fulls = tuple((index, r_out[rows]) for index, r_out in self._fulls)
+
+
+def _compile(function: Callable[..., Step]) -> Callable[..., Step]:
+    return torch.compile(function, fullgraph=True)
+
+
+class Output(NamedTuple):
+    """What a pass of a UNet that is not split yields."""
+
+    eps: torch.Tensor
+
+
+class WholePasses:
+    """Full passes alone, of a UNet of any depth; what a run without a clock needs."""
+
+    history = 1
+
+    def __init__(self, unet: UNet2DConditionModel) -> None:
+        """Bind the UNet."""
+        self.unet = unet
+
+    def check(self, clock: Clock) -> None:
+        """Refuse clocks, which need a split UNet and an adaptor."""
+        if clock.needs_adaptor:
+            raise ValueError(f"clock {clock.every} needs an adaptor")
+
+    def full(
+        self, x: torch.Tensor, t: torch.Tensor, c: torch.Tensor, **kwargs: Any
+    ) -> Output:
+        """Run the UNet."""
+        return Output(self.unet(x, t, c, **kwargs, return_dict=False)[0])
+
+    def light(
+        self,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        c: torch.Tensor,
+        past: Past,
+        pooled: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> Output:
+        """There is none."""
+        raise AssertionError("checked before")

@@ -1,0 +1,1 @@
+"""Plug-and-Play: inversion, and generation with injected features."""

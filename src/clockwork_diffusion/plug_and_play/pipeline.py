@@ -1,0 +1,115 @@
+"""Edit an image with any Stable Diffusion pipeline, with or without a clock.
+
+The whole of Plug-and-Play in one call; its parts are `editing` and `injection`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import StableDiffusionPipeline
+from PIL import Image
+
+from clockwork_diffusion.adaptors import build_adaptor
+from clockwork_diffusion.encoding import decode_latents, encode_images, encode_prompts
+from clockwork_diffusion.passes import Passes
+from clockwork_diffusion.plug_and_play.loops import (
+    GenerationSpec,
+    InversionSpec,
+    check_timesteps,
+    ddim_timesteps,
+    edit,
+    encode_edits,
+    invert,
+)
+from clockwork_diffusion.unet import SplitUNet
+
+
+def edit_image(
+    pipe: StableDiffusionPipeline,
+    image: Image.Image,
+    source_prompt: str,
+    target_prompts: Sequence[str],
+    inversion: InversionSpec | None = None,
+    generation: GenerationSpec | None = None,
+    *,
+    adaptor: Any = None,
+    inversion_adaptor: Any = None,
+    pool: Callable[[Sequence[str]], torch.Tensor] | None = None,
+    spill: Path | None = None,
+) -> list[Image.Image]:
+    """Edit one image towards several prompts; the pipeline stays as it is.
+
+    Args:
+        pipe: A Stable Diffusion pipeline.
+        image: RGB, as large as the pipeline's images.
+        source_prompt: What it shows.
+        target_prompts: What it should become.
+        inversion: How to invert; 50 steps if left out.
+        generation: How to generate; 50 steps with Table S4's values if left out.
+        adaptor: Adaptor of a clocked generation; the identity if left out.
+        inversion_adaptor: Adaptor of a clocked inversion; the identity if left out.
+        pool: For learned adaptors: maps texts to pooled embeddings, ``(N, P)``.
+        spill: Folder for kept activations, if memory should not hold them; 682 MB at SD
+            v1.5's size, 50 steps and fp16. They stay there.
+
+    Returns:
+        An image per target prompt.
+
+    Raises:
+        ValueError: If the image has another mode or size, there is no target prompt, or
+            inversion keeps no latent for a timestep of generation.
+    """
+    inversion = inversion or InversionSpec(50)
+    generation = generation or GenerationSpec(50, 15.0, 0.8, 0.5)
+    side = pipe.unet.config.sample_size * pipe.vae_scale_factor
+    if image.mode != "RGB" or image.size != (side, side):
+        raise ValueError(
+            f"the image is {image.mode}, {image.width}×{image.height}, not RGB, "
+            f"{side}×{side}"
+        )
+    if not target_prompts:
+        raise ValueError("there is no target prompt")
+    config = pipe.scheduler.config
+    check_timesteps(
+        ddim_timesteps(config, inversion.steps),
+        ddim_timesteps(config, generation.steps),
+    )
+    inverting, generating = (
+        Passes(SplitUNet(pipe.unet, "stage1" if given is None else given.config.cut))
+        if clock == 1
+        else _clocked(pipe, given)
+        for clock, given in (
+            (inversion.clock, inversion_adaptor),
+            (generation.clock, adaptor),
+        )
+    )
+    source = invert(
+        inverting,
+        config,
+        encode_images(pipe.vae, _pixels(image)),
+        encode_prompts(pipe, [source_prompt], pool),
+        inversion,
+    )
+    prompts = encode_edits(pipe, target_prompts, generation.negative_prompt, pool)
+    rows = [0] * len(target_prompts)
+    latents = edit(generating, config, source, prompts, generation, rows, spill)
+    return [
+        Image.fromarray(edited.permute(1, 2, 0).numpy())
+        for edited in decode_latents(pipe, latents)
+    ]
+
+
+def _pixels(image: Image.Image) -> torch.Tensor:
+    """Return an image as uint8, ``(1, 3, H, W)``."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+
+
+def _clocked(pipe: StableDiffusionPipeline, adaptor: Any) -> Passes:
+    if adaptor is None:
+        adaptor = build_adaptor("identity", pipe.unet, "stage1", 1)
+    return Passes(SplitUNet(pipe.unet, adaptor.config.cut), adaptor)

@@ -1,0 +1,302 @@
+"""Schedulers with a model's own noise schedule, also at time steps that one chooses.
+
+`at_timesteps` is for pipelines of one's own::
+
+    pipe.scheduler = at_timesteps(pipe.scheduler, gamma_timesteps(10, 1 / 1.8))
+    image = pipe("make it autumn", image=photo, num_inference_steps=10).images[0]
+
+The last step always yields the clean image predicted at the last timestep, whatever
+that is; no further step leads to timestep 0 (Kim et al. 2024, official code).
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    EulerDiscreteScheduler,
+    HeunDiscreteScheduler,
+    PNDMScheduler,
+    SchedulerMixin,
+)
+
+from clockwork_diffusion.timesteps import check_timesteps
+
+SCHEDULERS: dict[str, type[SchedulerMixin]] = {
+    "dpmpp": DPMSolverMultistepScheduler,
+    "dpm": DPMSolverMultistepScheduler,
+    "pndm": PNDMScheduler,
+    "ddim": DDIMScheduler,
+    "heun": HeunDiscreteScheduler,
+}
+"""Samplers: those of Table S1, and Heun's method, which calls the UNet twice a step.
+
+"DPM" is DPM-Solver (Lu et al. 2022), which integrates the predicted noise, where
+DPM-Solver++ integrates the predicted image. Table S1 does not say which of its solvers.
+We take the multistep one of second order: like all samplers of Table S1 it costs one
+UNet call per step, and it differs from our DPM++ in what it integrates and in nothing
+else, so that the two come out alike, as printed (24.32 and 24.22). The single-step
+solver spends every second call on a midpoint; 8 calls are 4 steps of it, at three times
+the error on the mini model.
+"""
+
+
+_ALWAYS: dict[str, dict[str, Any]] = {
+    "dpmpp": {"algorithm_type": "dpmsolver++"},
+    # Its noise prediction has no limit at σ = 0.
+    "dpm": {"algorithm_type": "dpmsolver", "final_sigmas_type": "sigma_min"},
+    # As SD v1.5 ships; with Runge-Kutta steps it has nine more calls.
+    "pndm": {"skip_prk_steps": True},
+}
+
+
+_OF_ANOTHER: dict[str, dict[str, Any]] = {
+    "pndm": {"timestep_spacing": "leading", "set_alpha_to_one": False},
+    # Latents are not bounded by 1, and SD's schedule has no α = 1.
+    "ddim": {
+        "timestep_spacing": "leading",
+        "set_alpha_to_one": False,
+        "clip_sample": False,
+    },
+}
+"""Options that a model's own scheduler lacks if it is of another kind; as SD v1.5's."""
+
+
+_OF_THE_MODEL = (
+    "num_train_timesteps",
+    "beta_start",
+    "beta_end",
+    "beta_schedule",
+    "trained_betas",
+    "prediction_type",
+    "steps_offset",
+)
+"""What the model was trained with, whatever samples from it."""
+
+
+def new_scheduler(kind: str, config: object, steps: int) -> SchedulerMixin:
+    """Return a scheduler with a model's noise schedule, set to a number of steps.
+
+    What the model was trained with stays: betas, prediction type, steps offset. Its
+    timestep spacing stays if its own scheduler is of the same kind, or spaces
+    ``trailing``, which a model trained to zero signal needs. Else it is ``leading`` for
+    DDIM and PNDM, whose update goes down by 1000 div steps whatever the next timestep
+    is, and ``linspace`` for the others, which step between any two.
+
+    Args:
+        kind: A key of `SCHEDULERS`.
+        config: Configuration of the model's own scheduler.
+        steps: Number of sampling steps.
+
+    Raises:
+        ValueError: If the kind is unknown, or lacks the model's noise schedule.
+    """
+    if kind not in SCHEDULERS:
+        raise ValueError(f"scheduler {kind!r} is not one of {', '.join(SCHEDULERS)}")
+    made, own = SCHEDULERS[kind], dict(config)  # type: ignore[call-overload]
+    if own.get("rescale_betas_zero_snr") and kind in ("pndm", "heun"):
+        raise ValueError(
+            f"scheduler {kind!r} has no zero terminal SNR, which the model was trained "
+            "with; use dpmpp, dpm or ddim"
+        )
+    # By value: what a configuration leaves to defaults differs between schedulers.
+    options = {key: own[key] for key in _OF_THE_MODEL if key in own}
+    given = set(own) - set(own.get("_use_default_values", ()))
+    if own.get("_class_name", "") not in ("", made.__name__):
+        given -= {"timestep_spacing"}
+    if own.get("timestep_spacing") == "trailing":
+        given |= {"timestep_spacing"}
+    missing = {"timestep_spacing": "linspace", **_OF_ANOTHER.get(kind, {})}
+    options |= {key: missing[key] for key in missing.keys() - given}
+    options |= _ALWAYS.get(kind, {})
+    with warnings.catch_warnings():
+        # diffusers means to drop DPM-Solver; Table S1 needs it.
+        warnings.filterwarnings("ignore", "(?s).*dpmsolver.*is deprecated")
+        scheduler = made.from_config(config, **options)
+    scheduler.set_timesteps(steps)
+    return scheduler
+
+
+# --- at given time steps ------------------------------------------------------------
+
+SOLVERS: dict[str, dict[str, Any]] = {
+    "ddim": {"solver_order": 1},
+    "dpmpp": {"solver_order": 2},
+    "ddim_stochastic": {"solver_order": 1, "algorithm_type": "sde-dpmsolver++"},
+}
+"""Settings of the solver by name.
+
+Multistep DPM-Solver++ of first order is DDIM with η = 0, and its SDE variant of first
+order is DDIM with η = 1, which puts in noise at every step but the last.
+
+What the latter yields is a draw, not a function of the starting noise: move a timestep,
+and the same noises lead elsewhere. So it must not be the reference of a search for
+timesteps, nor be searched by PSNR; either would measure the luck of the draw.
+"""
+
+
+STOCHASTIC = ("ddim_stochastic",)
+"""Those that draw noise at every step."""
+
+
+def scheduler_at(
+    kind: str, config: object, timesteps: Sequence[int]
+) -> DPMSolverMultistepScheduler:
+    """Return a scheduler with a model's noise schedule that visits given timesteps.
+
+    Its last step yields the clean image predicted at the last timestep.
+
+    Args:
+        kind: A key of `SOLVERS`.
+        config: Configuration of the model's own scheduler.
+        timesteps: Descending.
+
+    Raises:
+        ValueError: If the kind is unknown, or the model lacks a timestep.
+    """
+    if kind not in SOLVERS:
+        raise ValueError(f"scheduler {kind!r} is not one of {', '.join(SOLVERS)}")
+    if not timesteps:
+        raise ValueError("there are no timesteps")
+    base = new_scheduler("dpmpp", config, len(timesteps))
+    check_timesteps(timesteps, base.config.num_train_timesteps)
+    scheduler = DPMSolverMultistepScheduler.from_config(
+        base.config,
+        **SOLVERS[kind],
+        final_sigmas_type="zero",
+        thresholding=False,
+        # Those choose timesteps themselves.
+        use_karras_sigmas=False,
+        use_exponential_sigmas=False,
+        use_beta_sigmas=False,
+        use_lu_lambdas=False,
+        use_flow_sigmas=False,
+    )
+    scheduler.set_timesteps(timesteps=list(timesteps))
+    return scheduler
+
+
+class _AtTimesteps:
+    """What the schedulers below share: they know no timesteps but the chosen ones."""
+
+    chosen: tuple[int, ...]
+
+    def check_count(self, number: int | None) -> None:
+        """Refuse another number of steps than was chosen.
+
+        Raises:
+            ValueError: In one line.
+        """
+        if number not in (None, len(self.chosen)):
+            raise ValueError(
+                f"num_inference_steps is {number}, and {len(self.chosen)} time steps "
+                "are chosen"
+            )
+
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        device: str | torch.device | None = None,
+    ) -> None:
+        """Take up the chosen time steps anew."""
+        self.check_count(num_inference_steps)
+        super().set_timesteps(  # type: ignore[misc]
+            timesteps=list(self.chosen), device=device
+        )
+
+
+class DPMSolverAtTimesteps(_AtTimesteps, DPMSolverMultistepScheduler):  # type: ignore[misc]
+    """DPM-Solver++ at chosen time steps; of first order it is DDIM with η = 0."""
+
+
+class EulerAtTimesteps(_AtTimesteps, EulerDiscreteScheduler):  # type: ignore[misc]
+    """Euler's method at chosen time steps."""
+
+
+class PNDMAtTimesteps(_AtTimesteps, PNDMScheduler):  # type: ignore[misc]
+    """PLMS at chosen time steps; as always, it visits the second of them twice.
+
+    Its multistep weights are those of even steps: a poor choice for others.
+    """
+
+    def set_timesteps(
+        self,
+        num_inference_steps: int | None = None,
+        device: str | torch.device | None = None,
+    ) -> None:
+        """Take up the chosen time steps anew."""
+        self.check_count(num_inference_steps)
+        # The scheduler's own, which takes a number of steps alone.
+        super(_AtTimesteps, self).set_timesteps(len(self.chosen), device=device)
+        first, *others = self.chosen
+        self.plms_timesteps = [first, *others[:1], *others]
+        self.timesteps = torch.tensor(self.plms_timesteps, device=device)
+
+    def _get_prev_sample(
+        self,
+        sample: torch.Tensor,
+        timestep: int,
+        prev_timestep: int,
+        model_output: torch.Tensor,
+    ) -> torch.Tensor:
+        """Step to the next chosen timestep; the base would go an even step on."""
+        # The second call is the first step again, with a better slope.
+        index = max(0, self.counter - 1) if len(self.chosen) > 1 else 0
+        ends = (*self.chosen, -1)
+        found: torch.Tensor = super()._get_prev_sample(
+            sample, ends[index], ends[index + 1], model_output
+        )
+        return found
+
+
+_OWN_TIMESTEPS = {
+    f"use_{name}_sigmas": False for name in ("karras", "exponential", "beta", "lu")
+}
+"""Options by which schedulers choose timesteps themselves."""
+
+_LAST_IS_CLEAN: dict[str, Any] = {"final_sigmas_type": "zero", **_OWN_TIMESTEPS}
+
+
+def at_timesteps(scheduler: SchedulerMixin, timesteps: Sequence[int]) -> SchedulerMixin:
+    """Return a scheduler of the same kind and noise schedule that visits given steps.
+
+    DDIM becomes DPM-Solver++ of first order, which is the same for η = 0. The scheduler
+    is for use, not for `save_pretrained`, which keeps no time steps.
+
+    Args:
+        scheduler: Of diffusers: DDIM, DPM-Solver++ multistep, PNDM (PLMS, as Stable
+            Diffusion has it) or Euler; not changed.
+        timesteps: The time steps, descending, within what the model was trained with.
+
+    Raises:
+        ValueError: If it is another scheduler, or the timesteps do not descend or are
+            not the model's.
+    """
+    kinds: dict[type, tuple[type, dict[str, Any]]] = {
+        DDIMScheduler: (DPMSolverAtTimesteps, {"solver_order": 1, **_LAST_IS_CLEAN}),
+        DPMSolverMultistepScheduler: (DPMSolverAtTimesteps, _LAST_IS_CLEAN),
+        EulerDiscreteScheduler: (EulerAtTimesteps, _LAST_IS_CLEAN),
+        PNDMScheduler: (
+            PNDMAtTimesteps,
+            {"skip_prk_steps": True, "set_alpha_to_one": True},
+        ),
+    }
+    known = [kind for kind in kinds if isinstance(scheduler, kind)]
+    if not known:
+        raise ValueError(
+            f"{type(scheduler).__name__} takes no time steps of one's own; those that "
+            f"do are {', '.join(kind.__name__ for kind in kinds)}"
+        )
+    if not timesteps:
+        raise ValueError("there are no timesteps")
+    check_timesteps(timesteps, scheduler.config.num_train_timesteps)
+    made, options = kinds[known[0]]
+    found: Any = made.from_config(scheduler.config, **options)  # type: ignore[attr-defined]
+    found.chosen = tuple(int(each) for each in timesteps)
+    found.set_timesteps()
+    return found

@@ -1,0 +1,1 @@
+"""What every step needs: files, provenance, chunks, interruptions."""

@@ -1,0 +1,90 @@
+"""Do long work in chunks that survive a killed process."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from clockwork_experiments.base import interruption, storage
+
+log = logging.getLogger(__name__)
+
+
+def in_chunks(
+    total: int,
+    size: int,
+    work: Callable[[slice], dict[str, torch.Tensor]],
+    state: Path,
+    fingerprint: str,
+    name: str,
+) -> dict[str, torch.Tensor]:
+    """Compute rows ``0 … total - 1`` a chunk at a time, and keep each chunk on disk.
+
+    Chunks that an earlier, killed process left are not computed again, provided that
+    it did the same work.
+
+    Args:
+        total: Number of rows.
+        size: Rows per chunk.
+        work: Computes the tensors of some rows; their first dimension counts rows.
+        state: Folder of the chunks; `discard` removes it when all is saved elsewhere.
+        fingerprint: Says what the work is: settings, weights, code.
+        name: What the progress bar calls the work.
+
+    Returns:
+        The tensors of all rows.
+
+    Raises:
+        InterruptedError: If SIGTERM came, once the chunk at hand is kept.
+    """
+    parts = list(each_chunk(total, size, work, state, fingerprint, name))
+    return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+
+
+def each_chunk(
+    total: int,
+    size: int,
+    work: Callable[[slice], dict[str, torch.Tensor]],
+    state: Path,
+    fingerprint: str,
+    name: str,
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield the chunks of `in_chunks` one by one, so that memory holds few."""
+    open_state(state, fingerprint, name)
+    with interruption.noticing_sigterm() as terminated:
+        starts = range(0, total, size)
+        hidden = True if len(starts) == 1 else None
+        for start in tqdm(starts, desc=name, unit="chunk", disable=hidden):
+            rows = slice(start, min(start + size, total))
+            path = state / f"{start:08d}.safetensors"
+            if path.is_file():
+                part, _ = storage.read_tensors(path)
+                log.info("%s: rows from %d on were done before", name, start)
+            else:
+                part = work(rows)
+                storage.write_tensors(path, part)
+                log.info("%s: rows %d to %d done", name, rows.start, rows.stop - 1)
+            yield part
+            if terminated() and rows.stop < total:
+                raise interruption.stopped(name, rows.stop, total)
+
+
+def open_state(state: Path, fingerprint: str, name: str) -> None:
+    """Start a folder of results, or go on with it if it is of the same work."""
+    marker = state / "fingerprint.txt"
+    if state.is_dir() and (
+        not marker.is_file() or marker.read_text(encoding="utf-8") != fingerprint
+    ):
+        log.info("%s: the chunks in %s are of other work; starting over", name, state)
+        shutil.rmtree(state)
+    storage.write_text(marker, fingerprint)
+
+
+def discard(state: Path) -> None:
+    """Remove the chunks."""
+    shutil.rmtree(state, ignore_errors=True)

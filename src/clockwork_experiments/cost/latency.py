@@ -1,0 +1,359 @@
+"""Time UNet passes: whole sampling runs, and what our own code adds to a pass.
+
+As in the paper (Section 5.1): the UNet passes alone, at the batch that guidance needs,
+without text encoder, scheduler and decoder; mean of ten runs after warm-up. Variants
+take turns, so that a drift of the machine's speed touches all of them alike.
+"""
+
+from __future__ import annotations
+
+import gc
+import random
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch.utils.benchmark import timer
+
+from clockwork_diffusion.clock import Clock, steps_of_calls
+from clockwork_diffusion.passes import Memory, Passes, UNetPasses
+from clockwork_diffusion.unet import SplitUNet
+from clockwork_experiments.generate.text import SamplerSpec
+
+MODES: dict[str, str] = {
+    "eager": "eager",
+    "graph": "CUDA graph",
+    "compile": "torch.compile",
+}
+"""Ways to run a loop of UNet passes, and what to call them."""
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Latency of one variant.
+
+    Attributes:
+        mean_ms: Mean over the runs in milliseconds.
+        std_ms: Standard deviation over the runs in milliseconds.
+        runs: Each run in milliseconds, in order; run *i* of all variants is a pair.
+    """
+
+    mean_ms: float
+    std_ms: float
+    runs: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Random inputs of a UNet; time does not depend on their values.
+
+    Attributes:
+        x: Noisy latents, ``(N, C, h, w)``.
+        c: Text features, ``(N, L, D)``.
+        pooled: Pooled text embedding for the adaptor, ``(N, P)``.
+    """
+
+    x: torch.Tensor
+    c: torch.Tensor
+    pooled: torch.Tensor
+
+
+def random_inputs(
+    unet: UNet2DConditionModel, batch: int, tokens: int, text_channels: int
+) -> Inputs:
+    """Draw the same inputs for all that is timed, on the UNet's device."""
+    generator = torch.Generator().manual_seed(0)
+    size = unet.config.sample_size
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=generator).to(unet.device, unet.dtype)
+
+    return Inputs(
+        draw(batch, unet.config.in_channels, size, size),
+        draw(batch, tokens, unet.config.cross_attention_dim),
+        draw(batch, text_channels),
+    )
+
+
+def unet_loop(
+    passes: UNetPasses,
+    spec: SamplerSpec,
+    tokens: int,
+    text_channels: int,
+) -> Callable[[], torch.Tensor]:
+    """Return a callable that runs one image's UNet passes, one after the other.
+
+    Its inputs are always the same tensors, as a CUDA graph needs; it returns what the
+    last pass predicts.
+
+    Raises:
+        ValueError: If the clock needs an adaptor, or one of another kind.
+    """
+    unet, clock = passes.unet, spec.phases
+    passes.check(clock)
+    given = random_inputs(unet, spec.branches, tokens, text_channels)
+    owners = steps_of_calls(spec.scheduler, spec.steps)
+    timesteps = torch.linspace(999, 0, len(owners), device=unet.device).round()
+
+    @torch.inference_mode()
+    def loop() -> torch.Tensor:
+        memory = Memory()
+        for index, timestep in zip(owners, timesteps, strict=True):
+            memory.run(passes, clock, index, given.x, timestep, given.c, given.pooled)
+        output: torch.Tensor = memory.latest.eps
+        return output
+
+    return loop
+
+
+def time_in_turns(
+    loops: Mapping[str, Callable[[], object]], runs: int = 10, warm_up: int = 2
+) -> dict[str, Timing]:
+    """Time callables in turns.
+
+    Args:
+        loops: What to time, by name.
+        runs: Timed runs of each.
+        warm_up: Untimed runs of each, first.
+    """
+    for loop in loops.values():
+        for _ in range(warm_up):
+            loop()
+    seconds: dict[str, list[float]] = {name: [] for name in loops}
+    for _ in range(runs):
+        for name, loop in loops.items():
+            # The clock of torch.utils.benchmark, which waits for the GPU, if there is
+            # one; its Timer would run everything twice before, untimed.
+            began = timer()
+            loop()
+            seconds[name].append(timer() - began)
+    timings = {}
+    for name, values in seconds.items():
+        in_ms = torch.tensor(values, dtype=torch.float64) * 1e3
+        deviation = float(in_ms.std()) if runs > 1 else 0.0
+        timings[name] = Timing(float(in_ms.mean()), deviation, tuple(in_ms.tolist()))
+    return timings
+
+
+# --- what our own code adds -----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Overhead:
+    """How much longer one callable takes than another that does the same work.
+
+    Attributes:
+        overhead: Median over the pairs of time / time of the bare callable, less 1.
+        low: Lower end of its 95 % interval, a percentile bootstrap over pairs.
+        high: Upper end.
+        control: The same median of the bare callable against itself: what this
+            machine's noise alone amounts to.
+        bare_ms: Median time of the bare callable in milliseconds.
+        pairs: Number of pairs.
+    """
+
+    overhead: float
+    low: float
+    high: float
+    control: float
+    bare_ms: float
+    pairs: int
+
+
+def bare_adaptor_step(
+    unet: UNet2DConditionModel,
+    adaptor: Callable[..., torch.Tensor],
+    given: Inputs,
+    t: torch.Tensor,
+    r_out: torch.Tensor,
+) -> torch.Tensor:
+    """Call the modules of an adaptor step at stage 1, with nothing of ours around.
+
+    Time embedding, conv_in, DOWN-0, φ, UP-2's upsampler, UP-3, output layers; each is
+    diffusers' own module, called as its UNet calls it.
+    """
+    down, up = unet.down_blocks[0], unet.up_blocks[-1]
+    # Blocks without attention take no text.
+    texts = [
+        {"encoder_hidden_states": given.c} if hasattr(block, "attentions") else {}
+        for block in (down, up)
+    ]
+    t_emb = unet.time_embedding(
+        unet.time_proj(t.expand(len(given.x))).to(given.x.dtype)
+    )
+    hidden = unet.conv_in(given.x)
+    r_in, skips = down(hidden, t_emb, **texts[0])
+    estimate = adaptor(r_in, r_out, t_emb, given.pooled)
+    upsampled = unet.up_blocks[-2].upsamplers[0](estimate)
+    # The last skip is r_in, which ε_L would consume.
+    output = up(upsampled, (hidden, *skips[:-1]), t_emb, **texts[1])
+    output = unet.conv_out(unet.conv_act(unet.conv_norm_out(output)))
+    assert isinstance(output, torch.Tensor)
+    return output
+
+
+def step_pairs(
+    unet: UNet2DConditionModel, adaptor: Any, given: Inputs
+) -> dict[str, tuple[Callable[[], torch.Tensor], Callable[[], torch.Tensor]]]:
+    """Return a sampling step as a run makes it, and its modules bare, by kind.
+
+    Args:
+        unet: The UNet.
+        adaptor: A learned adaptor, for stage 1.
+        given: The inputs of all.
+
+    Returns:
+        ``adaptor``: ε_H and φ, and `bare_adaptor_step`; ``full``: a full pass, and the
+        UNet's own forward.
+    """
+    passes = Passes(SplitUNet(unet), adaptor)
+    x, c, pooled = given.x, given.c, given.pooled
+    t = torch.tensor(500.0, device=unet.device)
+    clock, always = Clock(2), Clock()
+    # All calls of one step look back on the same previous step: step 1 can be repeated.
+    memory, whole = Memory(), Memory()
+    with torch.inference_mode():
+        r_out = memory.run(passes, clock, 0, x, t, c, pooled).r_out
+
+    def light() -> torch.Tensor:
+        eps: torch.Tensor = memory.run(passes, clock, 1, x, t, c, pooled).eps
+        return eps
+
+    def full() -> torch.Tensor:
+        eps: torch.Tensor = whole.run(passes, always, 0, x, t, c, pooled).eps
+        return eps
+
+    def bare_full() -> torch.Tensor:
+        eps: torch.Tensor = unet(x, t, c, return_dict=False)[0]
+        return eps
+
+    return {
+        "adaptor": (light, lambda: bare_adaptor_step(unet, adaptor, given, t, r_out)),
+        "full": (full, bare_full),
+    }
+
+
+@torch.inference_mode()
+def compare(
+    ours: Callable[[], object],
+    bare: Callable[[], object],
+    pairs: int,
+    seed: int = 0,
+    warm_up: int = 3,
+) -> Overhead:
+    """Time two callables in pairs, in random order, and the second also against itself.
+
+    Args:
+        ours: What may take longer.
+        bare: What it is compared with.
+        pairs: Number of pairs, 2 or more.
+        seed: Chooses the orders, and the bootstrap's resamples.
+        warm_up: Untimed calls of each, first.
+
+    Raises:
+        ValueError: If there are fewer than 2 pairs.
+    """
+    if pairs < 2:
+        raise ValueError(f"an overhead needs 2 pairs or more, not {pairs}")
+    # The third is the control; it is a call like any other.
+    calls = (ours, bare, bare)
+    order = random.Random(seed)
+    for call in calls[:2]:
+        for _ in range(warm_up):
+            call()
+    seconds = torch.zeros(pairs, len(calls), dtype=torch.float64)
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        for row in seconds:
+            for index in order.sample(range(len(calls)), len(calls)):
+                # Synchronises with the GPU, if there is one.
+                start = timer()
+                calls[index]()
+                row[index] = timer() - start
+    finally:
+        if enabled:
+            gc.enable()
+    ratios = seconds[:, [0, 2]] / seconds[:, 1:2] - 1
+    low, high = _median_interval(ratios[:, 0], seed)
+    overhead, control = ratios.quantile(0.5, dim=0).tolist()
+    bare_ms = float(seconds[:, 1].quantile(0.5)) * 1e3
+    return Overhead(overhead, low, high, control, bare_ms, pairs)
+
+
+def _median_interval(
+    values: torch.Tensor, seed: int, resamples: int = 2000
+) -> tuple[float, float]:
+    """Return the 95 % percentile-bootstrap interval of the median of ``(N,)``."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randint(len(values), (resamples, len(values)), generator=generator)
+    medians = values[rows].quantile(0.5, dim=1)
+    ends = torch.tensor([0.025, 0.975], dtype=values.dtype)
+    low, high = medians.quantile(ends).tolist()
+    return low, high
+
+
+# --- ways to run a loop ---------------------------------------------------------------
+
+
+def captured(
+    loop: Callable[[], torch.Tensor], warm_up: int = 3
+) -> Callable[[], torch.Tensor]:
+    """Capture a loop over static inputs as one CUDA graph, and return its replay.
+
+    Raises:
+        ValueError: If there is no CUDA GPU.
+    """
+    if not torch.cuda.is_available():
+        raise ValueError("a CUDA graph needs a CUDA GPU, and there is none here")
+    # Libraries allocate and choose at their first calls, which must not be captured.
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(warm_up):
+            loop()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        output = loop()
+
+    def replay() -> torch.Tensor:
+        graph.replay()
+        return output
+
+    return replay
+
+
+def relative_difference(output: torch.Tensor, reference: torch.Tensor) -> float | None:
+    """Return ‖output − reference‖ / ‖reference‖, or None where it is not finite."""
+    wide, expected = output.detach().double(), reference.detach().double()
+    value = (wide - expected).norm() / expected.norm()
+    return float(value) if bool(value.isfinite()) else None
+
+
+def gpu_slug(name: str | None = None) -> str:
+    """Return a GPU's name as a path takes it; of this machine's, if left out.
+
+    Raises:
+        ValueError: If there is no CUDA GPU here.
+    """
+    if name is None:
+        if not torch.cuda.is_available():
+            raise ValueError("this needs a CUDA GPU, and there is none here")
+        name = torch.cuda.get_device_name()
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a Markdown table; the first column is text, the others are numbers."""
+    lines = [header, [":--"] + ["--:"] * (len(header) - 1), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def percent(value: float, digits: int = 1) -> str:
+    """Return a share as a signed percentage, with a true minus sign."""
+    return f"{100 * value:+.{digits}f} %".replace("-", "−")

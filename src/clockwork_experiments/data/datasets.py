@@ -1,0 +1,96 @@
+"""Sets of prompts, with their images where there are any.
+
+A set on disk is one JSON file of prompts and, per shard, one safetensors file with
+``images``, uint8 ``(N, 3, H, W)``. Scenes are generated; other sets are read from a
+folder that holds ``prompts.txt`` (one per line) and, if images are wanted, ``images/``
+with one file per prompt in the order of their names.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from clockwork_experiments.base import storage
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """Where prompts come from.
+
+    Attributes:
+        source: ``scenes`` (the mini world) or ``folder``.
+        count: Number of prompts.
+        split: Split of the scenes.
+        offset: Scenes, or lines, to skip.
+        path: The folder.
+        size: Side in pixels that images, generated ones too, are resized to before the
+            Fréchet distance; 0 keeps them.
+        seeds: Sampling seeds per prompt: the whole list of prompts is repeated so many
+            times, and each repetition starts from other noise.
+    """
+
+    source: str
+    count: int
+    split: str = "test"
+    offset: int = 0
+    path: str = ""
+    size: int = 0
+    seeds: int = 1
+
+    def __post_init__(self) -> None:
+        """Reject unknown sources and empty sets."""
+        if self.source not in ("scenes", "folder"):
+            raise ValueError(f"source {self.source!r} is not scenes or folder")
+        if self.count < 1:
+            raise ValueError(f"count {self.count} is less than 1")
+        if self.seeds < 1:
+            raise ValueError(f"seeds {self.seeds} is less than 1")
+        if self.source == "folder" and not self.path:
+            raise ValueError("source 'folder' needs a path")
+
+
+def shard_rows(count: int, shard: int, shards: int) -> range:
+    """Return the rows of a shard; shards differ by one row at most.
+
+    Raises:
+        ValueError: If there is no such shard, or fewer rows than shards.
+    """
+    if not 0 <= shard < shards <= count:
+        raise ValueError(f"shard {shard} of {shards} of {count} rows does not exist")
+    return range(count * shard // shards, count * (shard + 1) // shards)
+
+
+def read_prompts(path: Path) -> list[str]:
+    """Read the prompts that `prepare_prompts` wrote.
+
+    Raises:
+        ValueError: If the file holds no list of prompts, naming it.
+    """
+    prompts = storage.read_json(storage.existing(path))
+    if not isinstance(prompts, list) or not all(isinstance(p, str) for p in prompts):
+        raise ValueError(f"{path} is not a list of prompts")
+    if not prompts:
+        raise ValueError(f"{path} holds no prompt")
+    return prompts
+
+
+def folder_prompts(folder: Path, count: int, offset: int = 0) -> list[str]:
+    """Read prompts from a folder's ``prompts.txt``.
+
+    Raises:
+        ValueError: If the file is missing, empty, too short, or has an empty line.
+    """
+    path = storage.existing(folder / "prompts.txt")
+    lines = path.read_text(encoding="utf-8").splitlines()
+    if not any(line.strip() for line in lines):
+        raise ValueError(f"{path} holds no prompt")
+    chosen = lines[offset : offset + count]
+    if len(chosen) < count:
+        raise ValueError(
+            f"{path} has {len(lines)} prompts, not the {offset + count} asked for"
+        )
+    for number, line in enumerate(chosen, offset + 1):
+        if not line.strip():
+            raise ValueError(f"{path}: line {number} is empty")
+    return [line.strip() for line in chosen]

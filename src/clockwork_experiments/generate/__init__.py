@@ -1,0 +1,1 @@
+"""Images from seeds, with and without the methods."""

@@ -1,0 +1,145 @@
+"""Load what a run's clock needs: the split UNet, its adaptor, what the adaptor asks.
+
+Apart from `loading`, so that steps without an adaptor do not depend on adaptors' code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from diffusers import StableDiffusionPipeline
+
+from clockwork_diffusion import adaptors
+from clockwork_diffusion.passes import Passes
+from clockwork_diffusion.unet import SplitUNet, check_cut
+from clockwork_experiments.base import storage
+
+
+class Loaded(NamedTuple):
+    """What a run's clock needs.
+
+    Attributes:
+        passes: The UNet's passes.
+        pool: Maps texts to pooled embeddings for a learned adaptor, ``(N, P)``.
+        checksums: Of the adaptor's and CLIP's weights, if there are any.
+    """
+
+    passes: Passes
+    pool: Callable[[Sequence[str]], torch.Tensor] | None
+    checksums: tuple[str, ...]
+
+
+def load_passes(
+    pipe: StableDiffusionPipeline,
+    model: Path,
+    cut: str,
+    *,
+    scheduler: str,
+    steps: int | None,
+    loop: str = "sampling",
+    kind: str = "",
+    adaptor: Path | None = None,
+    clip: Path | None = None,
+) -> Loaded:
+    """Split a pipeline's UNet and load the adaptor that goes with it.
+
+    Args:
+        pipe: The pipeline.
+        model: Its folder.
+        cut: Where the UNet is split.
+        scheduler: Key of the run's scheduler.
+        steps: Its number of steps, which a learned adaptor must be made for; None for
+            any, as in editing, where the paper does not say which.
+        loop: The kind of loop, a member of `adaptors.LOOPS`.
+        kind: Kind of an adaptor without weights, or empty.
+        adaptor: Folder of a learned adaptor, or None.
+        clip: Folder of the CLIP that a learned adaptor asks.
+
+    Raises:
+        ValueError: If the adaptor is for something else, or a file is damaged.
+    """
+    if adaptors.is_learned(kind):
+        raise ValueError(f"adaptor kind {kind!r} has weights; give its folder")
+    if kind not in ("", *adaptors.KINDS):
+        raise ValueError(
+            f"adaptor kind {kind!r} is not one of {', '.join(adaptors.KINDS)}"
+        )
+    if adaptor is not None and clip is None and not kind:
+        raise ValueError(f"{adaptor} asks CLIP, and no --clip is given")
+    passes = split_passes(
+        pipe.unet,
+        cut,
+        kind or adaptor or "",
+        1,
+        model=model,
+        scheduler=scheduler,
+        steps=steps,
+        loop=loop,
+    )
+    if kind or adaptor is None or clip is None:
+        return Loaded(passes, None, ())
+    from clockwork_experiments.models import (
+        encoders,  # for seconds, and learned adaptors alone
+    )
+
+    encoder = encoders.load_clip(clip, pipe.device)
+
+    def pool(texts: Sequence[str]) -> torch.Tensor:
+        return encoders.clip_text_features(encoder, list(texts))
+
+    checksums = (storage.sha256_folder(adaptor), encoder.sha256)
+    return Loaded(passes, pool, checksums)
+
+
+def split_passes(
+    unet: Any,
+    cut: str,
+    adaptor: str | Path,
+    text_channels: int,
+    *,
+    model: Path,
+    scheduler: str,
+    steps: int | None,
+    loop: str | None = adaptors.LOOPS[0],
+) -> Passes:
+    """Split a UNet, and build or load its adaptor.
+
+    Args:
+        unet: The UNet.
+        cut: Where it is split; empty: where the adaptor says.
+        adaptor: Folder of a learned adaptor; a key of `adaptors.KINDS`, with random
+            weights if it has any; or empty.
+        text_channels: Width of the pooled text embedding.
+        model: Folder of the UNet's pipeline.
+        scheduler: As for `load_passes`.
+        steps: Likewise.
+        loop: Likewise; None for either.
+
+    Raises:
+        ValueError: If the adaptor is for something else, or a file is damaged.
+    """
+    built: Any = None
+    if cut:
+        check_cut(unet, cut)  # Before an adaptor says that it is for another.
+    if adaptor in adaptors.KINDS:
+        cut = cut or "stage1"
+        built = adaptors.build_adaptor(str(adaptor), unet, cut, text_channels)
+    elif adaptor:
+        folder = Path(adaptor)
+        built = adaptors.load_adaptor(folder)
+        cut = cut or built.config.cut
+        adaptors.check_made_for(
+            built,
+            folder,
+            model=storage.sha256_folder(model),
+            scheduler=scheduler,
+            steps=steps,
+            cut=cut,
+            loop=loop,
+        )
+    if built is not None:
+        built = built.to(unet.device, unet.dtype).eval()
+    return Passes(SplitUNet(unet, cut or "stage1"), built)

@@ -1,0 +1,1 @@
+"""Real sizes with random weights."""

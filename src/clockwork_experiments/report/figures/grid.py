@@ -1,0 +1,120 @@
+"""Draw grids of paired images (Figures 1, 5, S12–S15)."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from clockwork_experiments.data import shards
+
+
+@dataclass(frozen=True)
+class GridRun:
+    """A run shown in a grid.
+
+    Attributes:
+        run: Its id.
+        label: What the reader sees.
+    """
+
+    run: str
+    label: str
+
+
+@dataclass(frozen=True)
+class FigureSpec:
+    """A grid of images: runs below each other, prompts side by side.
+
+    Attributes:
+        title: Heading.
+        caption: What the reader must know; for the report.
+        runs: The runs, from top to bottom within each band.
+        prompts: Indices of the prompts within their set.
+        columns: Prompts per band.
+        latency: Whether to print each run's latency beside its label.
+    """
+
+    title: str
+    caption: str
+    runs: tuple[GridRun, ...]
+    prompts: tuple[int, ...]
+    columns: int
+    latency: bool = False
+
+    def __post_init__(self) -> None:
+        """Reject grids without a cell."""
+        if self.columns < 1 or not self.prompts or not self.runs:
+            raise ValueError("a grid needs a column, a prompt and a run at least")
+
+
+def draw_grid(
+    spec: FigureSpec,
+    images: Mapping[str, np.ndarray | shards.Rows],
+    prompts: list[str],
+    latency_ms: Mapping[str, float],
+) -> Figure:
+    """Draw a grid of paired images.
+
+    Args:
+        spec: What to show.
+        images: uint8 ``(N, 3, H, W)`` by run.
+        prompts: The N prompts.
+        latency_ms: Milliseconds by run; used if the figure shows latencies.
+
+    Raises:
+        ValueError: If a prompt's index is beyond the images.
+    """
+    for index in spec.prompts:
+        if not 0 <= index < len(prompts):
+            raise ValueError(f"prompt {index} is not one of the {len(prompts)}")
+    bands = [
+        spec.prompts[start : start + spec.columns]
+        for start in range(0, len(spec.prompts), spec.columns)
+    ]
+    cell, text, gap = 1.0, 0.52, 0.14
+    margin = 1.05 if any(shown.label for shown in spec.runs) else 0.06
+    band_height = text + cell * len(spec.runs) + 0.05 * (len(spec.runs) - 1)
+    width = margin + spec.columns * (cell + 0.05) + 0.05
+    height = 0.34 + len(bands) * (band_height + gap)
+    figure = Figure(figsize=(width, height))
+    figure.text(
+        0.06 / width, 1 - 0.12 / height, spec.title, va="top", weight="bold", size=9
+    )
+    for band, chosen in enumerate(bands):
+        top = height - 0.34 - band * (band_height + gap)
+        for row, shown in enumerate(spec.runs):
+            bottom = top - text - (row + 1) * cell - row * 0.05
+            label = shown.label
+            if spec.latency and shown.run in latency_ms:
+                label += f"\n{latency_ms[shown.run]:.0f} ms"
+            figure.text(
+                (margin - 0.1) / width,
+                (bottom + cell / 2) / height,
+                label,
+                ha="right",
+                va="center",
+            )
+            for column, index in enumerate(chosen):
+                left = margin + column * (cell + 0.05)
+                axes = figure.add_axes(
+                    (left / width, bottom / height, cell / width, cell / height)
+                )
+                axes.imshow(
+                    images[shown.run][index].transpose(1, 2, 0), interpolation="lanczos"
+                )
+                axes.set_axis_off()
+                if row == 0:
+                    figure.text(
+                        (left + cell / 2) / width,
+                        (top - text + 0.05) / height,
+                        textwrap.fill(prompts[index], 21),
+                        ha="center",
+                        va="bottom",
+                        size=5.6,
+                        linespacing=1.05,
+                    )
+    return figure

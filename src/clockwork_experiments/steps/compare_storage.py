@@ -1,0 +1,122 @@
+"""Compare stored features with stored latents: bytes on disk, samples per second."""
+
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from clockwork_experiments.base import provenance, storage
+from clockwork_experiments.config.parse import parse
+from clockwork_experiments.run import new_parser, run
+from clockwork_experiments.train.trajectories import TrajectorySpec
+
+
+@dataclass(frozen=True)
+class StorageSpec:
+    """What to compare.
+
+    Attributes:
+        backbone: A key of `clockwork_experiments.cost.architectures.BACKBONES`.
+        tokens: Length of a prompt.
+        text_channels: Channels of the pooled text embedding.
+        trajectory: What is recorded; it is stored in both ways.
+        batch_size: Samples per batch.
+        batches: Batches to time.
+        prompts: Prompts to draw them from.
+    """
+
+    backbone: str
+    tokens: int
+    text_channels: int
+    trajectory: TrajectorySpec
+    batch_size: int = 16
+    batches: int = 20
+    prompts: int = 8
+
+
+def main(args: Namespace) -> None:
+    """Count bytes from the architecture, and time a model if there is one."""
+    from clockwork_experiments.cost import architectures
+    from clockwork_experiments.train import trajectories
+
+    spec = parse(StorageSpec, args.spec)
+    base = architectures.SD_V15
+    if args.unet is not None:
+        base = storage.read_json(storage.existing(args.unet))
+    unet = architectures.build_unet(spec.backbone, base)
+    counted = trajectories.bytes_per_trajectory(
+        unet, spec.trajectory, spec.tokens, spec.text_channels
+    )
+    result: dict[str, Any] = {
+        stored: {"bytes_per_trajectory": size} for stored, size in counted.items()
+    }
+    if args.model is not None:
+        for stored, speed in _samples_per_second(spec, args.model).items():
+            result[stored]["samples_per_s"] = speed
+        result["batch_size"] = spec.batch_size
+        result["device"] = provenance.device_name()
+    result["versions"] = provenance.versions("torch", "diffusers")
+    storage.write_json(args.output, result)
+
+
+def _samples_per_second(spec: StorageSpec, model: Path) -> dict[str, float]:
+    """Time what training asks of trajectories: a step's features and r_out before."""
+    import torch
+
+    from clockwork_diffusion import encoding
+    from clockwork_diffusion.passes import Passes
+    from clockwork_diffusion.unet import SplitUNet
+    from clockwork_experiments.models import loading
+    from clockwork_experiments.train import trajectories
+    from clockwork_experiments.train.training import generator_for
+
+    device = loading.default_device()
+    pipe = loading.load_pipeline(model, device)
+    passes = Passes(SplitUNet(pipe.unet, spec.trajectory.cut))
+    # What the prompts say does not change the time.
+    width = pipe.unet.config.cross_attention_dim
+    prompts = encoding.Prompts(
+        torch.zeros(spec.prompts, spec.tokens, width, device=device),
+        torch.zeros(1, spec.tokens, width, device=device),
+        torch.zeros(spec.prompts, spec.text_channels, device=device),
+        torch.zeros(1, spec.text_channels, device=device),
+    )
+    clean = torch.zeros(spec.prompts, *trajectories.latent_shape(pipe.unet))
+    speeds = {}
+    for stored in trajectories.STORED:
+        chosen = replace(spec.trajectory, stored=stored)
+        config = pipe.scheduler.config
+        shard = trajectories.unroll(passes, config, prompts, chosen, 0, clean)
+        shard |= trajectories.constants(passes, config, prompts, chosen)
+        data = trajectories.join([shard], "", lambda: passes.split)
+
+        def deliver(number: int, data: trajectories.Recorded = data) -> None:
+            generator = generator_for(0, number)
+            size = (spec.batch_size,)
+            rows = torch.randint(len(data), size, generator=generator)
+            steps = torch.randint(1, data.steps, size, generator=generator)
+            data.pick(rows, steps, [steps - 1], device)
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+
+        deliver(-1)  # the first call also allocates
+        began = time.perf_counter()
+        for number in range(spec.batches):
+            deliver(number)
+        seconds = time.perf_counter() - began
+        speeds[stored] = spec.batches * spec.batch_size / seconds
+    return speeds
+
+
+if __name__ == "__main__":
+    parser = new_parser(__doc__)
+    parser.add_argument("--spec", required=True, help="StorageSpec as JSON")
+    parser.add_argument(
+        "--unet", type=Path, help="configuration of the UNet; SD v1.5's if left out"
+    )
+    parser.add_argument("--model", type=Path, help="pipeline folder, to be timed")
+    parser.add_argument("--output", required=True, type=Path, help="JSON to write")
+    run(parser, main)

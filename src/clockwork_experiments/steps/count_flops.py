@@ -1,0 +1,111 @@
+"""Count a model's FLOPs and parameters, whole and with each adaptor; no weights."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from clockwork_experiments.base import provenance, storage
+from clockwork_experiments.config.parse import parse
+from clockwork_experiments.run import new_parser, run
+
+
+@dataclass(frozen=True)
+class AdaptorKind:
+    """An adaptor as far as its cost goes.
+
+    Attributes:
+        kind: A key of `clockwork_diffusion.adaptors.KINDS`, or ``branch``.
+        cut: A key of `clockwork_diffusion.unet.CUTS`.
+        inputs: Which of `clockwork_diffusion.adaptors.INPUTS` it looks at; all if
+            empty.
+        branch: The skip connection at which ``branch`` reuses features.
+    """
+
+    kind: str
+    cut: str = "stage1"
+    inputs: tuple[str, ...] = ()
+    branch: int = 0
+
+
+@dataclass(frozen=True)
+class FlopsSpec:
+    """What to count.
+
+    Attributes:
+        backbone: A key of `clockwork_experiments.cost.architectures.BACKBONES`.
+        tokens: Length of a prompt.
+        text_channels: Width of the pooled text embedding.
+        adaptors: The adaptors by id.
+        levels: Levels at which runs keep the UNet.
+    """
+
+    backbone: str
+    tokens: int
+    text_channels: int
+    adaptors: dict[str, AdaptorKind]
+    levels: tuple[int, ...] = field(default=(), kw_only=True)
+
+
+def main(args: Namespace) -> None:
+    """Count on the meta device."""
+    import torch
+
+    from clockwork_diffusion import adaptors
+    from clockwork_diffusion.unet import CUTS
+    from clockwork_experiments.cost import architectures, flops
+
+    spec = parse(FlopsSpec, args.spec)
+    base = architectures.SD_V15
+    if args.unet is not None:
+        base = storage.read_json(storage.existing(args.unet))
+    unet = architectures.build_unet(spec.backbone, base)
+    counted: dict[str, dict[str, object]] = {}
+    result = {
+        "backbone": spec.backbone,
+        "unit": "one UNet call at batch 1",
+        "full": flops.count_full(unet, spec.tokens).to_json(),
+        "blocks": {
+            name: count.to_json()
+            for name, count in flops.count_blocks(unet, spec.tokens).items()
+        },
+        "levels": {
+            str(level): flops.count_level(unet, spec.tokens, level).to_json()
+            for level in spec.levels
+        },
+        "adaptors": counted,
+        "versions": provenance.versions("torch", "diffusers", "deepspeed"),
+    }
+    for name, chosen in spec.adaptors.items():
+        if chosen.kind == "branch":
+            count = flops.count_branch(unet, spec.tokens, chosen.branch)
+            counted[name] = {"parameters": 0, "step": count.to_json()}
+            continue
+        with torch.device("meta"):
+            adaptor = adaptors.build_adaptor(
+                chosen.kind,
+                unet,
+                chosen.cut,
+                spec.text_channels,
+                inputs=chosen.inputs or adaptors.INPUTS,
+            )
+        counts = flops.count_light(unet, spec.tokens, adaptor, spec.text_channels)
+        counted[name] = {
+            "parameters": sum(p.numel() for p in adaptor.parameters()),
+            **{step: count.to_json() for step, count in counts.items()},
+        }
+        if hasattr(adaptor, "layout"):
+            size = unet.config.sample_size >> CUTS[chosen.cut]
+            counted[name]["layout"] = adaptor.layout(size)
+    storage.write_json(args.output, result)
+
+
+if __name__ == "__main__":
+    parser = new_parser(__doc__)
+    parser.add_argument("--spec", required=True, help="FlopsSpec as JSON")
+    parser.add_argument(
+        "--unet", type=Path, help="configuration of the UNet; SD v1.5's if left out"
+    )
+    parser.add_argument("--output", required=True, type=Path, help="JSON to write")
+    run(parser, main)

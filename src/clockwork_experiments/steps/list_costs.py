@@ -1,0 +1,127 @@
+"""List what jobs took, by Snakemake's benchmarks: seconds and peak memory."""
+
+from __future__ import annotations
+
+import csv
+import os
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from clockwork_experiments.base import provenance, storage
+from clockwork_experiments.run import new_parser, run
+
+UNKNOWN = "—"
+
+
+def main(args: Namespace) -> None:
+    """Read the benchmarks that there are, and sum them up by rule."""
+    jobs = [
+        job
+        for path in sorted(args.benchmarks.rglob("*.tsv"))
+        for job in read_benchmark(path, args.benchmarks)
+    ]
+    result = {
+        "jobs": jobs,
+        "rules": by_rule(jobs),
+        "cores": os.cpu_count(),
+        "device": provenance.device_name(),
+        "note": args.note,
+    }
+    storage.write_json(args.output, result)
+    storage.write_text(args.output.with_suffix(".md"), to_markdown(result))
+
+
+def read_benchmark(path: Path, folder: Path) -> list[dict[str, Any]]:
+    """Return a job's costs, one entry per repetition.
+
+    Args:
+        path: ``<folder>/<rule>/<job>.tsv``, as Snakemake writes it.
+        folder: The scale's benchmarks.
+
+    Raises:
+        ValueError: If the file is no benchmark, naming it.
+    """
+    rule, *rest = path.relative_to(folder).with_suffix("").parts
+    with path.open(encoding="utf-8") as file:
+        lines = list(csv.DictReader(file, delimiter="\t"))
+    try:
+        return [
+            {
+                "rule": rule,
+                "job": "/".join(rest),
+                "seconds": float(line["s"]),
+                "cpu_seconds": _number(line.get("cpu_time", "")),
+                "peak_mb": _number(line["max_rss"]),
+            }
+            for line in lines
+        ]
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no benchmark of Snakemake's: {error}") from error
+
+
+def _number(text: str) -> float | None:
+    """Return a number; of jobs too short to be looked at Snakemake knows none."""
+    return None if text in ("", "-", "NA") else float(text)
+
+
+def by_rule(jobs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
+    """Return each rule's number of jobs, its seconds, and its largest job's memory."""
+    rules: dict[str, dict[str, Any]] = {}
+    for rule in dict.fromkeys(job["rule"] for job in jobs):
+        own = [job for job in jobs if job["rule"] == rule]
+        peaks = [job["peak_mb"] for job in own if job["peak_mb"] is not None]
+        times = [job["cpu_seconds"] for job in own if job["cpu_seconds"] is not None]
+        rules[rule] = {
+            "jobs": len(own),
+            "seconds": sum(job["seconds"] for job in own),
+            "cpu_seconds": sum(times) if times else None,
+            "longest_seconds": max(job["seconds"] for job in own),
+            "peak_mb": max(peaks) if peaks else None,
+        }
+    return rules
+
+
+def to_markdown(result: Mapping[str, Any]) -> str:
+    """Return the costs by rule as a table for people, with a title and what it is."""
+    if not result["rules"]:
+        return "**What the jobs took**\n\nNo job has run yet.\n"
+    return (
+        f"**What the jobs took**\n\n{cost_table(result['rules'])}\n\n"
+        "Of the jobs that have run here, as Snakemake measured them on "
+        f"{result['device']}, {result['cores']} cores. Jobs of one rule may have run "
+        f"side by side, and other work beside them. {result['note']}".rstrip()
+        + "\n"
+    )
+
+
+def cost_table(rules: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return costs by rule as a Markdown table."""
+    lines = [
+        "| rule | jobs | seconds | CPU seconds | longest job, s | peak memory, MB |",
+        "|:--|--:|--:|--:|--:|--:|",
+    ]
+    for rule, cost in rules.items():
+        cells = [
+            rule,
+            str(cost["jobs"]),
+            *(
+                UNKNOWN if cost[key] is None else f"{cost[key]:,.0f}"
+                for key in ("seconds", "cpu_seconds", "longest_seconds", "peak_mb")
+            ),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    parser = new_parser(__doc__)
+    parser.add_argument(
+        "--benchmarks", required=True, type=Path, help="benchmarks of a scale"
+    )
+    parser.add_argument("--note", default="", help="what a reader must know of them")
+    parser.add_argument(
+        "--output", required=True, type=Path, help="JSON to write; Markdown beside it"
+    )
+    run(parser, main)

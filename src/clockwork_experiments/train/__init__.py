@@ -1,0 +1,1 @@
+"""Adaptors, backbones, and what they are trained on."""

@@ -1,0 +1,448 @@
+"""Train an adaptor on the teacher's trajectories (Algorithm 1).
+
+The trajectories are recorded before, or anew for each epoch as in the paper.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from clockwork_diffusion.adaptors import INPUTS, LOOPS, check_inputs
+from clockwork_diffusion.clock import Clock
+from clockwork_experiments.train.training import (
+    Crew,
+    Optimisation,
+    Trained,
+    fit,
+    generator_for,
+)
+from clockwork_experiments.train.trajectories import FreshTrajectories, Recorded
+
+
+@dataclass(frozen=True)
+class AdaptorSpec:
+    """What adaptor to train, and how.
+
+    Attributes:
+        kind: A key of `clockwork_diffusion.adaptors.KINDS`.
+        cut: A key of `clockwork_diffusion.unet.CUTS`.
+        clock: The clock that it will run at; it is trained on that clock's adaptor
+            steps alone. 1 where one of the last two fields says which steps these are.
+        optimisation: The recipe.
+        inputs: Which of `clockwork_diffusion.adaptors.INPUTS` it looks at.
+        adaptor_steps: The adaptor steps, counted from 1 as in Table 3.
+        every_step: Train on all steps, the first included: the model distillation of
+            Table S2, which has neither a clock nor r_out.
+        epochs: Epochs with trajectories of their own, each of an equal share of the
+            optimiser's steps; 0 trains on trajectories that were recorded before.
+        subset: Prompts per epoch, drawn anew for each; 0 takes all.
+    """
+
+    kind: str
+    cut: str
+    clock: int
+    optimisation: Optimisation
+    inputs: tuple[str, ...] = INPUTS
+    adaptor_steps: tuple[int, ...] = ()
+    every_step: bool = False
+    epochs: int = 0
+    subset: int = 0
+
+    def __post_init__(self) -> None:
+        """Reject steps, inputs and epochs that do not fit together."""
+        if self.epochs and self.optimisation.steps % self.epochs:
+            raise ValueError(
+                f"{self.optimisation.steps} steps do not make {self.epochs} equal "
+                "epochs"
+            )
+        if self.subset and not self.epochs:
+            raise ValueError(f"subset {self.subset} needs epochs above 0")
+        check_inputs(self.inputs)
+        Clock(self.clock)
+        if (self.clock > 1) + bool(self.adaptor_steps) + self.every_step != 1:
+            raise ValueError(
+                "give one of a clock above 1, adaptor steps and every_step, not "
+                f"clock {self.clock}, adaptor steps {list(self.adaptor_steps)} and "
+                f"every_step {str(self.every_step).lower()}"
+            )
+        if self.every_step and "r_out" in self.inputs:
+            raise ValueError(
+                "every_step needs inputs without r_out: the first step has no previous "
+                f"one; given are {', '.join(self.inputs)}"
+            )
+        if self.adaptor_steps:
+            Clock(adaptor_steps=self.adaptor_steps)
+
+    @property
+    def schedule(self) -> Clock | None:
+        """The clock that it will run at; None if it runs at every step."""
+        if self.every_step:
+            return None
+        if self.adaptor_steps:
+            return Clock(adaptor_steps=self.adaptor_steps)
+        return Clock(self.clock)
+
+    def made_for(
+        self, model: str, scheduler: str, steps: int, loop: str = LOOPS[0]
+    ) -> dict[str, Any]:
+        """Return what the adaptor is for, as it is saved with it.
+
+        Args:
+            model: SHA-256 of the teacher's weights.
+            scheduler: Key of the teacher's scheduler.
+            steps: Number of sampling steps.
+            loop: Which of `clockwork_diffusion.adaptors.LOOPS` the steps are of; noted
+                if it is not sampling.
+        """
+        facts: dict[str, Any] = {"model": model, "scheduler": scheduler, "steps": steps}
+        facts["cut"] = self.cut
+        if loop != LOOPS[0]:
+            facts["loop"] = loop
+        if self.every_step:
+            return {**facts, "every_step": True}
+        if self.adaptor_steps:
+            return {**facts, "adaptor_steps": list(self.adaptor_steps)}
+        return {**facts, "clock": self.clock}
+
+
+@dataclass(frozen=True)
+class HeldOutError:
+    """Distance of an adaptor's estimate to the teacher's r_out on unseen prompts.
+
+    Attributes:
+        l2: Mean of ‖r_out − φ‖₂ over samples, the training loss.
+        mse: Mean squared error per element.
+        identity_l2: ``l2`` of the identity adaptor on the same samples, less those of
+            the first step, which has nothing to reuse.
+        identity_mse: ``mse`` of the identity adaptor.
+        n: Number of samples: prompts × guidance branches × adaptor steps.
+    """
+
+    l2: float
+    mse: float
+    identity_l2: float
+    identity_mse: float
+    n: int
+
+    def to_json(self) -> dict[str, float | int]:
+        """Return the fields and the two ratios to identity."""
+        return {
+            **asdict(self),
+            "l2_over_identity": self.l2 / self.identity_l2,
+            "mse_over_identity": self.mse / self.identity_mse,
+        }
+
+
+def adaptor_steps(clock: int | Clock | None, steps: int) -> torch.Tensor:
+    """Return the indices from 0 of the steps with C(t) = 1; of all without a clock.
+
+    Raises:
+        ValueError: If there is none, or an adaptor step lies beyond the last step.
+    """
+    if clock is None:
+        return torch.arange(steps)
+    schedule = clock if isinstance(clock, Clock) else Clock(clock)
+    schedule.full_steps(steps)
+    indices = [index for index in range(steps) if not schedule.is_full(index)]
+    if not indices:
+        raise ValueError(
+            f"clock {schedule.every} over {steps} steps has no adaptor step"
+        )
+    return torch.tensor(indices)
+
+
+class _Batches:
+    """The batches of a training, each a function of the step number alone.
+
+    Stored trajectories are drawn with replacement. Those of an epoch are gone through
+    in a random order, and again in another if there are steps left.
+    """
+
+    def __init__(
+        self,
+        data: Recorded | FreshTrajectories,
+        spec: AdaptorSpec,
+        crew: Crew,
+        prompts: Sequence[str] | None,
+    ) -> None:
+        self.indices = adaptor_steps(spec.schedule, data.steps)
+        self.fresh = data if isinstance(data, FreshTrajectories) else None
+        if (self.fresh is not None) != bool(spec.epochs):
+            raise ValueError(
+                f"epochs {spec.epochs} need trajectories that are recorded "
+                f"{'anew for each' if spec.epochs else 'before'}"
+            )
+        self.recipe, self.crew, self.prompts = spec.optimisation, crew, prompts
+        self._data: Recorded | None = None
+        self._epoch = -1
+        if isinstance(data, FreshTrajectories):
+            self.updates = self.recipe.steps // spec.epochs
+            self.branches = data.spec.sampler.branches
+            self.count = data.count * self.branches
+            # Each process records its own prompts, and learns what there is of them.
+            self.part = crew.share(data.count)
+        else:
+            self._data = data
+            self.count = len(data)
+            if prompts is not None and self.count not in (
+                len(prompts),
+                2 * len(prompts),
+            ):
+                raise ValueError(
+                    f"{len(prompts)} prompts do not fit {self.count} trajectories"
+                )
+
+    def of_step(self, step: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the rows and sampling steps of a whole batch."""
+        size, seed = self.recipe.batch_size, self.recipe.seed
+        if self.fresh is None:
+            generator = generator_for(seed, step)
+            rows = torch.randint(self.count, (size,), generator=generator)
+            picked = torch.randint(len(self.indices), (size,), generator=generator)
+            return rows, self.indices[picked]
+        epoch, place = divmod(step, self.updates)
+        samples, start = self.count * len(self.indices), place * size
+        rounds = range(start // samples, (start + size - 1) // samples + 1)
+        order = torch.cat(
+            [
+                torch.randperm(samples, generator=generator_for(seed, epoch, number))
+                for number in rounds
+            ]
+        )
+        chosen = order[start - rounds.start * samples :][:size]
+        return chosen // len(self.indices), self.indices[chosen % len(self.indices)]
+
+    def share_of_step(self, step: int) -> tuple[Recorded, torch.Tensor, torch.Tensor]:
+        """Return this process's trajectories, and its samples of a batch."""
+        rows, steps = self.of_step(step)
+        if self.fresh is None:
+            assert self._data is not None
+            own = self.crew.share(len(rows))
+            return self._data, rows[own.start : own.stop], steps[own.start : own.stop]
+        epoch = step // self.updates
+        if epoch != self._epoch:
+            self._data = None  # makes room
+            self._data, self._epoch = self.fresh.of_epoch(epoch, self.part), epoch
+        assert self._data is not None
+        first = self.part.start * self.branches
+        mine = (rows >= first) & (rows < self.part.stop * self.branches)
+        return self._data, rows[mine] - first, steps[mine]
+
+    def describe(self, step: int) -> str:
+        """Name a batch by its prompts, or by its rows."""
+        rows, _ = self.of_step(step)
+        if self.fresh is not None:
+            places = self.fresh.prompts_of(step // self.updates)
+            places = places[(rows // self.branches).unique()]
+            texts = [self.fresh.prompts[place] for place in places.tolist()]
+        elif self.prompts is not None:
+            branches = self.count // len(self.prompts)
+            places = (rows // branches).unique()
+            texts = [self.prompts[place] for place in places.tolist()]
+        else:
+            return f"trajectories {', '.join(map(str, rows.unique().tolist()))}"
+        quoted = (json.dumps(text, ensure_ascii=False) for text in texts)
+        return f"prompts {', '.join(quoted)}"
+
+
+def train_adaptor(
+    adaptor: nn.Module,
+    data: Recorded | FreshTrajectories,
+    spec: AdaptorSpec,
+    state: Path,
+    device: torch.device,
+    work: str = "",
+    prompts: Sequence[str] | None = None,
+    crew: Crew | None = None,
+) -> Trained:
+    """Minimise ‖r_t^out − φ(r_t^in, r_{t+1}^out, t_emb, text_emb)‖₂ over φ.
+
+    Each step of the optimiser sees a random batch of (trajectory, adaptor step) pairs;
+    both branches of guidance are samples.
+
+    Args:
+        adaptor: φ, trained in place.
+        data: The teacher's trajectories.
+        spec: The recipe.
+        state: Resumable state of the training.
+        device: Where to train.
+        work: Says what the data and the code are; a state of other work is refused.
+        prompts: The prompts of stored trajectories in their order, to be named in
+            errors.
+        crew: The processes that train together, each on its share of every batch; one
+            alone if left out.
+
+    Raises:
+        ValueError: If the adaptor has nothing to train or other inputs than the spec;
+            if there are not as many trajectories per prompt as branches of guidance;
+            or if the loss is not finite: the message names the first such step, and
+            the prompts (or else the rows of the data) of its batch.
+    """
+    crew = crew or Crew()
+    if not any(parameter.requires_grad for parameter in adaptor.parameters()):
+        raise ValueError(f"adaptor kind {spec.kind!r} has nothing to train")
+    if set(_inputs_of(adaptor)) != set(spec.inputs):
+        raise ValueError(
+            f"the adaptor's inputs are {', '.join(_inputs_of(adaptor))}, "
+            f"and the spec's are {', '.join(spec.inputs)}"
+        )
+    batches = _Batches(data, spec, crew, prompts)
+    adaptor = adaptor.to(device)
+    # Kept on the device, so that no step waits for it.
+    first_bad = torch.full((), -1, device=device)
+
+    def refuse_bad() -> None:
+        step = int(first_bad)
+        if step < 0:
+            return
+        # It would lead here again, and stand in the way of another recipe.
+        state.unlink(missing_ok=True)
+        batch = batches.describe(step)
+        raise ValueError(f"adaptor: the loss is not finite at step {step}, of {batch}")
+
+    def loss_of_step(step: int) -> torch.Tensor:
+        recorded, rows, steps = batches.share_of_step(step)
+        if len(rows):
+            error = _error(adaptor, recorded, rows, steps, device, spec.schedule)
+            loss = error.flatten(1).norm(dim=1).mean()
+        else:
+            loss = torch.zeros((), device=device, requires_grad=True)
+        if crew.count > 1:
+            loss = loss * (len(rows) / spec.optimisation.batch_size)
+        bad = (first_bad < 0) & ~crew.total(loss.detach()).isfinite()
+        first_bad.masked_fill_(bad, step)
+        if step % _every(device) == 0:
+            refuse_bad()
+        return loss
+
+    try:
+        return fit(
+            adaptor,
+            loss_of_step,
+            spec.optimisation,
+            state,
+            name="adaptor",
+            work=work,
+            crew=crew,
+        )
+    except ValueError:
+        # `fit` may be the first to look, and it knows the step alone.
+        refuse_bad()
+        raise
+
+
+@torch.inference_mode()
+def held_out_error(
+    adaptor: nn.Module,
+    data: Recorded,
+    clock: int | Clock | None,
+    device: torch.device,
+) -> HeldOutError:
+    """Measure an adaptor and the identity on trajectories.
+
+    Args:
+        adaptor: φ.
+        data: The teacher's trajectories.
+        clock: The clock that decides which steps are measured; None measures all.
+        device: Where to measure.
+
+    Raises:
+        ValueError: If no measured step has a previous one.
+    """
+    schedule = Clock(clock) if isinstance(clock, int) else clock
+    indices = adaptor_steps(schedule, data.steps)
+    if not int(indices.max()):
+        raise ValueError("trajectories of 1 step leave nothing for identity to reuse")
+    adaptor = adaptor.to(device).eval()
+    sums = torch.zeros(4, dtype=torch.float64)
+    compared = 0
+    for index in indices:
+        for rows in torch.arange(len(data)).split(256):
+            steps = index.expand(len(rows))
+            error = _error(adaptor, data, rows, steps, device, schedule)
+            error = error.double().flatten(1)
+            drift = torch.zeros(1, 1, dtype=torch.float64)
+            if index > 0:
+                compared += len(rows)
+                picked = data.pick(rows, steps, [steps - 1], torch.device("cpu"))
+                drift = picked.r_out.double() - picked.earlier[0]
+                drift = drift.flatten(1)
+            sums += torch.stack(
+                [
+                    error.norm(dim=1).sum().cpu(),
+                    error.square().mean(dim=1).sum().cpu(),
+                    drift.norm(dim=1).sum(),
+                    drift.square().mean(dim=1).sum(),
+                ]
+            )
+    count = len(indices) * len(data)
+    counts = torch.tensor([count, count, compared, compared])
+    l2, mse, identity_l2, identity_mse = (sums / counts).tolist()
+    return HeldOutError(l2, mse, identity_l2, identity_mse, count)
+
+
+def _error(
+    adaptor: nn.Module,
+    data: Recorded,
+    rows: torch.Tensor,
+    steps: torch.Tensor,
+    device: torch.device,
+    schedule: Clock | None,
+) -> torch.Tensor:
+    """Return r_out − φ of rows, each at its own step, ``(len(rows), c_out, h, w)``.
+
+    An adaptor with a longer history needs the schedule.
+    """
+    earlier: list[torch.Tensor] = []
+    more: dict[str, torch.Tensor] = {}
+    if getattr(adaptor, "history", 1) == 2:
+        assert schedule is not None
+        earlier = _last_full_steps(schedule, steps)
+        more["ages"] = torch.stack([steps - full for full in earlier]).to(device)
+    elif "r_out" in _inputs_of(adaptor):
+        if steps.min() < 1:
+            raise ValueError("the first step has no previous r_out to learn from")
+        earlier = [steps - 1]
+    picked = data.pick(rows, steps, earlier, device)
+    previous: torch.Tensor | None = None
+    if more:
+        previous = torch.stack(picked.earlier)
+    elif earlier:
+        (previous,) = picked.earlier
+    estimate = adaptor(
+        picked.r_in,
+        previous,
+        data.t_emb[steps].to(device),
+        data.pooled[rows].to(device),
+        **more,
+    )
+    error: torch.Tensor = picked.r_out - estimate
+    return error
+
+
+def _last_full_steps(schedule: Clock, steps: torch.Tensor) -> list[torch.Tensor]:
+    """Return the last full step before each step, and the one before that.
+
+    Until there is a second full step, the first stands for both.
+    """
+    pairs = []
+    for step in steps.tolist():
+        full = [index for index in range(step) if schedule.is_full(index)]
+        pairs.append([full[-1], full[-2:][0]])
+    return list(torch.tensor(pairs).T)
+
+
+def _every(device: torch.device) -> int:
+    """Return after how many steps to look at the loss; it stalls a GPU."""
+    return 1 if device.type == "cpu" else 50
+
+
+def _inputs_of(adaptor: nn.Module) -> tuple[str, ...]:
+    return getattr(adaptor, "inputs", INPUTS)

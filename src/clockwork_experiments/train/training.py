@@ -1,0 +1,332 @@
+"""Train any module so that a killed run continues as if nothing had happened.
+
+Every batch is a function of the step number alone, so the state on disk is the
+modules, the optimiser and the step: no random state, no loader position. A run that is
+killed and started again ends with the same weights as one that was left alone.
+
+Several processes may train one module, each on its share of every batch. Their
+gradients add up to those of the whole batch, so that all make the same updates as one
+process would.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from clockwork_experiments.base import interruption, storage
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Optimisation:
+    """How to optimise.
+
+    Attributes:
+        steps: Number of optimiser steps.
+        batch_size: Samples per step.
+        lr: Peak learning rate.
+        warmup: Steps of linear warm-up.
+        schedule: ``constant`` or ``cosine`` (to zero at the last step).
+        optimizer: ``adam`` or ``adamw``.
+        weight_decay: Decoupled weight decay; AdamW only.
+        ema: Decay of the exponential moving average of the weights; 0 turns it off.
+        clip_norm: Largest gradient norm; 0 turns clipping off.
+        seed: Seed of the initial weights and of every batch.
+    """
+
+    steps: int
+    batch_size: int
+    lr: float
+    warmup: int = 0
+    schedule: str = "constant"
+    optimizer: str = "adam"
+    weight_decay: float = 0.0
+    ema: float = 0.0
+    clip_norm: float = 0.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        """Reject values that make no training."""
+        for name in ("steps", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} {getattr(self, name)} is less than 1")
+        if self.schedule not in ("constant", "cosine"):
+            raise ValueError(f"schedule {self.schedule!r} is not constant or cosine")
+        if self.optimizer not in ("adam", "adamw"):
+            raise ValueError(f"optimizer {self.optimizer!r} is not adam or adamw")
+
+    def lr_at(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0."""
+        scale = min(1.0, (step + 1) / self.warmup) if self.warmup else 1.0
+        if self.schedule == "cosine":
+            scale *= 0.5 * (1 + math.cos(math.pi * step / self.steps))
+        return self.lr * scale
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training leaves.
+
+    Attributes:
+        module: The module, with averaged weights if they are averaged.
+        history: Steps and their losses.
+        seconds: Time spent, in all runs of a training that was resumed.
+        times: Seconds spent until each entry of the history.
+    """
+
+    module: nn.Module
+    history: list[tuple[int, float]]
+    seconds: float
+    times: list[float] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Crew:
+    """The processes that train one module together, as accelerate started them.
+
+    Attributes:
+        rank: Number of this process, from 0; the first one writes files.
+        count: How many there are.
+    """
+
+    rank: int = 0
+    count: int = 1
+
+    def share(self, length: int) -> range:
+        """Return this process's part of ``length`` items."""
+        return range(
+            length * self.rank // self.count, length * (self.rank + 1) // self.count
+        )
+
+    def total(self, value: torch.Tensor) -> torch.Tensor:
+        """Return the sum over all processes."""
+        if self.count == 1:
+            return value
+        from accelerate.utils import reduce
+
+        total: torch.Tensor = reduce(value, reduction="sum")
+        return total
+
+    def add_gradients(
+        self, parameters: Sequence[nn.Parameter], stop: bool = False
+    ) -> bool:
+        """Replace each gradient by its sum over all processes.
+
+        Returns:
+            Whether one of them wants to stop after this step: then all must, or the
+            others would wait for it for ever.
+        """
+        if self.count == 1:
+            return stop
+        # In one piece, since each message has its price.
+        own = [torch.zeros_like(p) if p.grad is None else p.grad for p in parameters]
+        flag = own[0].new_full((1,), float(stop))
+        total = self.total(torch.cat([*(each.flatten() for each in own), flag]))
+        *parts, stops = total.split([*(each.numel() for each in own), 1])
+        for parameter, part in zip(parameters, parts, strict=True):
+            parameter.grad = part.view_as(parameter)
+        return bool(stops)
+
+
+def join_crew() -> tuple[Crew, torch.device | None]:
+    """Join the processes that ``accelerate launch`` started with this one.
+
+    Returns:
+        The crew, and this process's device; a crew of one and None if this process was
+        started alone, for which accelerate is not even imported.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return Crew(), None
+    from accelerate import PartialState
+
+    state = PartialState(cpu=not torch.cuda.is_available())
+    return Crew(state.process_index, state.num_processes), state.device
+
+
+def generator_for(*key: int) -> torch.Generator:
+    """Return a CPU generator for a key such as ``(seed, step)``."""
+    seed = 0
+    for part in key:
+        seed = (seed * 1_000_003 + part + 1) % (2**63 - 1)
+    return torch.Generator().manual_seed(seed)
+
+
+def fit(
+    module: nn.Module,
+    loss_of_step: Callable[[int], torch.Tensor],
+    optimisation: Optimisation,
+    state_path: Path,
+    *,
+    name: str,
+    work: str = "",
+    save_seconds: float = 60.0,
+    crew: Crew | None = None,
+) -> Trained:
+    """Minimise ``loss_of_step`` over the parameters of ``module``.
+
+    Args:
+        module: What is trained, in place, on the device where it lies.
+        loss_of_step: Scalar loss of a step; it must depend on the step number alone.
+            Of several processes, each returns its share, and their sum is the loss.
+        optimisation: The recipe.
+        state_path: Where the resumable state lies; kept until the caller removes it.
+        name: What the progress bar calls the run.
+        work: Says what else decides the outcome: data, code.
+        save_seconds: Longest time between two saves of the state, which is also saved
+            after each tenth of the steps.
+        crew: The processes that train together; one alone if left out.
+
+    Returns:
+        The module with averaged weights (a copy, if ``ema`` is on).
+
+    Raises:
+        ValueError: If the loss is not finite, naming the step; or if the state on disk
+            belongs to another recipe or other work.
+        InterruptedError: If SIGTERM came, once the state is saved.
+    """
+    crew = crew or Crew()
+    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[
+        optimisation.optimizer
+    ]
+    parameters = [p for p in module.parameters() if p.requires_grad]
+    optimizer: torch.optim.Optimizer = kind(
+        parameters,
+        lr=optimisation.lr,
+        weight_decay=optimisation.weight_decay,
+    )
+    average = copy.deepcopy(module).requires_grad_(False) if optimisation.ema else None
+    start, seconds, history = 0, 0.0, [(0, 0.0)][:0]
+    times: list[float] = []
+    state = _read_state(state_path, optimisation, work)
+    if state is not None:
+        module.load_state_dict(state["module"])
+        optimizer.load_state_dict(state["optimizer"])
+        if average is not None:
+            average.load_state_dict(state["average"])
+        start, seconds = state["step"], state["seconds"]
+        history = [(int(step), float(loss)) for step, loss in state["history"]]
+        times = list(state["times"])
+        log.info("%s resumes at step %d of %d", name, start, optimisation.steps)
+
+    def save(step: int, seconds: float) -> None:
+        if crew.rank:
+            return
+        with storage.atomic_path(state_path) as partial, partial.open("wb") as file:
+            torch.save(
+                {
+                    "recipe": asdict(optimisation),
+                    "work": work,
+                    "module": module.state_dict(),
+                    "optimizer": optimizer.state_dict(),
+                    "average": average.state_dict() if average is not None else {},
+                    "step": step,
+                    "seconds": seconds,
+                    "history": history,
+                    "times": times,
+                },
+                file,
+            )
+
+    every = max(1, optimisation.steps // 200)
+    tenth = max(1, optimisation.steps // 10)
+    began = saved = time.monotonic()
+    running = torch.zeros(())
+    module.train()
+    bar = tqdm(
+        range(start, optimisation.steps),
+        initial=start,
+        total=optimisation.steps,
+        desc=name,
+        disable=True if crew.rank else None,
+    )
+    with interruption.noticing_sigterm() as terminated:
+        for step in bar:
+            for group in optimizer.param_groups:
+                group["lr"] = optimisation.lr_at(step)
+            try:
+                loss = loss_of_step(step)
+            except InterruptedError as error:
+                # It was recording what to learn from, which takes longer than a step.
+                save(step, seconds + time.monotonic() - began)
+                log.info("%s stops before step %d: %s", name, step, error)
+                raise interruption.stopped(name, step, optimisation.steps) from error
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            stop = crew.add_gradients(parameters, terminated())
+            if optimisation.clip_norm:
+                nn.utils.clip_grad_norm_(parameters, optimisation.clip_norm)
+            optimizer.step()
+            if average is not None:
+                _average(average, module, optimisation.ema, step)
+            running = loss.detach()
+            if step % every == 0 or step == optimisation.steps - 1:
+                value = float(crew.total(running))
+                if not math.isfinite(value):
+                    # It would lead here again, and stand in the way of another recipe.
+                    state_path.unlink(missing_ok=True)
+                    raise ValueError(f"{name}: the loss is {value} at step {step}")
+                history.append((step, value))
+                times.append(seconds + time.monotonic() - began)
+                bar.set_postfix(loss=f"{value:.4g}")
+                log.info(
+                    "%s step %d/%d loss %.5g", name, step, optimisation.steps, value
+                )
+            done, now = step + 1, time.monotonic()
+            last = done == optimisation.steps
+            if last or stop or done % tenth == 0 or now - saved > save_seconds:
+                save(done, seconds + now - began)
+                saved = now
+            if stop and not last:
+                log.info("%s stops after step %d", name, step)
+                raise interruption.stopped(name, done, optimisation.steps)
+    seconds += time.monotonic() - began
+    result = average if average is not None else module
+    return Trained(result.eval(), history, seconds, times)
+
+
+def _average(average: nn.Module, module: nn.Module, decay: float, step: int) -> None:
+    # The short memory at the start keeps the random initial weights out.
+    decay = min(decay, (step + 1) / (step + 10))
+    with torch.no_grad():
+        old: list[torch.Tensor] = list(average.parameters())
+        new: list[torch.Tensor] = list(module.parameters())
+        torch._foreach_lerp_(old, new, 1 - decay)
+        for mine, theirs in zip(average.buffers(), module.buffers(), strict=True):
+            mine.copy_(theirs)
+
+
+def _read_state(
+    path: Path, optimisation: Optimisation, work: str
+) -> dict[str, Any] | None:
+    if not path.is_file():
+        return None
+    try:
+        state: dict[str, Any] = torch.load(path, weights_only=True, map_location="cpu")
+    except Exception as error:  # torch raises many kinds for a damaged file
+        raise ValueError(
+            f"{path} is corrupt or truncated; delete it to train from the start"
+        ) from error
+    if state["recipe"] != asdict(optimisation):
+        raise ValueError(
+            f"{path} is the state of another recipe ({state['recipe']}); "
+            "delete it to train from the start"
+        )
+    if state.get("work", "") != work:
+        raise ValueError(
+            f"{path} is the state of training on other data or with other code; "
+            "delete it to train from the start"
+        )
+    return state

@@ -1,0 +1,721 @@
+"""The teacher's trajectories, which adaptors learn from (Algorithm 1).
+
+A trajectory is *unrolled* by sampling from noise, as the paper does, or *noised*: the
+noise of every step is added to an image, which is the paper's comparator, regular
+distillation; or *inverted*: the way of an image to noise, on which an adaptor for the
+inversion of an edit learns (`loops.invert`). Each is kept as features, or as latents
+from which the teacher makes the features again when they are asked for.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from diffusers import UNet2DConditionModel
+
+from clockwork_diffusion.clock import Clock, steps_of_calls
+from clockwork_diffusion.encoding import Prompts
+from clockwork_diffusion.passes import Passes, Past
+from clockwork_diffusion.plug_and_play.loops import (
+    InversionSpec,
+    ddim_timesteps,
+    invert,
+)
+from clockwork_diffusion.schedulers import new_scheduler
+from clockwork_diffusion.unet import SplitUNet
+from clockwork_experiments.base import interruption, storage
+from clockwork_experiments.generate.text import (
+    SamplerSpec,
+    image_seed,
+    initial_noise,
+    sample_latents,
+)
+from clockwork_experiments.train.backbones import Noise
+from clockwork_experiments.train.training import generator_for
+
+log = logging.getLogger(__name__)
+
+SOURCES = ("unroll", "noised", "inverted")
+"""Where the latents of a trajectory come from."""
+
+OF_IMAGES = ("noised", "inverted")
+"""Those of them that start from images."""
+
+STORED = ("features", "latents")
+"""What is kept of a trajectory."""
+
+RECOMPUTED = 32
+"""Samples that the teacher's UNet sees at once when it makes features again."""
+
+
+def loop_of(source: str) -> str:
+    """Return the loop whose steps a source shows, a value of `adaptors.LOOPS`."""
+    return "inversion" if source == "inverted" else "sampling"
+
+
+@dataclass(frozen=True)
+class TrajectorySpec:
+    """Which trajectories to record.
+
+    Attributes:
+        sampler: How the teacher samples; always at clock 1.
+        cut: Where the features are taken.
+        seed: Seed of the starting noise, or of the noise added to images.
+        batch_size: Prompts per batch.
+        dtype: Precision on disk, ``float16`` or ``float32``.
+        source: ``unroll`` samples from noise. ``noised`` takes x_t = √ᾱ_t·x₀ +
+            √(1 − ᾱ_t)·ε of an image at each step, with the same ε at all steps: regular
+            distillation. ``inverted`` runs DDIM backwards from an image, with its
+            prompt and without guidance: the previous step is a less noisy one.
+        stored: ``features`` keeps r_in and r_out. ``latents`` keeps x_t, of which the
+            teacher's UNet makes them again: far fewer bytes, and a UNet to run.
+    """
+
+    sampler: SamplerSpec
+    cut: str
+    seed: int
+    batch_size: int
+    dtype: str = "float16"
+    source: str = "unroll"
+    stored: str = "features"
+
+    def __post_init__(self) -> None:
+        """Reject clocks, precisions and choices that make no sense here."""
+        if self.sampler.phases.needs_adaptor:
+            raise ValueError(
+                f"clock {self.sampler.clock}: the teacher runs in full at every step"
+                if self.sampler.clock > 1
+                else "adaptor steps: the teacher runs in full at every step"
+            )
+        if self.dtype not in ("float16", "float32"):
+            raise ValueError(f"dtype {self.dtype!r} is not float16 or float32")
+        if self.source not in SOURCES:
+            raise ValueError(
+                f"source {self.source!r} is not one of {', '.join(SOURCES)}"
+            )
+        if self.source == "inverted":
+            if self.sampler.scheduler != "ddim":
+                raise ValueError(
+                    f"source 'inverted' needs scheduler 'ddim', not "
+                    f"{self.sampler.scheduler!r}"
+                )
+            if self.sampler.guidance != 1:
+                raise ValueError(
+                    "source 'inverted' needs guidance 1, not "
+                    f"{self.sampler.guidance:g}: inversion has none"
+                )
+        if self.stored not in STORED:
+            raise ValueError(f"stored {self.stored!r} is not {' or '.join(STORED)}")
+
+
+class _Pass(NamedTuple):
+    """What a pass yields, and the latents that it was given."""
+
+    eps: torch.Tensor
+    x: torch.Tensor
+    r_in: torch.Tensor
+    r_out: torch.Tensor
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """The teacher's passes; each also yields what it was given."""
+
+    passes: Passes
+    history = 1
+
+    @property
+    def unet(self) -> UNet2DConditionModel:
+        return self.passes.unet
+
+    def check(self, clock: Clock) -> None:
+        self.passes.check(clock)
+
+    def full(
+        self, x: torch.Tensor, t: torch.Tensor, c: torch.Tensor, **kwargs: Any
+    ) -> _Pass:
+        step = self.passes.full(x, t, c, **kwargs)
+        return _Pass(step.eps, x, step.r_in, step.r_out)
+
+    def light(
+        self,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        c: torch.Tensor,
+        past: Past,
+        pooled: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        raise AssertionError("the teacher runs in full at every step")
+
+
+def unroll(
+    passes: Passes,
+    scheduler_config: object,
+    prompts: Prompts,
+    spec: TrajectorySpec,
+    first: int,
+    clean: torch.Tensor | None = None,
+) -> dict[str, torch.Tensor]:
+    """Record the trajectories of some prompts, each with the noise of its place.
+
+    Args:
+        passes: The teacher.
+        scheduler_config: Configuration of the model's own scheduler.
+        prompts: N encoded prompts with their pooled embeddings.
+        spec: What to record.
+        first: Index of the first prompt within its set; decides the noise.
+        clean: Latents of the prompts' images, ``(N, C, h, w)``, if they start from
+            images.
+
+    Returns:
+        See `record`.
+    """
+    seeds = [image_seed(spec.seed, first + index) for index in range(len(prompts))]
+    noise = initial_noise(seeds, latent_shape(passes.unet))
+    return record(passes, scheduler_config, prompts, spec, noise, clean)
+
+
+def latent_shape(unet: UNet2DConditionModel) -> tuple[int, int, int]:
+    """Return the shape of a latent image, ``(C, h, w)``."""
+    size = unet.config.sample_size
+    return unet.config.in_channels, size, size
+
+
+def record(
+    passes: Passes,
+    scheduler_config: object,
+    prompts: Prompts,
+    spec: TrajectorySpec,
+    noise: torch.Tensor,
+    clean: torch.Tensor | None = None,
+) -> dict[str, torch.Tensor]:
+    """Run the teacher and record what the spec asks for at every step.
+
+    Where a step has several calls, its last one counts: that is what an adaptor sees of
+    a previous step.
+
+    Args:
+        passes: The teacher.
+        scheduler_config: Configuration of the model's own scheduler.
+        prompts: N encoded prompts with their pooled embeddings.
+        spec: What to record.
+        noise: Starting noise, or what is added to images, ``(N, C, h, w)``; inversion
+            has none.
+        clean: Latents of the prompts' images, ``(N, C, h, w)``, if they start from
+            images.
+
+    Returns:
+        ``r_in`` and ``r_out``, ``(N, branches, steps, c, h, w)``, the empty prompt's
+        branch first; or else ``latents`` as the UNet sees them, ``(N, steps, C, h,
+        w)``, which the branches share. ``pooled``, ``(N, branches, P)``. All on the
+        CPU.
+
+    Raises:
+        ValueError: If what is recorded is not finite, or the images to start from are
+            missing or of another size.
+    """
+    dtype = getattr(torch, spec.dtype)
+    count, branches = len(prompts), spec.sampler.branches
+    names = ("r_in", "r_out") if spec.stored == "features" else ("x",)
+    kept: dict[str, list[torch.Tensor]] = {name: [] for name in names}
+
+    def keep(index: int, timestep: torch.Tensor | int, step: _Pass) -> None:
+        for name in names:
+            value = getattr(step, name)
+            rows = value.view(branches, count, *value.shape[1:]).transpose(0, 1)
+            kept[name][index:] = [rows.to("cpu", dtype)]
+
+    watched = _Watched(passes)
+    if spec.source in OF_IMAGES:
+        clean = _checked(clean, noise.shape, spec.source)
+        if spec.source == "noised":
+            _add_noise(passes, scheduler_config, prompts, spec, noise, clean, keep)
+        else:
+            inversion = InversionSpec(spec.sampler.steps)
+            invert(watched, scheduler_config, clean, prompts, inversion, keep)
+    else:
+        sample_latents(watched, scheduler_config, prompts, noise, spec.sampler, keep)
+    tensors = {name: torch.stack(steps, dim=2) for name, steps in kept.items()}
+    if "x" in tensors:
+        # Both branches of guidance see the same.
+        tensors["latents"] = tensors.pop("x")[:, 0].contiguous()
+    for name, value in tensors.items():
+        if not torch.isfinite(value).all():
+            raise ValueError(f"{name} of the trajectories is not finite in {dtype}")
+    assert prompts.pooled is not None and prompts.empty_pooled is not None
+    pooled = prompts.pooled[:, None]
+    if branches == 2:
+        empty = prompts.empty_pooled.expand_as(prompts.pooled)
+        pooled = torch.stack([empty, prompts.pooled], dim=1)
+    return {**tensors, "pooled": pooled.cpu().float()}
+
+
+def _checked(
+    clean: torch.Tensor | None, shape: torch.Size, source: str
+) -> torch.Tensor:
+    """Return the latents of images, or say what is wrong with them."""
+    if clean is None or clean.shape != shape:
+        given = "none" if clean is None else f"latents of shape {tuple(clean.shape)}"
+        raise ValueError(
+            f"source {source!r} needs latents of shape {tuple(shape)}, not {given}"
+        )
+    return clean
+
+
+@torch.inference_mode()
+def _add_noise(
+    passes: Passes,
+    scheduler_config: object,
+    prompts: Prompts,
+    spec: TrajectorySpec,
+    noise: torch.Tensor,
+    clean: torch.Tensor,
+    keep: Callable[[int, torch.Tensor, _Pass], None],
+) -> None:
+    """Show the teacher noised images in place of its own samples."""
+    unet, guided = passes.unet, spec.sampler.branches == 2
+    text = prompts.text
+    if guided:
+        text = torch.cat([prompts.empty.expand_as(text), text])
+    schedule = Noise(scheduler_config, unet.device)
+    clean, noise = clean.to(unet.device), noise.to(unet.device)
+    timesteps = recorded_timesteps(spec.sampler, scheduler_config)
+    for index, timestep in enumerate(timesteps):
+        # Some samplers stop between two timesteps, and the schedule has none there.
+        at = timestep.round().long().to(unet.device).expand(len(clean))
+        alpha, sigma = schedule.at(at)
+        x = (alpha * clean + sigma * noise).to(unet.dtype)
+        x = torch.cat([x, x]) if guided else x
+        if spec.stored == "latents":
+            keep(index, timestep, _Pass(x, x, x, x))
+            continue
+        step = passes.full(x, timestep, text)
+        keep(index, timestep, _Pass(step.eps, x, step.r_in, step.r_out))
+
+
+def constants(
+    passes: Passes, scheduler_config: object, prompts: Prompts, spec: TrajectorySpec
+) -> dict[str, torch.Tensor]:
+    """Return what a shard holds besides what `record` yields.
+
+    Returns:
+        ``t_emb``, ``(steps, E)``. With latents also what the teacher is asked with:
+        ``timesteps``, ``(steps,)``; ``text``, ``(N, L, D)``; ``empty``, ``(1, L, D)``.
+    """
+    timesteps = timesteps_of(spec, scheduler_config)
+    tensors = {"t_emb": time_embeddings(passes, timesteps, prompts.text)}
+    if spec.stored == "latents":
+        like = {"device": "cpu", "dtype": getattr(torch, spec.dtype)}
+        tensors["timesteps"] = timesteps.cpu()
+        tensors["text"] = prompts.text.to(**like)
+        tensors["empty"] = prompts.empty.to(**like)
+    return tensors
+
+
+def timesteps_of(spec: TrajectorySpec, scheduler_config: object) -> torch.Tensor:
+    """Return the timestep of each recorded step, in the loop's own order.
+
+    Raises:
+        ValueError: If an inversion's last timestep lies beyond the model's.
+    """
+    if spec.source == "inverted":
+        timesteps = ddim_timesteps(scheduler_config, spec.sampler.steps)
+        return torch.tensor(timesteps[::-1])
+    return recorded_timesteps(spec.sampler, scheduler_config)
+
+
+def recorded_timesteps(sampler: SamplerSpec, scheduler_config: object) -> torch.Tensor:
+    """Return the timestep of the call that `unroll` records of each step."""
+    scheduler = new_scheduler(sampler.scheduler, scheduler_config, sampler.steps)
+    owners = steps_of_calls(sampler.scheduler, sampler.steps)
+    # Of equal keys, a dictionary keeps the last value.
+    calls = {owner: call for call, owner in enumerate(owners)}
+    timesteps: torch.Tensor = scheduler.timesteps[list(calls.values())]
+    return timesteps
+
+
+@torch.inference_mode()
+def time_embeddings(
+    passes: Passes, timesteps: torch.Tensor, text: torch.Tensor
+) -> torch.Tensor:
+    """Return the UNet's time embedding of each sampling step, ``(steps, E)``."""
+    unet = passes.split.unet
+    size = unet.config.sample_size
+    blank = torch.zeros(1, unet.config.in_channels, size, size).to(text)
+    rows = [
+        passes.split.condition(blank, timestep, text[:1]).t_emb
+        for timestep in timesteps
+    ]
+    return torch.cat(rows).cpu().float()
+
+
+class Picked(NamedTuple):
+    """Features of some trajectories, each at one step, float32.
+
+    Attributes:
+        r_in: ``(len(rows), c_in, h, w)``.
+        r_out: ``(len(rows), c_out, h, w)``.
+        earlier: r_out at earlier steps, in the order in which they were asked for.
+    """
+
+    r_in: torch.Tensor
+    r_out: torch.Tensor
+    earlier: tuple[torch.Tensor, ...]
+
+
+class Recorded(Protocol):
+    """Trajectories of one teacher as an adaptor's data, however they are stored.
+
+    A row is one branch of guidance of one prompt.
+    """
+
+    @property
+    def pooled(self) -> torch.Tensor:
+        """Pooled text embeddings, ``(rows, P)``."""
+
+    @property
+    def t_emb(self) -> torch.Tensor:
+        """Time embeddings, ``(steps, E)``."""
+
+    @property
+    def steps(self) -> int:
+        """Number of sampling steps."""
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+
+    def pick(
+        self,
+        rows: torch.Tensor,
+        steps: torch.Tensor,
+        earlier: Sequence[torch.Tensor],
+        device: torch.device,
+    ) -> Picked:
+        """Return the features of some rows, each at its own step.
+
+        Args:
+            rows: Which rows.
+            steps: The step of each.
+            earlier: Other steps of each, of which r_out is wanted.
+            device: Where to put the features.
+        """
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """Trajectories of which the features are stored.
+
+    Attributes:
+        r_in: ``(N, steps, c_in, h, w)``; N counts prompts × branches.
+        r_out: ``(N, steps, c_out, h, w)``.
+        pooled: ``(N, P)``.
+        t_emb: ``(steps, E)``.
+        teacher: SHA-256 of the teacher's weights.
+    """
+
+    r_in: torch.Tensor
+    r_out: torch.Tensor
+    pooled: torch.Tensor
+    t_emb: torch.Tensor
+    teacher: str
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.pooled)
+
+    @property
+    def steps(self) -> int:
+        """Number of sampling steps."""
+        return self.r_in.shape[1]
+
+    def pick(
+        self,
+        rows: torch.Tensor,
+        steps: torch.Tensor,
+        earlier: Sequence[torch.Tensor],
+        device: torch.device,
+    ) -> Picked:
+        """Look the features up; see `Recorded.pick`."""
+
+        def at(features: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+            return features[rows, steps].to(device, torch.float32)
+
+        return Picked(
+            at(self.r_in, steps),
+            at(self.r_out, steps),
+            tuple(at(self.r_out, other) for other in earlier),
+        )
+
+
+@dataclass(frozen=True)
+class LatentTrajectories:
+    """Trajectories of which the latents are stored; the teacher makes features of them.
+
+    Attributes:
+        latents: As the UNet sees them, ``(prompts, steps, C, h, w)``.
+        timesteps: ``(steps,)``.
+        text: ``(prompts, L, D)``.
+        empty: ``(1, L, D)``.
+        pooled: ``(N, P)``; N counts prompts × branches.
+        t_emb: ``(steps, E)``.
+        teacher: SHA-256 of the teacher's weights.
+        split: The teacher's UNet.
+    """
+
+    latents: torch.Tensor
+    timesteps: torch.Tensor
+    text: torch.Tensor
+    empty: torch.Tensor
+    pooled: torch.Tensor
+    t_emb: torch.Tensor
+    teacher: str
+    split: SplitUNet
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.pooled)
+
+    @property
+    def steps(self) -> int:
+        """Number of sampling steps."""
+        return self.latents.shape[1]
+
+    @torch.no_grad()
+    def pick(
+        self,
+        rows: torch.Tensor,
+        steps: torch.Tensor,
+        earlier: Sequence[torch.Tensor],
+        device: torch.device,
+    ) -> Picked:
+        """Let the teacher make the features again; see `Recorded.pick`."""
+        every = torch.cat([steps, *earlier])
+        asked = torch.stack([rows.repeat(1 + len(earlier)), every])
+        parts = [
+            [value.to(device, torch.float32) for value in self._run(*part)]
+            for part in asked.split(RECOMPUTED, dim=1)
+        ]
+        r_in, r_out = (torch.cat(values) for values in zip(*parts, strict=True))
+        now, *before = r_out.split(len(rows))
+        return Picked(r_in[: len(rows)], now, tuple(before))
+
+    def _run(
+        self, rows: torch.Tensor, steps: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run the UNet up to r_out, and return r_in and r_out."""
+        branches = len(self) // len(self.latents)
+        prompts = rows // branches
+        text = self.text[prompts]
+        if branches == 2:
+            # The empty prompt's branch comes first.
+            text = torch.where((rows % 2 == 0).view(-1, 1, 1), self.empty, text)
+        split = self.split
+        like = {"device": split.unet.device, "dtype": split.unet.dtype}
+        x = self.latents[prompts, steps].to(**like)
+        timesteps = self.timesteps[steps].to(split.unet.device)
+        conditions = split.condition(x, timesteps, text.to(**like))
+        high = split.encode(x, conditions)
+        return high.r_in, split.low(high, conditions)
+
+
+NEEDED = {
+    "features": ("r_in", "r_out", "pooled", "t_emb"),
+    "latents": ("latents", "timesteps", "text", "empty", "pooled", "t_emb"),
+}
+"""Tensors of a shard by what is stored."""
+
+
+def join(
+    shards: Sequence[dict[str, torch.Tensor]],
+    teacher: str,
+    split: Callable[[], SplitUNet] | None = None,
+) -> Trajectories | LatentTrajectories:
+    """Join shards of one kind, complete and of equal shapes.
+
+    Args:
+        shards: What `record` and `constants` yield, joined.
+        teacher: SHA-256 of the teacher's weights.
+        split: Loads the teacher's UNet; called only if latents are stored.
+
+    Raises:
+        ValueError: If latents are stored, and there is no teacher to load.
+    """
+
+    def joined(name: str) -> torch.Tensor:
+        parts = [shard[name] for shard in shards]
+        return torch.cat(parts) if len(parts) > 1 else parts[0]
+
+    pooled, t_emb = joined("pooled").flatten(0, 1), shards[0]["t_emb"]
+    if "latents" not in shards[0]:
+        r_in, r_out = (joined(name).flatten(0, 1) for name in ("r_in", "r_out"))
+        return Trajectories(r_in, r_out, pooled, t_emb, teacher)
+    if split is None:
+        raise ValueError("stored latents need the teacher that makes features of them")
+    return LatentTrajectories(
+        joined("latents"),
+        shards[0]["timesteps"],
+        joined("text"),
+        shards[0]["empty"],
+        pooled,
+        t_emb,
+        teacher,
+        split(),
+    )
+
+
+def read_trajectories(
+    paths: Sequence[Path],
+    teacher: str,
+    split: Callable[[], SplitUNet] | None = None,
+) -> Trajectories | LatentTrajectories:
+    """Read shards of trajectories.
+
+    Args:
+        paths: The shards.
+        teacher: SHA-256 of the weights of the teacher that they must come from.
+        split: Loads the teacher's UNet; called only if latents are stored.
+
+    Raises:
+        ValueError: If a shard is damaged, of another teacher, or of another shape than
+            the first; the message names it.
+    """
+    shards: list[dict[str, torch.Tensor]] = []
+    for path in paths:
+        tensors, metadata = storage.read_tensors(path)
+        if metadata.get("teacher") != teacher:
+            raise ValueError(
+                f"{path} is of another teacher ({metadata.get('teacher', 'unknown')}); "
+                f"this one is {teacher}"
+            )
+        stored = "latents" if "latents" in tensors else "features"
+        missing = set(NEEDED[stored]) - set(tensors)
+        if missing:
+            raise ValueError(f"{path} lacks {', '.join(sorted(missing))}")
+        if shards and _shapes(tensors) != _shapes(shards[0]):
+            raise ValueError(f"{path} has other steps or features than {paths[0]}")
+        shards.append(tensors)
+    return join(shards, teacher, split)
+
+
+def _shapes(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
+    """Return the shapes that shards of one kind share."""
+    return {name: tuple(value.shape[1:]) for name, value in tensors.items()}
+
+
+@dataclass(frozen=True)
+class FreshTrajectories:
+    """Trajectories that are recorded anew for each epoch (Algorithm 1).
+
+    Which prompts an epoch has, and the noise of each, depend on the seed and the epoch
+    alone: an epoch can be recorded again, in whole or in part.
+
+    Attributes:
+        passes: The teacher.
+        scheduler_config: Configuration of the model's own scheduler.
+        encode: Encodes prompts, and pools them.
+        prompts: All prompts.
+        spec: What to record of them.
+        subset: Prompts per epoch, drawn anew for each; 0 takes all.
+        teacher: SHA-256 of the teacher's weights.
+        clean: Maps prompts' places among all to the latents of their images,
+            ``(N, C, h, w)``, if their trajectories start from images.
+    """
+
+    passes: Passes
+    scheduler_config: object
+    encode: Callable[[Sequence[str]], Prompts]
+    prompts: Sequence[str]
+    spec: TrajectorySpec
+    subset: int
+    teacher: str
+    clean: Callable[[torch.Tensor], torch.Tensor] | None = None
+
+    def __post_init__(self) -> None:
+        """Reject a subset that is larger than the whole."""
+        if self.subset > len(self.prompts):
+            raise ValueError(
+                f"subset {self.subset} is more than the {len(self.prompts)} prompts"
+            )
+
+    @property
+    def steps(self) -> int:
+        """Number of sampling steps."""
+        return self.spec.sampler.steps
+
+    @property
+    def count(self) -> int:
+        """Prompts per epoch."""
+        return self.subset or len(self.prompts)
+
+    def prompts_of(self, epoch: int) -> torch.Tensor:
+        """Return the places of an epoch's prompts among all."""
+        if not self.subset:
+            return torch.arange(len(self.prompts))
+        generator = generator_for(self.spec.seed, epoch)
+        return torch.randperm(len(self.prompts), generator=generator)[: self.subset]
+
+    def of_epoch(self, epoch: int, part: range | None = None) -> Recorded:
+        """Record an epoch's trajectories.
+
+        Args:
+            epoch: Which, from 0.
+            part: Which of its prompts to record; all if left out.
+
+        Raises:
+            InterruptedError: If SIGTERM came, after a batch.
+        """
+        places = self.prompts_of(epoch)
+        if part is not None:
+            places = places[part.start : part.stop]
+        shape = latent_shape(self.passes.unet)
+        shards: list[dict[str, torch.Tensor]] = []
+        with interruption.noticing_sigterm() as terminated:
+            for batch in places.split(self.spec.batch_size):
+                if terminated():
+                    done = len(shards) * self.spec.batch_size
+                    raise interruption.stopped(f"epoch {epoch}", done, len(places))
+                noise = [
+                    torch.randn(
+                        shape, generator=generator_for(self.spec.seed, epoch, place)
+                    )
+                    for place in batch.tolist()
+                ]
+                prompts = self.encode([self.prompts[place] for place in batch.tolist()])
+                clean = None if self.clean is None else self.clean(batch)
+                arguments = (self.passes, self.scheduler_config, prompts, self.spec)
+                tensors = record(*arguments, torch.stack(noise), clean)
+                shards.append({**tensors, **constants(*arguments)})
+        log.info("epoch %d: recorded %d prompts", epoch, len(places))
+        return join(shards, self.teacher, lambda: self.passes.split)
+
+
+@torch.no_grad()
+def bytes_per_trajectory(
+    unet: UNet2DConditionModel, spec: TrajectorySpec, tokens: int, text_channels: int
+) -> dict[str, int]:
+    """Return what one prompt takes on disk, by what is stored.
+
+    Args:
+        unet: The teacher's UNet; may lie on the meta device.
+        spec: What is recorded; ``stored`` does not count.
+        tokens: Length of a prompt.
+        text_channels: Channels of the pooled text embedding.
+    """
+    split, sampler = SplitUNet(unet, spec.cut), spec.sampler
+    like = {"device": unet.device, "dtype": unet.dtype}
+    x = torch.zeros(1, *latent_shape(unet), **like)
+    text = torch.zeros(1, tokens, unet.config.cross_attention_dim, **like)
+    step = split.full(x, torch.zeros(1, device=unet.device), text)
+    size = getattr(torch, spec.dtype).itemsize
+    pooled = sampler.branches * text_channels * torch.float32.itemsize
+    features = step.r_in.numel() + step.r_out.numel()
+    return {
+        "features": sampler.branches * sampler.steps * features * size + pooled,
+        "latents": (sampler.steps * x.numel() + text.numel()) * size + pooled,
+    }
