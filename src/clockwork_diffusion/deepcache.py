@@ -26,11 +26,11 @@ from torch import nn
 from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.passes import Past
 from clockwork_diffusion.unet import (
-    LEVELS,
     Conditions,
     SplitUNet,
     add_residuals,
     kept_level,
+    level_count,
     run_down,
     run_middle,
     run_output,
@@ -75,7 +75,7 @@ class BranchUNet:
     def __post_init__(self) -> None:
         """Find the branch in the up path."""
         SplitUNet(self.unet)  # checks the topology
-        if kept_level(self.unet) < LEVELS:
+        if kept_level(self.unet) < level_count(self.unet):
             raise ValueError(
                 "branches are those of a whole UNet, and depth-skip has kept this one "
                 f"to level {kept_level(self.unet)}"

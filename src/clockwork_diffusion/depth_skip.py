@@ -1,7 +1,8 @@
 """Leave out a UNet's deep levels for good: depth-skip compression.
 
 Stable Diffusion's UNet has 12 skip connections: levels 1 to 12, from the input down.
-Level 13 is the middle block. To *keep level N* is to keep what lies at levels 1 to N::
+Level 13 is the middle block; SDXL's UNet of three blocks has 10 levels. To *keep level
+N* is to keep what lies at levels 1 to N::
 
     level 1    conv_in                       the last layer of UP-3
     level 2    first layer of DOWN-0         the second layer of UP-3
@@ -36,11 +37,11 @@ from diffusers.utils.peft_utils import apply_lora_scale
 from torch import nn
 
 from clockwork_diffusion.unet import (
-    LAYERS,
-    LEVELS,
-    SplitUNet,
     add_residuals,
+    check_topology,
     kept_level,
+    level_count,
+    levels_per_block,
     make_conditions,
     rise,
     run_down,
@@ -50,9 +51,6 @@ from clockwork_diffusion.unet import (
     take_residuals,
 )
 
-BLOCKS = 4
-"""Blocks on either path of Stable Diffusion's UNet."""
-
 
 class DepthSkipUNet(UNet2DConditionModel):
     """A UNet that ends at a level.
@@ -61,19 +59,19 @@ class DepthSkipUNet(UNet2DConditionModel):
     file. What is left keeps its name. In the up path None marks the places left empty.
     """
 
-    def __init__(self, *, level: int = LEVELS, **kwargs: Any) -> None:
+    def __init__(self, *, level: int | None = None, **kwargs: Any) -> None:
         """Build the UNet down to a level.
 
         Args:
-            level: The deepest level to keep, 1 to 13; 13 is the whole UNet.
+            level: The deepest level to keep, from 1; all if left out.
             **kwargs: The configuration of diffusers' UNet.
 
         Raises:
             ValueError: If there is no such level, or the UNet is of another topology.
         """
         super().__init__(**kwargs)
-        levels_of(self)
-        _check_level(level)
+        level = levels_of(self) if level is None else level
+        _check_level(self, level)
         self._modules.update(_kept_blocks(self, level))
         self.register_to_config(level=level)
 
@@ -176,27 +174,14 @@ def levels_of(unet: nn.Module) -> int:
     Of a UNet that is cut already, these are the levels that it had.
 
     Raises:
-        ValueError: If it does not have the 13 levels of Stable Diffusion's UNet.
+        ValueError: If it is not of Stable Diffusion's topology, or has no middle.
     """
-    if not isinstance(unet, UNet2DConditionModel):
-        raise ValueError(
-            f"{type(unet).__name__} is not a UNet of Stable Diffusion's topology"
-        )
-    if kept_level(unet) < LEVELS:
-        return LEVELS  # checked before it was cut
-    skips = 1 + sum(
-        len(block.resnets) + (getattr(block, "downsamplers", None) is not None)
-        for block in unet.down_blocks
-    )
-    if skips + 1 != LEVELS or len(unet.down_blocks) != BLOCKS:
-        raise ValueError(
-            f"depth-skip needs a UNet of {BLOCKS} blocks and {LEVELS - 1} skip "
-            f"connections, and this one has {len(unet.down_blocks)} and {skips}"
-        )
-    SplitUNet(unet, "stage2")  # checks the rest of the topology
-    if unet.mid_block is None:
+    check_topology(unet)
+    assert isinstance(unet, UNet2DConditionModel)
+    whole = level_count(unet)
+    if kept_level(unet) == whole and unet.mid_block is None:
         raise ValueError("depth-skip needs a UNet with a middle block")
-    return LEVELS
+    return whole
 
 
 def depth_skip(unet: UNet2DConditionModel, level: int) -> DepthSkipUNet:
@@ -207,14 +192,15 @@ def depth_skip(unet: UNet2DConditionModel, level: int) -> DepthSkipUNet:
 
     Args:
         unet: A UNet of Stable Diffusion's topology, which may end at a level already.
-        level: The deepest level to keep, 1 to 13; 13 is the whole UNet.
+        level: The deepest level to keep, from 1 to all that there are: 13 for SD 1.x
+            and 2.x, 10 for SDXL.
 
     Raises:
         ValueError: If there is no such level, the UNet has been cut above it, it is of
             another topology, or something has replaced its forward.
     """
     levels_of(unet)
-    _check_level(level)
+    _check_level(unet, level)
     if level > kept_level(unet):
         raise ValueError(
             f"level {level} is gone: depth-skip has kept this UNet to level "
@@ -275,7 +261,7 @@ def describe_levels(unet: UNet2DConditionModel) -> tuple[Level, ...]:
 def shared_parameters(unet: UNet2DConditionModel) -> dict[str, int]:
     """Return the parameters that belong to no level: ``time`` and ``output``."""
     parts = {
-        "time": (unet.time_embedding,),
+        "time": (unet.time_embedding, getattr(unet, "add_embedding", None)),
         "output": (unet.conv_norm_out, unet.conv_out),
     }
     return {
@@ -288,9 +274,10 @@ def _describe(unet: UNet2DConditionModel, level: int) -> Level:
     encoder, decoder = _names(unet, level)
     parameters = sum(_count(unet.get_submodule(name)) for name in encoder + decoder)
     size = int(unet.config.sample_size)
-    for _ in range(min((level - 1) // LAYERS, BLOCKS - 1)):
+    blocks, layers = len(unet.config.down_block_types), levels_per_block(unet)
+    for _ in range(min((level - 1) // layers, blocks - 1)):
         size = -(-size // 2)
-    if level == LEVELS:
+    if level == level_count(unet):
         return Level(level, encoder, decoder, parameters, 0, 0, size)
     above: Any = unet.get_submodule(encoder[0])
     rising: Any = unet.get_submodule(decoder[0])
@@ -302,17 +289,18 @@ def _names(
     unet: UNet2DConditionModel, level: int
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Return the names of a level's modules, on the way down and on the way up."""
-    if level == LEVELS:
+    levels, layers = level_count(unet), levels_per_block(unet)
+    if level == levels:
         return (), ("mid_block",)
     encoder: tuple[str, ...] = ("conv_in",)
     if level > 1:
-        block, layer = divmod(level - 2, LAYERS)
+        block, layer = divmod(level - 2, layers)
         encoder = _layer(unet, f"down_blocks.{block}", layer)
-        if layer == LAYERS - 1:
+        if layer == layers - 1:
             encoder = (f"down_blocks.{block}.downsamplers.0",)
-    block, layer = divmod(LEVELS - 1 - level, LAYERS)
+    block, layer = divmod(levels - 1 - level, layers)
     decoder = _layer(unet, f"up_blocks.{block}", layer)
-    if layer == LAYERS - 1 and block < BLOCKS - 1:
+    if layer == layers - 1 and block < len(unet.config.up_block_types) - 1:
         decoder += (f"up_blocks.{block}.upsamplers.0",)
     return encoder, decoder
 
@@ -328,9 +316,10 @@ def _count(module: nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def _check_level(level: int) -> None:
-    if type(level) is not int or not 1 <= level <= LEVELS:
-        raise ValueError(f"level {level!r} is not one of 1 to {LEVELS}")
+def _check_level(unet: UNet2DConditionModel, level: int) -> None:
+    levels = level_count(unet)
+    if type(level) is not int or not 1 <= level <= levels:
+        raise ValueError(f"level {level!r} is not one of 1 to {levels}")
 
 
 def _kept_blocks(unet: UNet2DConditionModel, level: int) -> dict[str, nn.Module | None]:
@@ -338,11 +327,12 @@ def _kept_blocks(unet: UNet2DConditionModel, level: int) -> dict[str, nn.Module 
     if level == kept_level(unet):
         names = ("down_blocks", "mid_block", "up_blocks")
         return {name: unet._modules[name] for name in names}
+    per_block, deepest_skip = levels_per_block(unet), level_count(unet) - 1
     down: list[nn.Module | None] = []
     for index, block in enumerate(unet.down_blocks):
-        # Levels of this block: LAYERS * index + 2 and those that follow.
-        layers = level - (LAYERS * index + 1)
-        if layers >= LAYERS:
+        # Levels of this block: per_block * index + 2 and those that follow.
+        layers = level - (per_block * index + 1)
+        if layers >= per_block:
             down.append(block)
         elif layers > 0:
             lists = {
@@ -352,10 +342,10 @@ def _kept_blocks(unet: UNet2DConditionModel, level: int) -> dict[str, nn.Module 
             down.append(_alike(block, type(block), **lists, downsamplers=None))
     up: list[nn.Module | None] = []
     for index, block in enumerate(unet.up_blocks):
-        gone = LEVELS - 1 - level - LAYERS * index
+        gone = deepest_skip - level - per_block * index
         if gone <= 0:
             up.append(block)
-        elif gone >= LAYERS:
+        elif gone >= per_block:
             up.append(None)
         else:
             lists = {
@@ -409,7 +399,7 @@ def apply_depth_skip(pipe: Any, level: int) -> None:
 
     Args:
         pipe: A diffusers pipeline with a ``unet``.
-        level: The deepest level to keep, 1 to 13.
+        level: The deepest level to keep.
 
     Raises:
         ValueError: If this is in force already, or `depth_skip` refuses.

@@ -1,4 +1,7 @@
-"""Split a Stable Diffusion UNet at a named cut, without changing it.
+"""Split a UNet of Stable Diffusion's topology at a named cut, without changing it.
+
+SD 1.x and 2.x have four blocks on either path and SDXL three: how many levels there are
+follows from the UNet.
 
 The UNet becomes a high-resolution part ε_H, which runs at every sampling step, and a
 low-resolution part ε_L, which Clockwork replaces on some steps (paper Fig. 3)::
@@ -30,11 +33,9 @@ from torch import nn
 CUTS: dict[str, int] = {"stage1": 1, "stage2": 2}
 """Down (and up) blocks of ε_H by cut: the paper's "res 32x32" and "res 16x16"."""
 
-LEVELS = 13
-"""Levels of Stable Diffusion's UNet: its 12 skip connections, and the middle block."""
-
-LAYERS = 3
-"""Levels per block: two layers and a downsampler, or three layers on the way up."""
+DOWN_BLOCKS = ("DownBlock2D", "CrossAttnDownBlock2D")
+UP_BLOCKS = ("UpBlock2D", "CrossAttnUpBlock2D")
+"""The blocks that Stable Diffusion's UNets are made of, SDXL's among them."""
 
 
 class Step(NamedTuple):
@@ -283,44 +284,78 @@ def check_cut(unet: nn.Module, cut: str) -> int:
     if cut not in CUTS:
         raise ValueError(f"cut {cut!r} is not one of {', '.join(CUTS)}")
     level = CUTS[cut]
-    kinds = ("down_blocks", "up_blocks", "conv_in", "time_embedding", "conv_out")
-    if any(not hasattr(unet, kind) for kind in kinds):
-        raise ValueError(
-            f"{type(unet).__name__} is not a UNet of Stable Diffusion's topology: "
-            f"it needs {', '.join(kinds)}"
-        )
+    check_topology(unet)
     assert isinstance(unet, UNet2DConditionModel)
-    kept, needed = kept_level(unet), LAYERS * level + 1
+    kept, needed = kept_level(unet), levels_per_block(unet) * level + 1
     if kept < needed:
         raise ValueError(
             f"cut {cut!r} needs the UNet's levels down to {needed}, "
             f"and depth-skip has kept it to level {kept}"
         )
-    if kept < LEVELS:
-        # Its topology was checked before it was cut.
-        return level
-    depth = len(unet.up_blocks)
+    depth = len(unet.config.down_block_types)
     if level >= depth:
         raise ValueError(
             f"cut {cut!r} needs a UNet of at least {level + 1} levels, "
             f"and this one has {depth}"
         )
-    for index, block in enumerate(unet.up_blocks[:-1]):
-        if getattr(block, "upsamplers", None) is None:
+    return level
+
+
+def check_topology(unet: nn.Module) -> None:
+    """Make sure that a UNet is one that can be split, whole or cut by depth-skip.
+
+    Raises:
+        ValueError: If it is of another class, of other blocks, or its blocks are joined
+            in another way than Stable Diffusion's.
+    """
+    name, wanted = type(unet).__name__, "of Stable Diffusion's topology"
+    if not isinstance(unet, UNet2DConditionModel):
+        raise ValueError(
+            f"{name} is not a UNet {wanted}: it must be a UNet2DConditionModel"
+        )
+    config = unet.config
+    for kind in (*config.down_block_types, *config.up_block_types):
+        if kind not in DOWN_BLOCKS + UP_BLOCKS:
             raise ValueError(
-                f"up block {index} ({type(block).__name__}) has no upsampler: "
-                "not Stable Diffusion's topology"
+                f"this {name} is not {wanted}: its block {kind} is not one of "
+                f"{', '.join(DOWN_BLOCKS + UP_BLOCKS)}"
             )
+    if kept_level(unet) < level_count(unet):
+        return  # checked before it was cut
+    depth = len(unet.up_blocks)
     for index, (down, up) in enumerate(
         zip(unet.down_blocks, reversed(unet.up_blocks), strict=True)
     ):
         sampled = getattr(down, "downsamplers", None) is not None
-        if len(up.resnets) != len(down.resnets) + 1 or sampled != (index < depth - 1):
+        raised = getattr(up, "upsamplers", None) is not None
+        fits = len(up.resnets) == len(down.resnets) + 1
+        if not fits or sampled != (index < depth - 1) or raised != (index > 0):
             raise ValueError(
-                f"down block {index} ({type(down).__name__}) and its up block do not "
-                "have Stable Diffusion's topology"
+                f"down block {index} ({type(down).__name__}) and its up block "
+                f"({type(up).__name__}) are not {wanted}"
             )
-    return level
+
+
+def levels_per_block(unet: UNet2DConditionModel) -> int:
+    """Return the levels of a block: its layers and a downsampler, 3 for SD and SDXL.
+
+    Raises:
+        ValueError: If blocks differ.
+    """
+    layers = unet.config.layers_per_block
+    counts = {layers} if isinstance(layers, int) else set(layers)
+    if len(counts) > 1:
+        raise ValueError(f"the blocks have {list(layers)} layers, not equally many")
+    return int(counts.pop()) + 1
+
+
+def level_count(unet: UNet2DConditionModel) -> int:
+    """Return the levels of a UNet before any is skipped: its skips, and the middle.
+
+    13 for SD 1.x and 2.x, 10 for SDXL.
+    """
+    # The first convolution has a skip as well, and the last block no downsampler.
+    return len(unet.config.down_block_types) * levels_per_block(unet) + 1
 
 
 def make_conditions(
@@ -352,6 +387,9 @@ def make_conditions(
     text = unet.process_encoder_hidden_states(
         encoder_hidden_states=c, added_cond_kwargs=added_cond_kwargs
     )
+    if cross_attention_kwargs and cross_attention_kwargs.get("gligen") is not None:
+        objects = unet.position_net(**cross_attention_kwargs["gligen"])
+        cross_attention_kwargs = {**cross_attention_kwargs, "gligen": {"objs": objects}}
     return Conditions(
         emb,
         text,
@@ -461,7 +499,8 @@ def run_middle(
 
 def kept_level(unet: UNet2DConditionModel) -> int:
     """Return the level down to which depth-skip has kept a UNet; all if untouched."""
-    return int(unet.config.get("level", LEVELS))
+    level = unet.config.get("level")
+    return level_count(unet) if level is None else int(level)
 
 
 def run_output(unet: UNet2DConditionModel, hidden: torch.Tensor) -> torch.Tensor:
@@ -482,7 +521,7 @@ def rise(
 
     None if depth-skip has left the middle out: ControlNet's residual goes with it.
     """
-    if kept_level(unet) < LEVELS:
+    if kept_level(unet) < level_count(unet):
         return None
     return run_middle(unet, hidden, conditions, residual)
 

@@ -17,7 +17,6 @@ from torch import nn
 from clockwork_diffusion.adaptors import IdentityAdaptor
 from clockwork_diffusion.deepcache import BranchUNet
 from clockwork_diffusion.depth_skip import (
-    LEVELS,
     DepthSkipUNet,
     apply_depth_skip,
     depth_skip,
@@ -33,6 +32,8 @@ from clockwork_diffusion.unet import SpadeInput, SplitUNet
 from clockwork_experiments.cost.architectures import BACKBONES, SD_V15, build_unet
 from clockwork_experiments.models import loading
 
+LEVELS = 13
+"""Levels of Stable Diffusion's UNet."""
 CUT_LEVELS = range(1, LEVELS)
 
 
@@ -451,15 +452,19 @@ def test_levels_that_there_are_not(unet, level):
 
 
 @pytest.mark.parametrize("backbone", BACKBONES)
-def test_unets_of_another_depth(backbone):
+def test_the_number_of_levels_follows_from_the_unet(backbone):
     unet = build_unet(backbone)
-    if not BACKBONES[backbone].fewer_layers:
-        assert levels_of(unet) == LEVELS
+    if unet.mid_block is None:
+        with pytest.raises(ValueError, match="needs a UNet with a middle block"):
+            depth_skip(unet, 5)
         return
-    with pytest.raises(ValueError, match="needs a UNet of 4 blocks and 12 skip conn"):
-        depth_skip(unet, 5)
-    with pytest.raises(ValueError, match="needs a UNet of 4 blocks and 12 skip conn"):
-        DepthSkipUNet.from_config(unet.config, level=5)
+    levels = 4 * (3 - BACKBONES[backbone].fewer_layers) + 1
+    assert levels_of(unet) == levels
+    shallow = depth_skip(unet, levels - 4)
+    assert levels_of(shallow) == levels
+    assert count(shallow) < count(unet)
+    with pytest.raises(ValueError, match=f"level 14 is not one of 1 to {levels}"):
+        depth_skip(unet, 14)
 
 
 def test_unets_of_another_topology(unet):

@@ -9,7 +9,7 @@ from checkout import ROOT
 from jsonschema import Draft202012Validator
 
 from clockwork_diffusion.schedulers import SCHEDULERS, SOLVERS
-from clockwork_diffusion.unet import CUTS, LEVELS
+from clockwork_diffusion.unet import CUTS
 from clockwork_experiments.claims import verdicts
 from clockwork_experiments.claims.levels import LevelCount, MultiRow
 from clockwork_experiments.claims.timesteps import StepAnswer
@@ -45,6 +45,8 @@ from clockwork_experiments.train.distillation import AdaptorSpec
 from clockwork_experiments.train.training import Optimisation
 from clockwork_experiments.train.trajectories import TrajectorySpec
 
+LEVELS = 13
+"""Levels of Stable Diffusion's UNet."""
 CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text("utf-8"))
 SCALES = ("mini", "paper")
 SCHEMA = yaml.safe_load(
