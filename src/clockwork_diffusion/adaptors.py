@@ -1,27 +1,30 @@
 """Adaptors φ: estimate r_out of this step from that of the previous one (Eq. 2).
 
-Every adaptor is called as ``adaptor(r_in, r_out, t_emb, text_emb)`` with
+An adaptor is any callable, an ``nn.Module`` of your own for one; nothing needs to be
+subclassed. It is called as ``adaptor(r_in, r_out, t_emb, text_emb)`` with
 
 - ``r_in``: features entering ε_L at this step, ``(N, c_in, h, w)``;
 - ``r_out``: features that left ε_L at the previous step, full pass or adaptor's
   estimate, ``(N, c_out, h, w)``;
 - ``t_emb``: the UNet's time embedding of this step, ``(N, E)``;
-- ``text_emb``: pooled text embedding, ``(N, P)``;
+- ``text_emb``: pooled text embedding, ``(N, P)``, or None;
 
-and returns an estimate of this step's r_out, ``(N, c_out, h, w)``. Its ``config`` names
-the cut; ``is_identity`` tells the callers that they may reuse what they have instead.
-``inputs`` lists which of r_in, r_out and text it looks at; any other may be None.
+and returns an estimate of this step's r_out, ``(N, c_out, h, w)``. What it may say of
+itself, by attributes:
 
-``history`` is the number of past r_out that it needs. With 1, the call is as above.
-With 2, it needs those of the last two *full* passes and their ages instead::
+- ``cut``, or ``config.cut``: where it works; where the caller says, if it is silent;
+- ``inputs``: which of r_in, r_out and text it looks at; r_in and r_out if it is silent.
+  Any other may be None;
+- ``is_identity``: that the callers may reuse what they have instead;
+- ``history``: the number of past r_out that it needs, 1 if it is silent. With 1, the
+  call is as above. With 2, it needs those of the last two *full* passes, and ages::
 
     adaptor(r_in, r_out, t_emb, text_emb, ages)
 
 - ``r_out``: r_out of the last full pass and of the one before it, stacked in this
   order, ``(2, N, c_out, h, w)``;
-- ``ages``: sampling steps from each of the two to this step, ``(2,)``: at clock 4, the
-  steps after the second full pass have ages (1, 5), (2, 6) and (3, 7). In training,
-  where the steps of a batch differ, ``(2, N)``.
+- ``ages``: how far each of the two lies back from this step in log-SNR (`log_snr`),
+  ``(2,)``; in training, where the steps of a batch differ, ``(2, N)``.
 
 Estimates never enter this history. While there has been one full pass only, the caller
 gives it twice, with the same age twice. ``ages`` is a tensor, so that passes of all
@@ -30,8 +33,12 @@ ages are one compiled graph.
 
 from __future__ import annotations
 
+import copy
+import inspect
 import json
+import re
 from collections.abc import Sequence
+from os import PathLike
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +47,10 @@ import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin, UNet2DConditionModel
 from diffusers.configuration_utils import register_to_config
 from diffusers.models.resnet import ResnetBlock2D
+from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
+from huggingface_hub import snapshot_download
 from safetensors import SafetensorError
+from safetensors.torch import load_file
 from torch import nn
 
 from clockwork_diffusion.unet import check_cut
@@ -60,6 +70,97 @@ INPUTS = ("r_in", "r_out", "text")
 
 LOOPS = ("sampling", "inversion")
 """What an adaptor can be trained for: from noise to an image, or back."""
+
+
+LEAST_ALPHA = 2.0**-24
+"""The least ᾱ of a log-SNR: diffusers' own bound for zero terminal SNR."""
+
+
+def log_snr(scheduler: Any, timesteps: torch.Tensor) -> torch.Tensor:
+    """Return the log-SNR of timesteps, log(ᾱ / (1 − ᾱ)), on the model's noise schedule.
+
+    The abscissa along which r_out is extrapolated. Timesteps between two of the
+    schedule, as Euler and Heun have them, are interpolated.
+
+    Args:
+        scheduler: A scheduler of diffusers.
+        timesteps: Any shape.
+
+    Returns:
+        float32, of the same shape, on the CPU.
+
+    Raises:
+        ValueError: If the scheduler has no ``alphas_cumprod``.
+    """
+    alphas = getattr(scheduler, "alphas_cumprod", None)
+    if alphas is None:
+        raise ValueError(
+            f"{type(scheduler).__name__} has no alphas_cumprod: an adaptor that looks "
+            "back on two full steps needs to know how noisy each was"
+        )
+    alphas = torch.as_tensor(alphas).double().cpu()
+    alphas = alphas.clamp(LEAST_ALPHA, 1 - LEAST_ALPHA)
+    known = torch.log(alphas / (1 - alphas))
+    at = timesteps.detach().double().cpu().clamp(0, len(known) - 1)
+    below = at.floor().long()
+    above = (below + 1).clamp(max=len(known) - 1)
+    return torch.lerp(known[below], known[above], at - below).float()
+
+
+def inputs_of(adaptor: Any) -> tuple[str, ...]:
+    """Return which of `INPUTS` an adaptor looks at."""
+    return tuple(getattr(adaptor, "inputs", ("r_in", "r_out")))
+
+
+def history_of(adaptor: Any) -> int:
+    """Return how many full steps an adaptor looks back on."""
+    return int(getattr(adaptor, "history", 1))
+
+
+def cut_of(adaptor: Any) -> str | None:
+    """Return the cut that an adaptor is for, or None if it does not say."""
+    cut = getattr(getattr(adaptor, "config", None), "cut", None)
+    if cut is None:
+        # Not at first: diffusers hands out a configuration's entries with a warning.
+        cut = getattr(adaptor, "cut", None)
+    return None if cut is None else str(cut)
+
+
+def check_adaptor(adaptor: Any) -> None:
+    """Make sure that an adaptor can be called as the module's docstring says.
+
+    Raises:
+        ValueError: If it is no callable, or takes other arguments.
+    """
+    if not callable(adaptor):
+        raise ValueError(
+            f"an adaptor is called as adaptor(r_in, r_out, t_emb, text_emb), and a "
+            f"{type(adaptor).__name__} cannot be called"
+        )
+    check_inputs(inputs_of(adaptor))
+    called = getattr(adaptor, "forward", adaptor)
+    ages = {"ages": None} if history_of(adaptor) > 1 else {}
+    try:
+        inspect.signature(called).bind(None, None, None, None, **ages)
+    except TypeError as error:
+        names = ", ".join(("r_in", "r_out", "t_emb", "text_emb", *ages))
+        raise ValueError(
+            f"{type(adaptor).__name__} cannot be called with {names}: {error}"
+        ) from error
+
+
+def matched(adaptor: Any, dtype: torch.dtype, device: torch.device) -> Any:
+    """Return an adaptor in a precision and on a device, itself if it fits already.
+
+    In another precision it is a copy, so that what was given keeps all its digits.
+    """
+    if not isinstance(adaptor, nn.Module):
+        return adaptor
+    tensors = [*adaptor.parameters(), *adaptor.buffers()]
+    floating = [tensor for tensor in tensors if tensor.is_floating_point()]
+    if any(tensor.dtype != dtype for tensor in floating):
+        return copy.deepcopy(adaptor).to(device, dtype)
+    return adaptor.to(device)
 
 
 def check_inputs(inputs: Sequence[str]) -> tuple[str, ...]:
@@ -123,7 +224,7 @@ class ExtrapolationAdaptor(ModelMixin, ConfigMixin):  # type: ignore[misc]
         text_emb: torch.Tensor | None = None,
         ages: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Extrapolate in the step index; see the module's docstring for the shapes."""
+        """Extrapolate in log-SNR; see the module's docstring for the shapes."""
         return extrapolate(r_out, ages)
 
 
@@ -132,7 +233,8 @@ def extrapolate(r_out: torch.Tensor, ages: torch.Tensor | None) -> torch.Tensor:
 
     Args:
         r_out: That of the last full pass and of the one before it, ``(2, N, c, h, w)``.
-        ages: Steps from each of the two to this step, ``(2,)`` or ``(2, N)``.
+        ages: How far each of the two lies back in log-SNR, ``(2,)`` or ``(2, N)``; only
+            their ratio counts.
 
     Raises:
         ValueError: If there are no ages, or not two full passes.
@@ -144,8 +246,9 @@ def extrapolate(r_out: torch.Tensor, ages: torch.Tensor | None) -> torch.Tensor:
         )
     newest, older = r_out
     ages = ages.to(newest.device, torch.float32)
-    # A gap of 0 says that there is one full pass; its slope is 0, whatever divides.
-    factor = ages[0] / (ages[1] - ages[0]).clamp(min=1)
+    gap = ages[1] - ages[0]
+    # A gap of 0 says that there is one full pass: its slope is 0, whatever divides.
+    factor = ages[0] / torch.where(gap == 0, torch.ones_like(gap), gap)
     return newest + (newest - older) * factor.to(newest.dtype).view(-1, 1, 1, 1)
 
 
@@ -232,6 +335,7 @@ class ResNetAdaptor(_LearnedAdaptor):
         cut: str = "stage1",
         made_for: dict[str, Any] | None = None,
         inputs: Sequence[str] = INPUTS,
+        pooling: str | dict[str, Any] | None = None,
     ) -> None:
         """Build the adaptor.
 
@@ -244,9 +348,12 @@ class ResNetAdaptor(_LearnedAdaptor):
             blocks: Number of ResBlocks.
             groups: Groups of their normalisation.
             cut: The cut that the adaptor works at.
-            made_for: What it was trained for; see `check_made_for`.
+            made_for: What it was trained for; see `clockwork_diffusion.made_for`.
             inputs: Which of `INPUTS` it looks at. One left out is neither concatenated
                 nor projected, and without r_out there is no residual (Table S2).
+            pooling: How the text embeddings that it was trained with are made; see
+                `clockwork_diffusion.pooling`. None if it looks at no text, or whoever
+                calls it has to know.
         """
         super().__init__()
         channels = self._choose(inputs, in_channels, out_channels)
@@ -329,6 +436,7 @@ class UNetAdaptor(_LearnedAdaptor):
         cut: str = "stage1",
         made_for: dict[str, Any] | None = None,
         inputs: Sequence[str] = INPUTS,
+        pooling: str | dict[str, Any] | None = None,
     ) -> None:
         """Build the adaptor; see `ResNetAdaptor`, whose ``width`` is C here."""
         super().__init__()
@@ -427,6 +535,7 @@ def build_adaptor(
     text_channels: int,
     made_for: dict[str, Any] | None = None,
     inputs: Sequence[str] = INPUTS,
+    pooling: str | dict[str, Any] | None = None,
 ) -> ModelMixin:
     """Build an untrained adaptor whose width follows the UNet's.
 
@@ -437,6 +546,7 @@ def build_adaptor(
         text_channels: Channels of the pooled text embedding.
         made_for: What it will be trained for; saved with it.
         inputs: Which of `INPUTS` it looks at, if it is learned.
+        pooling: How its text embeddings are made; see `clockwork_diffusion.pooling`.
 
     Raises:
         ValueError: If the kind, the cut or an input is unknown, or the kind leaves no
@@ -467,6 +577,7 @@ def build_adaptor(
         cut=cut,
         made_for=made_for,
         inputs=inputs,
+        pooling=pooling,
         **sizes,
     )
 
@@ -476,83 +587,76 @@ def is_learned(kind: str) -> bool:
     return kind in KINDS and issubclass(KINDS[kind], _LearnedAdaptor)
 
 
-def load_adaptor(folder: Path) -> ModelMixin:
-    """Load an adaptor saved by ``save_pretrained``.
+def load_adaptor(source: str | PathLike[str], revision: str | None = None) -> Any:
+    """Load an adaptor saved by ``save_pretrained``, from a folder or from the hub.
+
+    Whatever precision it was saved in, it is float32 on the CPU: the pipeline that it
+    is put on decides.
+
+    Args:
+        source: A folder, or the id of a repository on the hub (``owner/name``).
+        revision: Which revision of that repository.
 
     Raises:
-        ValueError: If the folder holds no adaptor, or its weights are damaged.
+        ValueError: If there is no such folder and no such repository, it holds no
+            adaptor, or its weights are damaged, incomplete or not finite.
     """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist")
-    config = json.loads(path.read_text(encoding="utf-8"))
+    folder = _folder(source, revision)
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{source} holds no adaptor: {error}") from error
     kinds = {kind.__name__: kind for kind in KINDS.values()}
     name = config.get("_class_name")
     if name not in kinds:
-        raise ValueError(f"{folder} holds {name!r}, not one of {', '.join(kinds)}")
-    if not issubclass(kinds[name], _LearnedAdaptor):
-        # diffusers writes no file of weights where there is none.
-        return kinds[name](cut=config["cut"]).eval()
-    try:
-        adaptor: ModelMixin = kinds[name].from_pretrained(folder, local_files_only=True)
-    except (OSError, SafetensorError) as error:
-        raise ValueError(
-            f"{folder}: its weights are missing, or corrupt or truncated ({error})"
-        ) from error
-    return adaptor.eval()
-
-
-def check_made_for(
-    adaptor: ModelMixin,
-    folder: Path,
-    *,
-    model: str | None,
-    scheduler: str,
-    steps: int | None,
-    cut: str,
-    loop: str | None = LOOPS[0],
-) -> None:
-    """Make sure that an adaptor is for the run that is to use it.
-
-    The paper trains one adaptor per backbone, scheduler and number of steps. One
-    without weights is for any of them, at its cut.
-
-    Args:
-        adaptor: What `load_adaptor` returned.
-        folder: Where it was loaded from; named in messages.
-        model: SHA-256 of the model's weights; None if the
-            model has none that count, as when random ones are timed.
-        scheduler: Key of the run's scheduler.
-        steps: Its number of sampling steps; None for an adaptor of any number.
-        cut: Where its UNet is split.
-        loop: Which of `LOOPS` it runs in; None for an adaptor of either.
-
-    Raises:
-        ValueError: If the adaptor is for something else, or does not say for what.
-    """
-    asked: dict[str, Any] = {"model": model, "scheduler": scheduler, "steps": steps}
-    asked |= {"cut": cut, "loop": loop}
-    asked = {name: value for name, value in asked.items() if value is not None}
-    made_for: dict[str, Any] = {"cut": adaptor.config.cut}
+        raise ValueError(f"{source} holds {name!r}, not one of {', '.join(kinds)}")
+    adaptor = kinds[name].from_config(config).eval()
     if isinstance(adaptor, _LearnedAdaptor):
-        # What was trained for sampling does not say so.
-        noted = {"loop": LOOPS[0], **(adaptor.config.made_for or {})}
-        made_for = {**noted, **made_for}
-        missing = [name for name in asked if name not in made_for]
-        if missing:
-            raise ValueError(
-                f"{folder} does not say for which {', '.join(missing)} it was trained"
-            )
-    wrong = [name for name in asked if made_for.get(name, asked[name]) != asked[name]]
-    if wrong:
-        trained, wanted = (
-            ", ".join(f"{name} {_short(facts[name])}" for name in wrong)
-            for facts in (made_for, asked)
+        # diffusers writes no file of weights where there is none.
+        _load_weights(adaptor, folder / SAFETENSORS_WEIGHTS_NAME)
+    return adaptor
+
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def _folder(source: str | PathLike[str], revision: str | None) -> Path:
+    """Return the folder of an adaptor, downloaded if it is not there."""
+    folder = Path(source)
+    if folder.is_dir():
+        return folder
+    if not isinstance(source, str) or not _HUB_ID.fullmatch(source):
+        raise ValueError(
+            f"there is no folder {str(source)!r}, and it is no hub id either "
+            "(owner/name)"
         )
-        raise ValueError(f"{folder} was trained for {trained}, and asked for {wanted}")
+    try:
+        return Path(
+            snapshot_download(
+                source,
+                revision=revision,
+                allow_patterns=["config.json", SAFETENSORS_WEIGHTS_NAME],
+            )
+        )
+    except Exception as error:  # many kinds: offline, unknown, forbidden
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(
+            f"there is no folder {source!r}, and the hub does not give it: {reason}"
+        ) from error
 
 
-def _short(value: object) -> str:
-    """Return a value for a message; of a checksum, its start."""
-    text = repr(value)
-    return f"{text[:13]}…'" if len(text) > 40 else text
+def _load_weights(adaptor: nn.Module, path: Path) -> None:
+    """Fill an adaptor from a file that has exactly its tensors, all of them finite."""
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist")
+    try:
+        weights = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"{path} is corrupt or truncated: {error}") from error
+    for name, value in weights.items():
+        if not torch.isfinite(value).all():
+            raise ValueError(f"{path}: {name} is not finite")
+    try:
+        adaptor.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        raise ValueError(f"{path} is not of this adaptor: {error}") from error

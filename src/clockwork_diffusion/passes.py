@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from diffusers import UNet2DConditionModel
 
+from clockwork_diffusion.adaptors import cut_of, history_of, inputs_of
 from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.unet import SplitUNet, Step
 
@@ -94,9 +95,9 @@ class Passes:
             ValueError: If the adaptor is for another cut.
         """
         self.split, self.adaptor = split, adaptor
-        if adaptor is not None and adaptor.config.cut != split.cut:
+        if adaptor is not None and cut_of(adaptor) not in (None, split.cut):
             raise ValueError(
-                f"the adaptor is for cut {adaptor.config.cut!r}, "
+                f"the adaptor is for cut {cut_of(adaptor)!r}, "
                 f"and the UNet is split at {split.cut!r}"
             )
         self._full = _compile(split.full) if compiled else split.full
@@ -111,7 +112,7 @@ class Passes:
     @property
     def history(self) -> int:
         """How many full steps the adaptor looks back on."""
-        return int(getattr(self.adaptor, "history", 1))
+        return history_of(self.adaptor)
 
     def check(self, clock: Clock) -> None:
         """Compare a clock with the adaptor.
@@ -162,11 +163,6 @@ class Passes:
             ages = torch.tensor([*past.ages, *past.ages[-1:] * missing])
             adaptor = functools.partial(adaptor, ages=ages.to(r_out.device))
         return self._adapt(x, t, c, r_out, adaptor, pooled, **kwargs)
-
-
-def inputs_of(adaptor: Any) -> tuple[str, ...]:
-    """Return which of r_in, r_out and text an adaptor looks at; all if it is silent."""
-    return tuple(getattr(adaptor, "inputs", ("r_in", "r_out", "text")))
 
 
 class Memory:

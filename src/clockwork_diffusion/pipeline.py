@@ -22,9 +22,9 @@ from diffusers import PNDMScheduler, UNet2DConditionModel
 from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from diffusers.utils.peft_utils import apply_lora_scale
 
-from clockwork_diffusion.adaptors import IdentityAdaptor
+from clockwork_diffusion.adaptors import IdentityAdaptor, inputs_of
 from clockwork_diffusion.clock import Clock
-from clockwork_diffusion.passes import Memory, Passes, UNetPasses, inputs_of
+from clockwork_diffusion.passes import Memory, Passes, UNetPasses
 from clockwork_diffusion.unet import SplitUNet
 
 

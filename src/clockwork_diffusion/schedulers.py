@@ -124,6 +124,20 @@ def new_scheduler(kind: str, config: object, steps: int) -> SchedulerMixin:
 
 # --- at given time steps ------------------------------------------------------------
 
+
+def name_of(scheduler: Any) -> str:
+    """Return a scheduler's key in `SCHEDULERS`, or its class if it has none there."""
+    for key, kind in SCHEDULERS.items():
+        always = _ALWAYS.get(key, {}).items()
+        # How it ends is no other method.
+        wanted = {name: value for name, value in always if not name.startswith("final")}
+        if type(scheduler) is kind and all(
+            scheduler.config[name] == value for name, value in wanted.items()
+        ):
+            return key
+    return type(scheduler).__name__
+
+
 SOLVERS: dict[str, dict[str, Any]] = {
     "ddim": {"solver_order": 1},
     "dpmpp": {"solver_order": 2},

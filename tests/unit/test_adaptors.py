@@ -1,21 +1,34 @@
 import json
+from pathlib import Path
 
 import pytest
 import torch
+from diffusers import (
+    DDIMScheduler,
+    EulerDiscreteScheduler,
+    FlowMatchEulerDiscreteScheduler,
+)
+from safetensors.torch import load_file, save_file
 
+from clockwork_diffusion import adaptors
 from clockwork_diffusion.adaptors import (
     INPUTS,
     KINDS,
     ExtrapolationAdaptor,
     IdentityAdaptor,
     build_adaptor,
+    check_adaptor,
     check_inputs,
-    check_made_for,
+    cut_of,
+    inputs_of,
     is_learned,
     load_adaptor,
+    log_snr,
+    matched,
 )
 from clockwork_diffusion.encoding import Prompts
-from clockwork_diffusion.passes import Passes
+from clockwork_diffusion.made_for import check_made_for
+from clockwork_diffusion.passes import Passes, Past
 from clockwork_diffusion.unet import SplitUNet
 from clockwork_experiments.base import storage
 from clockwork_experiments.cost.architectures import build_unet
@@ -288,6 +301,88 @@ def test_ages_may_differ_from_row_to_row():
         torch.testing.assert_close(estimate[row], line(step)[row])
 
 
+# --- the abscissa --------------------------------------------------------------------
+
+
+def test_log_snr_is_that_of_the_noise_schedule(scheduler_config):
+    scheduler = DDIMScheduler.from_config(scheduler_config)
+    alphas = scheduler.alphas_cumprod.double()
+    expected = (alphas / (1 - alphas)).log()
+    at = log_snr(scheduler, torch.tensor([0, 500, 999]))
+    torch.testing.assert_close(at, expected[[0, 500, 999]].float())
+    # Between two timesteps, and for every scheduler of the same model.
+    euler = EulerDiscreteScheduler.from_config(scheduler_config)
+    between = log_snr(euler, torch.tensor(500.25))
+    torch.testing.assert_close(between, (at[1] * 0.75 + 0.25 * expected[501]).float())
+    # Falling signal, and finite where there is none left.
+    zero = DDIMScheduler.from_config(scheduler_config, rescale_betas_zero_snr=True)
+    assert log_snr(zero, torch.tensor(999)) < log_snr(zero, torch.tensor(998))
+    assert log_snr(zero, torch.tensor(999)).isfinite()
+    with pytest.raises(ValueError, match="FlowMatch.* has no alphas_cumprod"):
+        log_snr(FlowMatchEulerDiscreteScheduler(), torch.tensor(1))
+
+
+def test_only_the_ratio_of_ages_counts_so_that_even_steps_are_as_before():
+    history = torch.stack([line(4), line(0)])
+    by_steps, by_log_snr = (
+        ExtrapolationAdaptor()(None, history, None, None, torch.tensor(ages))
+        for ages in ([1.0, 5.0], [-0.37, -1.85])
+    )
+    torch.testing.assert_close(by_log_snr, by_steps)
+    torch.testing.assert_close(by_steps, line(5))
+
+
+# --- adaptors of one's own -----------------------------------------------------------
+
+
+class Half(torch.nn.Module):
+    """An adaptor that knows nothing of ours."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.tensor(0.5))
+
+    def forward(self, r_in, r_out, t_emb, text_emb=None):
+        return r_out * self.scale
+
+
+def test_a_plain_module_is_an_adaptor(unet, inputs):
+    adaptor = Half()
+    check_adaptor(adaptor)
+    assert inputs_of(adaptor) == ("r_in", "r_out")
+    assert cut_of(adaptor) is None
+    assert cut_of(IdentityAdaptor(cut="stage2")) == "stage2"
+    split = SplitUNet(unet, "stage2")
+    passes = Passes(split, adaptor)
+    step = passes.full(*inputs)
+    light = passes.light(*inputs, Past(step))
+    assert torch.equal(light.r_out, step.r_out * 0.5)
+
+
+@pytest.mark.parametrize(
+    ("adaptor", "message"),
+    [
+        (3, "a int cannot be called"),
+        (torch.nn.Linear(2, 2), "Linear cannot be called with r_in, r_out, t_emb, tex"),
+        (type("Odd", (Half,), {"inputs": ("image",)})(), "input 'image' is not one of"),
+        (type("Two", (Half,), {"history": 2})(), "Two cannot be called with .*, ages"),
+    ],
+)
+def test_what_cannot_be_called_is_refused(adaptor, message):
+    with pytest.raises(ValueError, match=message):
+        check_adaptor(adaptor)
+
+
+def test_precision_and_device_follow_and_digits_stay():
+    adaptor = Half()
+    adaptor.scale.data.fill_(1 / 3)
+    assert matched(adaptor, torch.float32, torch.device("cpu")) is adaptor
+    half = matched(adaptor, torch.bfloat16, torch.device("cpu"))
+    assert half.scale.dtype == torch.bfloat16
+    assert adaptor.scale == torch.tensor(1 / 3)
+    assert matched(max, torch.bfloat16, torch.device("cpu")) is max
+
+
 # --- the ResNet adaptor that starts from it ------------------------------------------
 
 
@@ -365,6 +460,63 @@ def test_every_kind_is_saved_and_loaded(unet, tmp_path, kind):
     assert weights.keys() == adaptor.state_dict().keys()
     for name, value in adaptor.state_dict().items():
         assert torch.equal(weights[name], value), name
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_folder_is_a_string_or_a_path(saved, kind):
+    assert load_adaptor(kind(saved)).config.made_for["clock"] == 2
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("text", "no folder 'text', and it is no hub id either"),
+        (Path("no/such"), "no folder 'no/such', and it is no hub id"),
+        ("own/er/name", "no folder 'own/er/name', and it is no hub id"),
+    ],
+)
+def test_what_is_nowhere(source, message):
+    with pytest.raises(ValueError, match=message):
+        load_adaptor(source)
+
+
+def test_a_hub_id_is_downloaded(saved, monkeypatch):
+    asked = []
+
+    def snapshot(source, **options):
+        asked.append((source, options["revision"]))
+        if source == "some/where":
+            return str(saved)
+        raise OSError("no such repository\nand more")
+
+    monkeypatch.setattr(adaptors, "snapshot_download", snapshot)
+    assert load_adaptor("some/where", revision="v2").config.made_for["clock"] == 2
+    assert asked == [("some/where", "v2")]
+    message = (
+        "no folder 'some/other', and the hub does not give it: no such repository$"
+    )
+    with pytest.raises(ValueError, match=message):
+        load_adaptor("some/other")
+
+
+def test_weights_are_all_there_and_finite(saved):
+    path = saved / "diffusion_pytorch_model.safetensors"
+    weights = load_file(path)
+    for change, message in (
+        ({"up.bias": torch.full_like(weights["up.bias"], torch.nan)}, "not finite"),
+        ({"up.more": torch.zeros(1)}, "is not of this adaptor.*up.more"),
+        ({"up.bias": None}, "is not of this adaptor.*up.bias"),
+    ):
+        changed = {**weights, **change}
+        save_file({n: v for n, v in changed.items() if v is not None}, path)
+        with pytest.raises(ValueError, match=f"(?s){message}"):
+            load_adaptor(saved)
+    path.unlink()
+    with pytest.raises(ValueError, match="does not exist"):
+        load_adaptor(saved)
+    (saved / "config.json").unlink()
+    with pytest.raises(ValueError, match="holds no adaptor"):
+        load_adaptor(saved)
 
 
 # --- what an adaptor is for ----------------------------------------------------------

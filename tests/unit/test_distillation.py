@@ -9,11 +9,11 @@ from clockwork_diffusion.adaptors import (
     ExtrapolationAdaptor,
     IdentityAdaptor,
     build_adaptor,
-    check_made_for,
     load_adaptor,
 )
 from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.encoding import Prompts
+from clockwork_diffusion.made_for import check_made_for
 from clockwork_diffusion.passes import Memory, Passes
 from clockwork_diffusion.unet import SplitUNet, Step
 from clockwork_experiments.base import storage

@@ -11,10 +11,10 @@ from diffusers import DDIMScheduler
 from clockwork_diffusion.adaptors import (
     IdentityAdaptor,
     build_adaptor,
-    check_made_for,
     load_adaptor,
 )
 from clockwork_diffusion.encoding import Prompts
+from clockwork_diffusion.made_for import check_made_for
 from clockwork_diffusion.passes import Passes
 from clockwork_diffusion.unet import SplitUNet
 from clockwork_experiments.base import interruption, storage

@@ -13,6 +13,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from clockwork_diffusion import adaptors
+from clockwork_diffusion.made_for import check_made_for
 from clockwork_diffusion.passes import Passes
 from clockwork_diffusion.unet import SplitUNet, check_cut
 from clockwork_experiments.base import storage
@@ -129,9 +130,10 @@ def split_passes(
         built = adaptors.build_adaptor(str(adaptor), unet, cut, text_channels)
     elif adaptor:
         folder = Path(adaptor)
+        storage.check_weights(folder)
         built = adaptors.load_adaptor(folder)
         cut = cut or built.config.cut
-        adaptors.check_made_for(
+        check_made_for(
             built,
             folder,
             model=storage.sha256_folder(model),

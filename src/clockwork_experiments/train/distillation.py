@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from clockwork_diffusion.adaptors import INPUTS, LOOPS, check_inputs
+from clockwork_diffusion.adaptors import INPUTS, LOOPS, check_inputs, inputs_of
 from clockwork_diffusion.clock import Clock
 from clockwork_experiments.train.training import (
     Crew,
@@ -288,9 +288,9 @@ def train_adaptor(
     crew = crew or Crew()
     if not any(parameter.requires_grad for parameter in adaptor.parameters()):
         raise ValueError(f"adaptor kind {spec.kind!r} has nothing to train")
-    if set(_inputs_of(adaptor)) != set(spec.inputs):
+    if set(inputs_of(adaptor)) != set(spec.inputs):
         raise ValueError(
-            f"the adaptor's inputs are {', '.join(_inputs_of(adaptor))}, "
+            f"the adaptor's inputs are {', '.join(inputs_of(adaptor))}, "
             f"and the spec's are {', '.join(spec.inputs)}"
         )
     batches = _Batches(data, spec, crew, prompts)
@@ -406,7 +406,7 @@ def _error(
         assert schedule is not None
         earlier = _last_full_steps(schedule, steps)
         more["ages"] = torch.stack([steps - full for full in earlier]).to(device)
-    elif "r_out" in _inputs_of(adaptor):
+    elif "r_out" in inputs_of(adaptor):
         if steps.min() < 1:
             raise ValueError("the first step has no previous r_out to learn from")
         earlier = [steps - 1]
@@ -442,7 +442,3 @@ def _last_full_steps(schedule: Clock, steps: torch.Tensor) -> list[torch.Tensor]
 def _every(device: torch.device) -> int:
     """Return after how many steps to look at the loss; it stalls a GPU."""
     return 1 if device.type == "cpu" else 50
-
-
-def _inputs_of(adaptor: nn.Module) -> tuple[str, ...]:
-    return getattr(adaptor, "inputs", INPUTS)
