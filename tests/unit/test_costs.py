@@ -91,6 +91,29 @@ def test_flops_of_a_call_are_those_of_the_adaptor_if_there_is_one():
     assert formulas.call_flops(run, COUNTS, "flops") == 40
 
 
+def test_the_identitys_upsampler_need_not_run():
+    """Both ways are counted: with it as the paper has it, and as it is run."""
+    step = {"step": {"flops": 40.0}, "step_after_upsampler": {"flops": 30.0}}
+    counts = {**COUNTS, "adaptors": {**COUNTS["adaptors"], "identity": step}}
+    run = {"model": "sd", "adaptor": "identity"}
+    run["sampler"] = {"steps": 8, "guidance": 4.0, "clock": 2}
+    kept = {"step": "step_after_upsampler"}
+    assert formulas.run_flops(run, counts, "flops") == 2 * (4 * 100 + 4 * 40)
+    assert formulas.run_flops(run, counts, "flops", **kept) == 2 * (4 * 100 + 4 * 30)
+    assert formulas.call_flops(run, counts, "flops", **kept) == 2 * 30
+    learned = {**run, "adaptor": "resnet"}
+    plain = formulas.run_flops(learned, counts, "flops")
+    assert formulas.run_flops(learned, counts, "flops", **kept) == plain
+    assert formulas.reuses_upsampled(run, counts)
+    assert not formulas.reuses_upsampled(learned, counts)
+    edit = edited(50, clock=2, adaptor="identity")
+    saved = formulas.run_flops(edit, counts, "flops") - formulas.run_flops(
+        edit, counts, "flops", **kept
+    )
+    # One row of inversion and three of generation, half of 50 steps light.
+    assert saved == 4 * 25 * 10
+
+
 def test_adding_up_needs_no_torch():
     """Tables and figures are set by jobs that should not wait for it to load."""
     module = "clockwork_experiments.cost.formulas"

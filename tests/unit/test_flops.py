@@ -21,6 +21,7 @@ from clockwork_experiments.cost.flops import (
     count_light,
 )
 from clockwork_experiments.cost.formulas import run_flops
+from clockwork_experiments.steps import count_other_unets
 
 TOKENS = SD_V15_TEXT[0]
 # Published TFLOPs at 8 steps, without and with Clockwork, and the tolerance that their
@@ -364,3 +365,38 @@ def test_counting_what_fails_leaves_torch_as_it_was(unet):
         count_calls(fail, unet)
     assert before == (torch.mm, torch.addmm, torch.nn.functional.linear)
     assert not any(m._forward_hooks or m._forward_pre_hooks for m in unet.modules())
+
+
+def test_sdxl_and_lcm_are_those_published():
+    """2.567B parameters and 2.99 TMACs a call: SDXL's own figures."""
+    rows = count_other_unets.rows_of(
+        count_other_unets.Run(
+            "SDXL",
+            "sdxl",
+            4,
+            2,
+            77,
+            clocks=(2,),
+            cuts=("stage1",),
+            adaptors=("identity",),
+        )
+    )
+    whole, light = rows
+    assert whole["parameters"] == pytest.approx(2567.46, abs=0.01)
+    assert whole["tflops"] / 8 == pytest.approx(5.98, abs=0.01)
+    # Half of the steps are light; without the upsampler they cost less.
+    saved = 4 * (whole["tflops"] / 8 - light["gflops_light"] / 1e3)
+    assert light["tflops"] == pytest.approx(whole["tflops"] - saved)
+    assert light["tflops_kept"] < light["tflops"] < light["tflops_with_attention"]
+    assert light["saved"] == pytest.approx(
+        100 * (1 - light["tflops"] / whole["tflops"])
+    )
+    (lcm,) = count_other_unets.rows_of(
+        count_other_unets.Run("LCM", "lcm", 4, 1, 77, clocks=(), cuts=(), adaptors=())
+    )
+    # SD v1.5's, and the projection of its guidance.
+    assert lcm["parameters"] == pytest.approx(859.52 + 256 * 320 / 1e6, abs=0.01)
+    with pytest.raises(ValueError, match="unet 'flux' is not one of sd, sdxl, lcm"):
+        count_other_unets.rows_of(
+            count_other_unets.Run("F", "flux", 1, 1, 77, (), (), ())
+        )

@@ -51,6 +51,19 @@ def test_cells():
     ]
 
 
+def test_rows_of_the_identity_say_both_flops_and_others_one():
+    counts = {**COUNTS, "adaptors": {"resnet": {**COUNTS["adaptors"]["resnet"]}}}
+    counts["adaptors"]["resnet"]["step_after_upsampler"] = {"flops": 30.0}
+    results = tables.Results(RUNS, flops={"sd": counts})
+    chosen = spec(["gflops", "gflops_kept", "mflops_per_call_kept"])
+    cells = tables.fill(chosen, results)
+    assert [[c and c.value for c in row] for row in cells] == [
+        [None, None, None],
+        [2 * 800, None, None],
+        [2 * (400 + 160), 2 * (400 + 120), 2 * 30],
+    ]
+
+
 def test_csv_holds_every_number_with_its_interval():
     chosen = spec(["clip", "gflops"])
     frame = tables.to_frame(chosen, tables.fill(chosen, RESULTS))

@@ -230,3 +230,12 @@ def gpu_timings(wildcards):
         raise WorkflowError(f"gpu_latency: {why}")
     (gpu,) = done.stdout.split()
     return [f"results/paper/latency/{gpu}/sampling.{kind}" for kind in ("json", "md")]
+
+
+OTHER_UNETS = "workflow/other_unets.yaml"
+
+
+def other_unets_spec():
+    """Return the table of UNets that neither paper has, as JSON."""
+    path = Path(workflow.basedir) / OTHER_UNETS
+    return json.dumps(yaml.safe_load(path.read_text(encoding="utf-8")))

@@ -12,6 +12,7 @@ rule paper_scale:
     """Everything at paper scale; with -n also what it would cost."""
     input:
         everything("paper"),
+        "results/paper/tables/other_unets.md",
 
 
 rule estimate_costs:

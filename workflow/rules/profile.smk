@@ -37,6 +37,32 @@ rule count_flops:
         " --threads {threads} --log {log}"
 
 
+rule count_other_unets:
+    """Count what the clock saves on SDXL and on LCM; needs no weights.
+
+    Reads: `workflow/other_unets.yaml`.
+    Writes: a table of our own, as CSV, Markdown, LaTeX and JSON.
+    """
+    input:
+        code=code("count_other_unets"),
+    output:
+        multiext("results/paper/tables/other_unets", ".csv", ".md", ".tex", ".json"),
+    log:
+        "logs/paper/count_other_unets.log",
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=memory(2000),
+        runtime=walltime(30),
+    params:
+        spec=other_unets_spec(),
+    shell:
+        "python -m clockwork_experiments.steps.count_other_unets"
+        " --spec {params.spec:q} --output {output[0]}"
+        " --threads {threads} --log {log}"
+
+
 rule count_levels:
     """Describe and count the levels of a task's UNet; needs no weights.
 

@@ -37,6 +37,31 @@ SD_V15: dict[str, Any] = {
 SD_V15_TEXT = (77, 768)
 """Tokens and width of SD v1.5's text features."""
 
+SDXL_BASE: dict[str, Any] = {
+    "sample_size": 128,
+    "in_channels": 4,
+    "out_channels": 4,
+    "block_out_channels": (320, 640, 1280),
+    "down_block_types": (
+        "DownBlock2D",
+        "CrossAttnDownBlock2D",
+        "CrossAttnDownBlock2D",
+    ),
+    "up_block_types": ("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+    "layers_per_block": 2,
+    "transformer_layers_per_block": (1, 2, 10),
+    "cross_attention_dim": 2048,
+    "attention_head_dim": (5, 10, 20),
+    "use_linear_projection": True,
+    "addition_embed_type": "text_time",
+    "addition_time_embed_dim": 256,
+    "projection_class_embeddings_input_dim": 2816,
+}
+"""The UNet of Stable Diffusion XL base 1.0 (Podell et al. 2023)."""
+
+LCM_SD: dict[str, Any] = {**SD_V15, "time_cond_proj_dim": 256}
+"""SD v1.5's UNet as a latent consistency model (Luo et al. 2023), told its guidance."""
+
 VIT_G14_WIDTH = 1024
 """Width of the pooled text embedding of OpenCLIP's ViT-g/14."""
 

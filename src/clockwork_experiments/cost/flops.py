@@ -158,10 +158,35 @@ def _inputs(
     )
 
 
+def _more(unet: UNet2DConditionModel) -> dict[str, Any]:
+    """Return the further arguments of a call at batch 1 that a UNet must have.
+
+    SDXL is told sizes and a pooled prompt, and consistency models their guidance.
+    """
+    config, device = unet.config, unet.device
+    more: dict[str, Any] = {}
+    if config.addition_embed_type == "text_time":
+        width = config.projection_class_embeddings_input_dim
+        pooled = width - SDXL_SIZES * config.addition_time_embed_dim
+        more["added_cond_kwargs"] = {
+            "text_embeds": torch.zeros(1, pooled, device=device),
+            "time_ids": torch.zeros(1, SDXL_SIZES, device=device),
+        }
+    if config.time_cond_proj_dim is not None:
+        guidance = torch.zeros(1, config.time_cond_proj_dim, device=device)
+        more["timestep_cond"] = guidance
+    return more
+
+
+SDXL_SIZES = 6
+"""Numbers that SDXL is told of an image: its size, its crop and the size asked for."""
+
+
 def count_full(unet: UNet2DConditionModel, tokens: int) -> Count:
     """Count one call of the whole UNet at batch 1 with a prompt of ``tokens``."""
     x, t, c = _inputs(unet, tokens)
-    with _Profile(lambda: unet(x, t, c), unet) as profile:
+    more = _more(unet)
+    with _Profile(lambda: unet(x, t, c, **more), unet) as profile:
         return profile.count()
 
 
@@ -208,8 +233,9 @@ def count_light(
     """
     split = SplitUNet(unet, adaptor.config.cut)
     x, t, c = _inputs(unet, tokens)
+    more = _more(unet)
     with torch.no_grad():
-        previous = split.full(x, t, c)
+        previous = split.full(x, t, c, **more)
     pooled = torch.zeros(1, text_channels, device=unet.device)
     r_out, estimate = previous.r_out, adaptor
     if adaptor.history > 1:
@@ -217,12 +243,12 @@ def count_light(
         ages = torch.ones(adaptor.history, device=unet.device)
         estimate = partial(adaptor, ages=ages)
     with _Profile(
-        lambda: split.adapt(x, t, c, r_out, estimate, pooled), unet, adaptor
+        lambda: split.adapt(x, t, c, r_out, estimate, pooled, **more), unet, adaptor
     ) as profile:
         counts = {"step": profile.count()}
     if isinstance(adaptor, IdentityAdaptor):
         with _Profile(
-            lambda: split.reuse(x, t, c, previous.up, previous.r_out), unet
+            lambda: split.reuse(x, t, c, previous.up, previous.r_out, **more), unet
         ) as profile:
             counts["step_after_upsampler"] = profile.count()
     return counts

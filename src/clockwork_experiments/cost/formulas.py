@@ -24,6 +24,7 @@ def run_flops(
     key: str,
     *,
     by_steps: bool = False,
+    step: str = "step",
 ) -> float:
     """Return the FLOPs of one image: all UNet passes of a run.
 
@@ -39,10 +40,11 @@ def run_flops(
         flops: Counts of the run's model.
         key: ``flops`` or ``flops_with_attention``.
         by_steps: Take a step for a call, as the paper does.
+        step: Which count of a light step to take; see `light_count`.
     """
     if "inversion" in run:
         # DDIM both ways: a step is a call.
-        return edit_flops(run, flops, key)
+        return edit_flops(run, flops, key, step=step)
     sampler = run["sampler"]
     # Any of the samplers with one call per step counts steps.
     scheduler = "dpmpp" if by_steps else sampler.get("scheduler", "dpmpp")
@@ -50,8 +52,31 @@ def run_flops(
     branches = 2 if sampler["guidance"] > 1 else 1
     total = calls.full * full_count(run, flops)[key]
     if calls.light:
-        total += calls.light * flops["adaptors"][run["adaptor"]]["step"][key]
+        total += calls.light * light_count(run["adaptor"], flops, step)[key]
     return float(branches * total)
+
+
+def light_count(adaptor: str, flops: Mapping[str, Any], step: str) -> Mapping[str, Any]:
+    """Return the count of a light step with an adaptor.
+
+    Args:
+        adaptor: Its id.
+        flops: Counts of the run's model.
+        step: ``step``, as the paper counts it; or ``step_after_upsampler``, where the
+            upsampler need not run since its output is kept, which the identity alone
+            has and for others is the same.
+    """
+    counted = flops["adaptors"][adaptor]
+    return dict(counted.get(step, counted["step"]))
+
+
+def reuses_upsampled(run: Mapping[str, Any], flops: Mapping[str, Any]) -> bool:
+    """Tell whether a run has light steps that need no upsampler."""
+    loops = [run["inversion"], run["generation"]] if "inversion" in run else [run]
+    known = flops.get("adaptors", {})
+    return any(
+        "step_after_upsampler" in known.get(loop.get("adaptor"), {}) for loop in loops
+    )
 
 
 def full_count(run: Mapping[str, Any], flops: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -78,14 +103,17 @@ def run_parameters(run: Mapping[str, Any], flops: Mapping[str, Any]) -> int:
     return total
 
 
-def call_flops(run: Mapping[str, Any], flops: Mapping[str, Any], key: str) -> float:
+def call_flops(
+    run: Mapping[str, Any], flops: Mapping[str, Any], key: str, step: str = "step"
+) -> float:
     """Return the FLOPs of one UNet call for one image, guidance included.
 
-    With the adaptor, if the run has one: the figure of Tables 3 and S2.
+    With the adaptor, if the run has one: the figure of Tables 3 and S2. ``step`` is as
+    for `light_count`.
     """
     count = full_count(run, flops)
     if run["adaptor"]:
-        count = flops["adaptors"][run["adaptor"]]["step"]
+        count = light_count(run["adaptor"], flops, step)
     return float((2 if run["sampler"]["guidance"] > 1 else 1) * count[key])
 
 
@@ -95,6 +123,7 @@ def edit_flops(
     key: str,
     *,
     printed: bool = False,
+    step: str = "step",
 ) -> float:
     """Return the FLOPs of one edited image: inversion at batch 1, and generation.
 
@@ -112,6 +141,7 @@ def edit_flops(
         key: ``flops`` or ``flops_with_attention``.
         printed: Count by Eqs. 2–4 instead: N div C full passes, where a clock makes
             ⌈N / C⌉, and always three rows at all steps.
+        step: Which count of a light step to take; see `light_count`.
 
     Raises:
         ValueError: If ``features`` are unknown, or more steps inject than there are.
@@ -123,14 +153,15 @@ def edit_flops(
     if features not in FEATURES:
         raise ValueError(f"features {features!r} are not one of {', '.join(FEATURES)}")
     every, injecting = generation["steps"], injecting_steps(generation)
-    total = _passes(inversion, inversion["steps"], flops, key)
+    counts = (flops, key, step)
+    total = _passes(inversion, inversion["steps"], *counts)
     rows = 2 if generation["guidance"] > 1 else 1
-    total += rows * _passes(generation, every, flops, key)
+    total += rows * _passes(generation, every, *counts)
     if features == "activations":
-        shared = _passes(generation, injecting, flops, key)
+        shared = _passes(generation, injecting, *counts)
         return total + shared / generation.get("prompts", 1)
     dropped = generation.get("drop_source", False)
-    return total + _passes(generation, injecting if dropped else every, flops, key)
+    return total + _passes(generation, injecting if dropped else every, *counts)
 
 
 def injecting_steps(generation: Mapping[str, Any]) -> int:
@@ -147,27 +178,32 @@ def injecting_steps(generation: Mapping[str, Any]) -> int:
 
 
 def _passes(
-    loop: Mapping[str, Any], first: int, flops: Mapping[str, Any], key: str
+    loop: Mapping[str, Any], first: int, flops: Mapping[str, Any], key: str, step: str
 ) -> float:
     """Return the FLOPs of the first steps of a loop at batch 1, as its clock has it."""
     clock = clock_of(loop)
     clock.full_steps(loop["steps"])  # Refuses adaptor steps beyond the last.
     full = sum(clock.is_full(index) for index in range(first))
-    return _cost(loop, full, first - full, flops, key)
+    return _cost(loop, full, first - full, flops, key, step)
 
 
 def _printed(loop: Mapping[str, Any], flops: Mapping[str, Any], key: str) -> float:
     """Return the FLOPs of a loop at batch 1 with N div C full passes (Eqs. 2 and 3)."""
     full = loop["steps"] // loop.get("clock", 1)
-    return _cost(loop, full, loop["steps"] - full, flops, key)
+    return _cost(loop, full, loop["steps"] - full, flops, key, "step")
 
 
 def _cost(
-    loop: Mapping[str, Any], full: int, light: int, flops: Mapping[str, Any], key: str
+    loop: Mapping[str, Any],
+    full: int,
+    light: int,
+    flops: Mapping[str, Any],
+    key: str,
+    step: str,
 ) -> float:
     total = float(full * flops["full"][key])
     if light:
-        total += light * flops["adaptors"][loop["adaptor"]]["step"][key]
+        total += light * light_count(loop["adaptor"], flops, step)[key]
     return total
 
 

@@ -16,6 +16,7 @@ from clockwork_experiments.cost.formulas import (
     call_flops,
     edit_flops,
     kept_share,
+    reuses_upsampled,
     run_flops,
     run_parameters,
     translation_count,
@@ -146,6 +147,8 @@ COLUMNS: dict[str, Column] = {
     "tflops_with_attention": Column(
         "TFLOPs with attention ↓", "flops", "flops_with_attention", 3, 1e-12
     ),
+    "tflops_kept": Column("TFLOPs, upsampled kept ↓", "flops_kept", "flops", 3, 1e-12),
+    "gflops_kept": Column("GFLOPs, upsampled kept ↓", "flops_kept", "flops", 3, 1e-9),
     "gflops": Column("GFLOPs ↓", "flops", "flops", 3, 1e-9),
     "gflops_with_attention": Column(
         "GFLOPs with attention ↓", "flops", "flops_with_attention", 3, 1e-9
@@ -155,6 +158,12 @@ COLUMNS: dict[str, Column] = {
     ),
     "gflops_per_call": Column("GFLOPs per call ↓", "call", "flops", 1, 1e-9),
     "mflops_per_call": Column("MFLOPs per call ↓", "call", "flops", 1, 1e-6),
+    "gflops_per_call_kept": Column(
+        "GFLOPs per call, upsampled kept ↓", "call_kept", "flops", 1, 1e-9
+    ),
+    "mflops_per_call_kept": Column(
+        "MFLOPs per call, upsampled kept ↓", "call_kept", "flops", 1, 1e-6
+    ),
     "gflops_per_call_published": Column(
         "GFLOPs per call (published)", "published", "call", 0
     ),
@@ -202,10 +211,12 @@ SOURCES = {
     "score": "scores",
     "n": "scores",
     "flops": "flops",
+    "flops_kept": "flops",
     "flops_by_steps": "flops",
     "flops_printed": "flops",
     "flops_profiled": "profiles",
     "call": "flops",
+    "call_kept": "flops",
     "parameters": "flops",
     "kept": "levels",
     "saving": "flops",
@@ -258,7 +269,7 @@ def cell(column: Column, row: Row, results: Results) -> Value | None:
         return None
     if column.kind == "steps":
         return Value(setting(settings, column.key)) if is_edited(settings) else None
-    if is_edited(settings) and column.kind in ("call", "flops_by_steps"):
+    if is_edited(settings) and column.kind in ("call", "call_kept", "flops_by_steps"):
         return None
     counts = results.flops.get(settings["model"])
     if counts is None:
@@ -273,6 +284,12 @@ def cell(column: Column, row: Row, results: Results) -> Value | None:
         return Value(edit_flops(settings, counts, column.key, printed=True))
     if column.kind == "parameters":
         return Value(run_parameters(settings, counts))
+    if column.kind.endswith("_kept"):
+        if not reuses_upsampled(settings, counts):
+            return None
+        count = run_flops if column.kind == "flops_kept" else call_flops
+        value = count(settings, counts, column.key, step="step_after_upsampler")
+        return Value(value)
     by_steps = column.kind == "flops_by_steps"
     value = run_flops(results.runs[row.run], counts, column.key, by_steps=by_steps)
     if by_steps:
