@@ -45,6 +45,9 @@ class Clock:
 
     def __post_init__(self) -> None:
         """Reject clocks that cannot run."""
+        for value in (self.every, *self.adaptor_steps):
+            if type(value) is not int:
+                raise ValueError(f"clock or adaptor step {value!r} is not an integer")
         if self.every < 1:
             raise ValueError(f"clock {self.every} is less than 1")
         if (self.every > 1) + bool(self.adaptor_steps) + self.every_step > 1:
@@ -56,6 +59,14 @@ class Clock:
                 f"adaptor step {min(self.adaptor_steps)} is less than 2: "
                 "the first step has nothing to reuse"
             )
+
+    def __str__(self) -> str:
+        """Return the choice of steps in words."""
+        if self.every_step:
+            return "the adaptor at every step"
+        if self.adaptor_steps:
+            return f"the adaptor at steps {', '.join(map(str, self.adaptor_steps))}"
+        return f"clock {self.every}"
 
     @property
     def needs_adaptor(self) -> bool:

@@ -16,6 +16,8 @@ Written on the same pieces as `clockwork_diffusion.unet`: no hooks, no state.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -24,7 +26,9 @@ from diffusers import UNet2DConditionModel
 from torch import nn
 
 from clockwork_diffusion.clock import Clock
+from clockwork_diffusion.hook import Observer, Settings, put, take
 from clockwork_diffusion.passes import Past
+from clockwork_diffusion.summary import Summary
 from clockwork_diffusion.unet import (
     Conditions,
     SplitUNet,
@@ -35,9 +39,9 @@ from clockwork_diffusion.unet import (
     run_middle,
     run_output,
     run_up,
+    run_up_path,
     run_upsampler,
     take_residuals,
-    take_skips,
 )
 
 
@@ -116,14 +120,14 @@ class BranchUNet:
             hidden, more = run_down(block, hidden, conditions)
             skips += more
         skips = add_residuals(skips, residuals)
-        hidden = run_middle(unet, hidden, conditions, middle)
-        for block in unet.up_blocks[: self.block]:
-            skips, taken = take_skips(skips, block)
-            hidden = run_up(block, hidden, taken, conditions)
-            hidden = run_upsampler(block, hidden, skips[-1])
-        block = unet.up_blocks[self.block]
-        taken = skips[-len(block.resnets) :]
-        feature = run_up(block, hidden, taken, conditions, range(self.layer))
+        feature = run_middle(unet, hidden, conditions, middle)
+        *below, block = list(unet.up_blocks)[: self.block + 1]
+        if below:
+            feature = run_up_path(below, feature, skips, conditions, through=True)
+            skips = skips[: -sum(len(each.resnets) for each in below)]
+        if self.layer:
+            taken = skips[-len(block.resnets) :]
+            feature = run_up(block, feature, taken, conditions, range(self.layer))
         eps = self._last(feature, skips[: self.branch + 1], conditions)
         return Cached(eps, feature)
 
@@ -174,15 +178,16 @@ class BranchUNet:
         conditions: Conditions,
     ) -> torch.Tensor:
         """Run the up path from the branch on, and the output layers."""
-        block = self.unet.up_blocks[self.block]
-        layers = range(self.layer, len(block.resnets))
-        skips, taken = skips[: -len(layers)], skips[-len(layers) :]
-        hidden = run_up(block, feature, taken, conditions, layers)
-        for following in self.unet.up_blocks[self.block + 1 :]:
-            hidden = run_upsampler(block, hidden, skips[-1])
-            block = following
-            skips, taken = take_skips(skips, block)
-            hidden = run_up(block, hidden, taken, conditions)
+        hidden, blocks = feature, list(self.unet.up_blocks)[self.block :]
+        if self.layer:
+            block, *blocks = blocks
+            layers = range(self.layer, len(block.resnets))
+            skips, taken = skips[: -len(layers)], skips[-len(layers) :]
+            hidden = run_up(block, hidden, taken, conditions, layers)
+            if blocks:
+                hidden = run_upsampler(block, hidden, skips[-1])
+        if blocks:
+            hidden = run_up_path(blocks, hidden, skips, conditions)
         return run_output(self.unet, hidden)
 
 
@@ -229,7 +234,11 @@ class BranchPasses:
         **kwargs: Any,
     ) -> Cached:
         """Run what lies above the branch."""
-        return self.split.reuse(x, t, c, past.previous.feature, **kwargs)
+        return self.split.reuse(x, t, c, past.previous, **kwargs)
+
+    def keep(self, step: Cached) -> torch.Tensor:
+        """Return what the light pass reads of a pass."""
+        return step.feature
 
 
 def _run_layers(
@@ -247,3 +256,76 @@ def _run_layers(
             )[0]
         skips += (hidden,)
     return hidden, skips
+
+
+# --- the door for pipelines -----------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _DeepCache:
+    """Reuse what comes up from below a branch."""
+
+    branch: int
+    name: str = "DeepCache"
+
+    def passes(self, unet: UNet2DConditionModel) -> BranchPasses:
+        """Return the passes of a UNet."""
+        return BranchPasses(BranchUNet(unet, self.branch))
+
+
+def apply_deepcache(
+    pipe: Any,
+    clock: int | Clock = 2,
+    *,
+    branch: int = 0,
+    timed: bool = False,
+    observe: Observer | None = None,
+) -> Summary:
+    """Make a pipeline's UNet reuse what comes up from below a skip connection.
+
+    Args:
+        pipe: A diffusers pipeline with a ``unet``, or such a UNet.
+        clock: Run the whole UNet once in so many steps, or a `Clock`.
+        branch: The skip connection, from 0 at the input, which saves most.
+        timed: Time the passes, for the summary.
+        observe: Called after each pass with the sampling step's index from 0, the time
+            step, and what the pass yielded: `Cached`.
+
+    Returns:
+        What the latest run has done, in a table where it is printed.
+
+    Raises:
+        ValueError: If a method is applied already, depth-skip is, or the clock or the
+            branch is none.
+    """
+    clock = clock if isinstance(clock, Clock) else Clock(clock)
+    settings = Settings(
+        _DeepCache(branch),
+        clock,
+        observe=observe,
+        always=observe is not None,
+        summary=Summary(f"DeepCache at branch {branch}, {clock}", timed=timed),
+    )
+    return put(pipe, settings)
+
+
+def remove_deepcache(pipe: Any) -> None:
+    """Take DeepCache off a pipeline's UNet; if it is not on, do nothing."""
+    take(pipe, _DeepCache)
+
+
+@contextmanager
+def deepcache(
+    pipe: Any,
+    clock: int | Clock = 2,
+    *,
+    branch: int = 0,
+    timed: bool = False,
+    observe: Observer | None = None,
+) -> Iterator[Summary]:
+    """Apply DeepCache within a block; see `apply_deepcache` for the arguments."""
+    summary = apply_deepcache(pipe, clock, branch=branch, timed=timed, observe=observe)
+    try:
+        yield summary
+    finally:
+        remove_deepcache(pipe)

@@ -25,6 +25,7 @@ from collections import OrderedDict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -36,9 +37,11 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from diffusers.utils.peft_utils import apply_lora_scale
 from torch import nn
 
+from clockwork_diffusion.hook import HANGING, put_depth, take_depth
 from clockwork_diffusion.unet import (
     add_residuals,
     check_topology,
+    describe,
     kept_level,
     level_count,
     levels_per_block,
@@ -199,6 +202,16 @@ def depth_skip(unet: UNet2DConditionModel, level: int) -> DepthSkipUNet:
         ValueError: If there is no such level, the UNet has been cut above it, it is of
             another topology, or something has replaced its forward.
     """
+    if "forward" in vars(unet):
+        raise ValueError(
+            "the UNet's forward is replaced, as by Clockwork; "
+            "remove that first, and apply it to what depth-skip leaves"
+        )
+    return _cut(unet, level)
+
+
+def _cut(unet: UNet2DConditionModel, level: int) -> DepthSkipUNet:
+    """Return a UNet that ends at a level, without what hangs on the given one."""
     levels_of(unet)
     _check_level(unet, level)
     if level > kept_level(unet):
@@ -206,13 +219,10 @@ def depth_skip(unet: UNet2DConditionModel, level: int) -> DepthSkipUNet:
             f"level {level} is gone: depth-skip has kept this UNet to level "
             f"{kept_level(unet)}"
         )
-    if "forward" in vars(unet):
-        raise ValueError(
-            "the UNet's forward is replaced, as by Clockwork; "
-            "remove that first, and apply it to what depth-skip leaves"
-        )
     kind = type(unet) if isinstance(unet, DepthSkipUNet) else DepthSkipUNet
     new: DepthSkipUNet = _alike(unet, kind, **_kept_blocks(unet, level))
+    for name in HANGING:
+        new.__dict__.pop(name, None)
     new.register_to_config(level=level)
     return new
 
@@ -380,6 +390,11 @@ def _alike(module: nn.Module, kind: type, **parts: nn.Module | None) -> Any:
     Only the tables of modules, hooks and so on are new, so that a change of one of the
     two changes nothing in the other.
     """
+    if not isinstance(module, UNet2DConditionModel) and "forward" in vars(module):
+        raise ValueError(
+            f"{describe(vars(module)['forward'])} hangs on the forward of a "
+            f"{type(module).__name__} of which depth-skip keeps a part; take it off"
+        )
     new: Any = object.__new__(kind)
     for name, value in vars(module).items():
         copied = type(value) in (dict, OrderedDict)
@@ -392,31 +407,26 @@ def _alike(module: nn.Module, kind: type, **parts: nn.Module | None) -> Any:
 
 
 def apply_depth_skip(pipe: Any, level: int) -> None:
-    """Make a pipeline use its UNet down to a level only.
+    """Make a pipeline's UNet end at a level.
 
-    The whole UNet is kept for `remove_depth_skip`; to have it gone from memory, set
-    ``pipe.unet = depth_skip(pipe.unet, level)`` instead.
+    ``pipe.unet`` stays the whole UNet, which runs down to the level alone: what is
+    loaded into it meanwhile, such as a LoRA, is in all of it. To have the deep levels
+    gone from memory, set ``pipe.unet = depth_skip(pipe.unet, level)`` instead.
 
     Args:
-        pipe: A diffusers pipeline with a ``unet``.
+        pipe: A diffusers pipeline with a ``unet``, or such a UNet.
         level: The deepest level to keep.
 
     Raises:
-        ValueError: If this is in force already, or `depth_skip` refuses.
+        ValueError: If this is in force already, `depth_skip` refuses, or the method
+            that is applied does not fit.
     """
-    if getattr(pipe, _WHOLE, None) is not None:
-        raise ValueError("depth-skip is applied to the pipeline already; remove it")
-    whole = pipe.unet
-    pipe.unet = depth_skip(whole, level)
-    setattr(pipe, _WHOLE, whole)
+    put_depth(pipe, partial(_cut, level=level))
 
 
 def remove_depth_skip(pipe: Any) -> None:
     """Give a pipeline its whole UNet back; without depth-skip, do nothing."""
-    whole = getattr(pipe, _WHOLE, None)
-    if whole is not None:
-        pipe.unet = whole
-        setattr(pipe, _WHOLE, None)
+    take_depth(pipe)
 
 
 @contextmanager
@@ -427,7 +437,3 @@ def depth_skipped(pipe: Any, level: int) -> Iterator[None]:
         yield
     finally:
         remove_depth_skip(pipe)
-
-
-_WHOLE = "_unet_before_depth_skip"
-"""Where a pipeline keeps its whole UNet."""

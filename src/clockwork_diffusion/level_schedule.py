@@ -103,6 +103,10 @@ class LevelPasses:
         """Run ε_H and the adaptor; the same at every level."""
         return self._now(t).light(x, t, c, past, pooled, **kwargs)
 
+    def keep(self, step: Any) -> torch.Tensor | None:
+        """Return what the light pass reads of a pass."""
+        return self._deepest.keep(step)
+
     def _now(self, t: torch.Tensor) -> UNetPasses:
         passes = self._at.get(int(t))
         if passes is None:

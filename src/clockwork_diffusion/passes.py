@@ -1,4 +1,4 @@
-"""What a pass of the UNet yields, which passes there are, and what a run keeps."""
+"""The two kinds of pass of a UNet, and what a run remembers between them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Past(NamedTuple):
     """What an adaptor pass may look back on.
 
     Attributes:
-        previous: What the last call of the previous sampling step yielded, be it full
-            or an estimate; None at the first step.
+        previous: What `UNetPasses.keep` has kept of the last call of the previous
+            sampling step, be it full or an estimate; None at the first step.
         fulls: Each full step's r_out, newest first, as many as the adaptor looks at.
         ages: How many steps ago each of them was.
     """
@@ -32,8 +32,7 @@ class Past(NamedTuple):
 class UNetPasses(Protocol):
     """The two kinds of UNet pass of a run, whatever the light one leaves out.
 
-    A pass yields an object with ``eps``, the UNet's output; it is handed back as
-    ``past.previous`` at the next step.
+    A pass yields an object with ``eps``, the UNet's output.
     """
 
     @property
@@ -63,6 +62,9 @@ class UNetPasses(Protocol):
     ) -> Any:
         """Run a part of it, given what earlier steps yielded."""
 
+    def keep(self, step: Any) -> torch.Tensor | None:
+        """Return what the next light pass reads of a pass; None if it reads nothing."""
+
 
 class Passes:
     """The two kinds of UNet pass of a Clockwork run, eager or compiled.
@@ -83,6 +85,7 @@ class Passes:
         adaptor: Any = None,
         *,
         compiled: bool = False,
+        features: bool = True,
     ) -> None:
         """Bind the passes.
 
@@ -90,6 +93,8 @@ class Passes:
             split: The UNet, split at the adaptor's cut.
             adaptor: φ, or None if every step is full.
             compiled: Compile each kind of pass as one graph.
+            features: Whether r_out is asked of full passes though the adaptor does
+                without; else the block that yields it runs by its own forward.
 
         Raises:
             ValueError: If the adaptor is for another cut.
@@ -100,6 +105,9 @@ class Passes:
                 f"the adaptor is for cut {cut_of(adaptor)!r}, "
                 f"and the UNet is split at {split.cut!r}"
             )
+        self._identity = bool(getattr(adaptor, "is_identity", False))
+        self._through = self._identity and not features
+        self._features = features
         self._full = _compile(split.full) if compiled else split.full
         self._adapt = _compile(split.adapt) if compiled else split.adapt
         self._reuse = _compile(split.reuse) if compiled else split.reuse
@@ -113,6 +121,11 @@ class Passes:
     def history(self) -> int:
         """How many full steps the adaptor looks back on."""
         return history_of(self.adaptor)
+
+    @property
+    def eager(self) -> Passes:
+        """The same passes, not compiled."""
+        return Passes(self.split, self.adaptor, features=self._features)
 
     def check(self, clock: Clock) -> None:
         """Compare a clock with the adaptor.
@@ -139,7 +152,7 @@ class Passes:
         self, x: torch.Tensor, t: torch.Tensor, c: torch.Tensor, **kwargs: Any
     ) -> Step:
         """Run the whole UNet."""
-        return self._full(x, t, c, **kwargs)
+        return self._full(x, t, c, through=self._through, **kwargs)
 
     def light(
         self,
@@ -151,11 +164,9 @@ class Passes:
         **kwargs: Any,
     ) -> Step:
         """Run ε_H and the adaptor, given what earlier steps yielded."""
-        previous: Step | None = past.previous
-        if getattr(self.adaptor, "is_identity", False):
-            assert previous is not None
-            return self._reuse(x, t, c, previous.up, previous.r_out, **kwargs)
-        adaptor, r_out = self.adaptor, None if previous is None else previous.r_out
+        if self._identity:
+            return self._reuse(x, t, c, past.previous, **kwargs)
+        adaptor, r_out = self.adaptor, past.previous
         if self.history > 1:
             # Until there are enough full steps, the oldest stands for the missing.
             missing = self.history - len(past.fulls)
@@ -164,71 +175,12 @@ class Passes:
             adaptor = functools.partial(adaptor, ages=ages.to(r_out.device))
         return self._adapt(x, t, c, r_out, adaptor, pooled, **kwargs)
 
-
-class Memory:
-    """What one run remembers of its passes, and which pass comes next.
-
-    Attributes:
-        latest: What the latest pass yielded, or None at the beginning.
-    """
-
-    def __init__(self) -> None:
-        """Remember nothing."""
-        self.latest: Any = None
-        self._previous: Any = None
-        self._index: int | None = None
-        self._fulls: tuple[tuple[int, torch.Tensor], ...] = ()
-
-    def run(
-        self,
-        passes: UNetPasses,
-        clock: Clock,
-        index: int,
-        x: torch.Tensor,
-        t: torch.Tensor,
-        c: torch.Tensor,
-        pooled: torch.Tensor | None = None,
-        **kwargs: Any,
-    ) -> Any:
-        """Run the pass that the clock asks for, and remember what it yields.
-
-        The first step is full, whatever the clock says, unless it wants no full step.
-        All calls of one step look back on the same previous step.
-
-        Args:
-            passes: The UNet's passes.
-            clock: Decides between them.
-            index: The sampling step from 0.
-            x: Noisy latents, ``(N, C, h, w)``.
-            t: Timestep.
-            c: Text features, ``(N, L, D)``.
-            pooled: Pooled text embedding for the adaptor, ``(N, P)``.
-            **kwargs: The further arguments of diffusers' UNet.
-        """
-        if index != self._index:
-            self._previous, self._index = self.latest, index
-        full = clock.is_full(index) or (self._previous is None and not clock.every_step)
-        if full:
-            self.latest = passes.full(x, t, c, **kwargs)
-        else:
-            fulls = tuple(r_out for _, r_out in self._fulls)
-            ages = tuple(index - at for at, _ in self._fulls)
-            past = Past(self._previous, fulls, ages)
-            self.latest = passes.light(x, t, c, past, pooled, **kwargs)
-        if full and passes.history > 1:
-            kept = tuple(each for each in self._fulls if each[0] != index)
-            self._fulls = ((index, self.latest.r_out), *kept)[: passes.history]
-        return self.latest
-
-    def keep_rows(self, rows: slice) -> None:
-        """Forget the other rows of the batch, which ends with the next step."""
-        if self.latest is not None:
-            self.latest = type(self.latest)(*(value[rows] for value in self.latest))
-        self._fulls = tuple((index, r_out[rows]) for index, r_out in self._fulls)
-
-
-def _compile(function: Callable[..., Step]) -> Callable[..., Step]:
-    return torch.compile(function, fullgraph=True)
+    def keep(self, step: Step) -> torch.Tensor | None:
+        """Return what the next light pass reads of a pass."""
+        if self._identity:
+            return step.up
+        takes = self.history == 1 and "r_out" in inputs_of(self.adaptor)
+        return step.r_out if takes else None
 
 
 class Output(NamedTuple):
@@ -242,9 +194,12 @@ class WholePasses:
 
     history = 1
 
-    def __init__(self, unet: UNet2DConditionModel) -> None:
-        """Bind the UNet."""
+    def __init__(
+        self, unet: UNet2DConditionModel, forward: Callable[..., Any] | None = None
+    ) -> None:
+        """Bind the UNet, and its forward if that is to be called directly."""
         self.unet = unet
+        self._forward = unet if forward is None else forward
 
     def check(self, clock: Clock) -> None:
         """Refuse clocks, which need a split UNet and an adaptor."""
@@ -255,7 +210,7 @@ class WholePasses:
         self, x: torch.Tensor, t: torch.Tensor, c: torch.Tensor, **kwargs: Any
     ) -> Output:
         """Run the UNet."""
-        return Output(self.unet(x, t, c, **kwargs, return_dict=False)[0])
+        return Output(self._forward(x, t, c, **kwargs, return_dict=False)[0])
 
     def light(
         self,
@@ -268,3 +223,116 @@ class WholePasses:
     ) -> Output:
         """There is none."""
         raise AssertionError("checked before")
+
+    def keep(self, step: Output) -> None:
+        """Keep nothing."""
+
+
+class _Kept(NamedTuple):
+    """That a step has run, and what the next light one reads of it."""
+
+    features: torch.Tensor | None
+
+
+class Memory:
+    """What one run remembers of its passes, and which pass comes next.
+
+    It keeps what the next light pass reads, and nothing if the next step is full.
+
+    Attributes:
+        full: Whether the latest pass was full.
+    """
+
+    def __init__(self) -> None:
+        """Remember nothing."""
+        self.forget()
+
+    def forget(self) -> None:
+        """Begin anew."""
+        self.full = True
+        self._latest: _Kept | None = None
+        self._previous: _Kept | None = None
+        self._index: int | None = None
+        self._fulls: tuple[tuple[int, torch.Tensor], ...] = ()
+        self._like: tuple[Any, ...] | None = None
+
+    def run(
+        self,
+        passes: UNetPasses,
+        clock: Clock,
+        index: int,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        c: torch.Tensor,
+        pooled: torch.Tensor | None = None,
+        *,
+        more: bool | None = None,
+        last: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Run the pass that the clock asks for, and remember what is needed of it.
+
+        The first step is full, whatever the clock says, unless it wants no full step;
+        so is the first after any change of shape, device or type. All calls of one step
+        look back on the same previous step.
+
+        Args:
+            passes: The UNet's passes.
+            clock: Decides between them.
+            index: The sampling step from 0.
+            x: Noisy latents, ``(N, C, h, w)``.
+            t: Timestep.
+            c: Text features, ``(N, L, D)``.
+            pooled: Pooled text embedding for the adaptor, ``(N, P)``.
+            more: Whether another call of this step follows; None if that is unknown.
+            last: Whether no other step follows.
+            **kwargs: The further arguments of diffusers' UNet.
+        """
+        like = (x.shape, x.device, x.dtype)
+        if self._like not in (None, like):
+            self.forget()
+        self._like = like
+        if index != self._index:
+            self._previous, self._latest, self._index = self._latest, None, index
+        self.full = clock.is_full(index) or (
+            self._previous is None and not clock.every_step
+        )
+        if self.full:
+            self._previous = None
+            step = passes.full(x, t, c, **kwargs)
+            if passes.history > 1 and not last:
+                kept = tuple(each for each in self._fulls if each[0] != index)
+                self._fulls = ((index, step.r_out), *kept)[: passes.history]
+        else:
+            fulls = tuple(r_out for _, r_out in self._fulls)
+            ages = tuple(index - at for at, _ in self._fulls)
+            previous = None if self._previous is None else self._previous.features
+            step = passes.light(x, t, c, Past(previous, fulls, ages), pooled, **kwargs)
+        if more is False:
+            self._previous = None
+        if last:
+            self._latest, self._fulls = None, ()
+        elif not more:
+            read = not clock.is_full(index + 1)
+            self._latest = _Kept(passes.keep(step) if read else None)
+        return step
+
+    def kept(self) -> list[torch.Tensor]:
+        """Return the features that are kept."""
+        latest = (self._latest, self._previous)
+        found = [each.features for each in latest if each is not None]
+        return [
+            *(each for each in found if each is not None),
+            *(r_out for _, r_out in self._fulls),
+        ]
+
+    def keep_rows(self, rows: slice) -> None:
+        """Forget the other rows of the batch, which ends with the next step."""
+        if self._latest is not None and self._latest.features is not None:
+            self._latest = _Kept(self._latest.features[rows])
+        self._fulls = tuple((index, r_out[rows]) for index, r_out in self._fulls)
+        self._like = None
+
+
+def _compile(function: Callable[..., Step]) -> Callable[..., Step]:
+    return torch.compile(function, fullgraph=True)

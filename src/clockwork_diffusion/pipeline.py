@@ -1,276 +1,215 @@
 """Put Clockwork into any diffusers pipeline in one line, and take it out again.
 
-    with clockwork(pipe, clock=2, adaptor=adaptor):
+    with clockwork(pipe, clock=2, adaptor=adaptor) as summary:
         image = pipe("a red ring on the sea").images[0]
+    print(summary)
 
-The pipeline's UNet gets another ``forward`` as an instance attribute; removing the
-attribute restores the class's own. No module is replaced and no weight is touched.
+No module is replaced and no weight is touched; see `clockwork_diffusion.hook`.
 """
 
 from __future__ import annotations
 
-import copy
-import threading
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import torch
-from diffusers import PNDMScheduler, UNet2DConditionModel
-from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
-from diffusers.utils.peft_utils import apply_lora_scale
+from diffusers import UNet2DConditionModel
 
-from clockwork_diffusion.adaptors import IdentityAdaptor, inputs_of
+from clockwork_diffusion.adaptors import (
+    IdentityAdaptor,
+    check_adaptor,
+    cut_of,
+    matched,
+)
 from clockwork_diffusion.clock import Clock
-from clockwork_diffusion.passes import Memory, Passes, UNetPasses
-from clockwork_diffusion.unet import SplitUNet
+from clockwork_diffusion.hook import Observer, Settings, put, take, unet_of
+from clockwork_diffusion.passes import Passes, UNetPasses
+from clockwork_diffusion.pooling import Pool, pool_for
+from clockwork_diffusion.summary import Summary
+from clockwork_diffusion.unet import SplitUNet, describe
 
 
-@dataclass
-class _Run:
-    """One run of sampling, as seen from the UNet's calls.
+@dataclass(frozen=True)
+class _Clockwork:
+    """Skip what lies below a cut, and let an adaptor stand for it."""
 
-    Attributes:
-        position: Index of the current sampling step, from 0.
-        mark: The scheduler's count of calls, or None if it does not say.
-        grid: The scheduler's timesteps; each run of a pipeline makes new ones.
-        timestep: Timestep of the latest call.
-        call: Index of the current call among those that the scheduler takes for one;
-            sequential guidance makes two.
-        memories: What the passes have yielded, for each such call.
-    """
+    adaptor: Any
+    cut: str
+    compiled: bool = False
+    features: bool = False
+    name: str = "Clockwork"
 
-    position: int = -1
-    mark: int | None = None
-    grid: Any = None
-    timestep: float = float("inf")
-    call: int = -1
-    memories: dict[int, Memory] = field(default_factory=lambda: defaultdict(Memory))
-
-
-class ClockworkForward:
-    """The UNet's ``forward`` while Clockwork is applied.
-
-    The phase follows the scheduler's own counter where there is one, so that skipped
-    starts (image to image) keep the right phase, and all calls of one step of a
-    second-order sampler share it. A run begins when the counter or the timestep goes
-    back; its first step is full, as is the first after any change of shape, unless the
-    adaptor runs at every step. Each thread has its own run.
-    """
-
-    def __init__(
-        self,
-        passes: UNetPasses,
-        clock: Clock,
-        scheduler: Any = None,
-        pooled: torch.Tensor | None = None,
-    ) -> None:
-        """Bind; see `apply_clockwork`."""
-        self.passes = passes
-        self.clock = clock
-        self.scheduler = scheduler
-        self.pooled = pooled
-        self.runs: dict[int, _Run] = {}
-
-    def reset(self) -> None:
-        """Forget every run; the next call is a full pass."""
-        self.runs.clear()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> ClockworkForward:
-        """Copy along with the UNet, without the features of runs under way."""
-        new = object.__new__(type(self))
-        memo[id(self)] = new
-        vars(new).update(copy.deepcopy({**vars(self), "runs": {}}, memo))
-        return new
-
-    def __call__(
-        self,
-        sample: torch.Tensor,
-        timestep: Any,
-        encoder_hidden_states: torch.Tensor,
-        *args: Any,
-        return_dict: bool = True,
-        **kwargs: Any,
-    ) -> Any:
-        """Run a full pass or an adaptor pass, in diffusers' calling convention."""
-        if args:
-            raise ValueError("give the UNet's further arguments by name")
-        step = _with_lora_scale(
-            self.passes.unet,
-            self._step,
-            sample,
-            timestep,
-            encoder_hidden_states,
-            **kwargs,
-        )
-        if return_dict:
-            return UNet2DConditionOutput(sample=step.eps)
-        return (step.eps,)
-
-    def _step(
-        self,
-        sample: torch.Tensor,
-        timestep: Any,
-        text: torch.Tensor,
-        **kwargs: Any,
-    ) -> Any:
-        run = self._advance(timestep)
-        if not _fits(run.memories[run.call].latest, sample):
-            run.memories[run.call] = Memory()
-        return run.memories[run.call].run(
-            self.passes,
-            self.clock,
-            run.position,
-            sample,
-            timestep,
-            text,
-            self._pooled_for(sample),
-            **kwargs,
+    def passes(self, unet: UNet2DConditionModel) -> Passes:
+        """Return the passes of a UNet, the adaptor in its precision and place."""
+        return Passes(
+            SplitUNet(unet, self.cut),
+            matched(self.adaptor, unet.dtype, unet.device),
+            compiled=self.compiled,
+            features=self.features,
         )
 
-    def _advance(self, timestep: torch.Tensor | float) -> _Run:
-        """Find out which step of which run this call belongs to."""
-        run = self.runs.setdefault(threading.get_ident(), _Run())
-        now = float(torch.as_tensor(timestep).flatten()[0])
-        mark = _call_count(self.scheduler)
-        grid = getattr(self.scheduler, "timesteps", None)
-        back = now > run.timestep or (mark or 0) < (run.mark or 0)
-        if run.position < 0 or back or grid is not run.grid:
-            run = _Run(position=0, mark=mark, grid=grid)
-            self.runs[threading.get_ident()] = run
-        elif mark != run.mark or now < run.timestep:
-            run.position += _begins_step(self.scheduler)
-            run.mark, run.call = mark, -1
-        run.timestep = now
-        run.call += 1
-        return run
 
-    def _pooled_for(self, sample: torch.Tensor) -> torch.Tensor | None:
-        if self.pooled is None:
-            return None
-        rows = len(sample) // len(self.pooled)
-        if rows * len(self.pooled) != len(sample):
-            raise ValueError(
-                f"{len(self.pooled)} pooled text embeddings do not fit "
-                f"a batch of {len(sample)}"
-            )
-        return self.pooled.repeat_interleave(rows, dim=0).to(sample)
+@dataclass(frozen=True)
+class _Given:
+    """Passes that are given as they are."""
+
+    given: UNetPasses
+    name: str = "a method of one's own"
+
+    def passes(self, unet: UNet2DConditionModel) -> UNetPasses:
+        """Return the passes, which are of the UNet that they were made for."""
+        return self.given
 
 
 def apply_clockwork(
     pipe: Any,
     clock: int | Clock | None = None,
+    *,
     adaptor: Any = None,
     cut: str = "stage1",
-    pooled: torch.Tensor | None = None,
-    *,
+    pool: Pool | None = None,
     adaptor_steps: tuple[int, ...] = (),
     every_step: bool = False,
-) -> None:
+    compile: bool = False,
+    timed: bool = False,
+    observe: Observer | None = None,
+) -> Summary:
     """Make a pipeline's UNet skip its low-resolution part on some steps.
 
     Args:
-        pipe: A diffusers pipeline with a ``unet`` and a ``scheduler``, or such a UNet.
+        pipe: A diffusers pipeline with a ``unet``, or such a UNet. Whichever pipeline
+            samples, its scheduler is looked up when a run begins.
         clock: Run the whole UNet once in so many steps, or a `Clock`; 2 if neither this
             nor another choice of steps is given.
         adaptor: φ; the identity if left out.
-        cut: Where to split the UNet if there is no adaptor that says.
-        pooled: Pooled text embeddings for a learned adaptor, in the order of the UNet's
-            batch: ``(2, P)``, empty prompt first, with guidance; ``(1, P)`` without.
+        cut: Where to split the UNet if the adaptor does not say.
+        pool: Maps the UNet's text features, ``(N, L, D)``, to what an adaptor with text
+            is told, ``(N, P)``, if its configuration does not say how.
         adaptor_steps: Steps that use the adaptor, counted from 1, instead of a clock.
         every_step: Use the adaptor at every step, instead of a clock.
+        compile: Compile each of the two kinds of pass as one graph.
+        timed: Time the passes, for the summary.
+        observe: Called after each pass with the sampling step's index from 0, the time
+            step, and what the pass yielded: a `clockwork_diffusion.unet.Step`.
+
+    Returns:
+        What the latest run has done, in a table where it is printed.
 
     Raises:
-        ValueError: If Clockwork is applied already, the clock cannot run, the UNet
-            lacks the cut, the adaptor needs text embeddings and gets none, or the
-            scheduler does not say which of its calls begin a step.
+        ValueError: If a method is applied already, the clock cannot run, the UNet lacks
+            the cut or is compiled or wrapped by something unknown, the adaptor needs
+            text embeddings and gets none, or the scheduler does not say which of its
+            calls begin a step.
     """
-    unet = getattr(pipe, "unet", pipe)
-    if "forward" in vars(unet):
-        raise ValueError("the UNet's forward is replaced already; remove that first")
     if not isinstance(clock, Clock):
         if clock is None:
             clock = 1 if adaptor_steps or every_step else 2
         clock = Clock(clock, tuple(adaptor_steps), every_step)
     elif adaptor_steps or every_step:
         raise ValueError("give either a Clock or its parts, not both")
-    scheduler = getattr(pipe, "scheduler", None)
-    _check_scheduler(scheduler)
     adaptor = IdentityAdaptor(cut=cut) if adaptor is None else adaptor
-    takes_text = "text" in inputs_of(adaptor)
-    if pooled is None and takes_text and not isinstance(adaptor, IdentityAdaptor):
-        raise ValueError("a learned adaptor needs pooled text embeddings")
-    passes = Passes(SplitUNet(unet, adaptor.config.cut), adaptor)
-    passes.check(clock)
-    unet.forward = ClockworkForward(passes, clock, scheduler, pooled)
+    check_adaptor(adaptor)
+    if compile:
+        _check_parts(unet_of(pipe))
+    settings = Settings(
+        _Clockwork(adaptor, cut_of(adaptor) or cut, compile, observe is not None),
+        clock,
+        pool=pool_for(adaptor, pipe, pool),
+        observe=observe,
+        always=compile or observe is not None,
+        summary=Summary(f"Clockwork, {clock}", timed=timed),
+    )
+    try:
+        return put(pipe, settings)
+    except ValueError:
+        settings.close()
+        raise
 
 
 def remove_clockwork(pipe: Any) -> None:
-    """Give a pipeline's UNet its own forward back; without Clockwork, do nothing."""
-    unet = getattr(pipe, "unet", pipe)
-    if isinstance(vars(unet).get("forward"), ClockworkForward):
-        del unet.forward
+    """Take Clockwork off a pipeline's UNet; if it is not on, do nothing."""
+    take(pipe, _Clockwork)
 
 
 @contextmanager
 def clockwork(
-    pipe: Any, clock: int | Clock | None = None, **kwargs: Any
-) -> Iterator[None]:
+    pipe: Any,
+    clock: int | Clock | None = None,
+    *,
+    adaptor: Any = None,
+    cut: str = "stage1",
+    pool: Pool | None = None,
+    adaptor_steps: tuple[int, ...] = (),
+    every_step: bool = False,
+    compile: bool = False,
+    timed: bool = False,
+    observe: Observer | None = None,
+) -> Iterator[Summary]:
     """Apply Clockwork within a block; see `apply_clockwork` for the arguments."""
-    apply_clockwork(pipe, clock, **kwargs)
+    summary = apply_clockwork(
+        pipe,
+        clock,
+        adaptor=adaptor,
+        cut=cut,
+        pool=pool,
+        adaptor_steps=adaptor_steps,
+        every_step=every_step,
+        compile=compile,
+        timed=timed,
+        observe=observe,
+    )
     try:
-        yield
+        yield summary
     finally:
         remove_clockwork(pipe)
 
 
-@apply_lora_scale("cross_attention_kwargs")
-def _with_lora_scale(
-    unet: UNet2DConditionModel, call: Any, *args: Any, **kwargs: Any
-) -> Any:
-    """Call with the LoRA scale of the arguments in force, as diffusers' forward."""
-    return call(*args, **kwargs)
+@contextmanager
+def sampling_with(
+    pipe: Any,
+    passes: UNetPasses,
+    clock: Clock | None = None,
+    *,
+    pool: Pool | None = None,
+    observe: Observer | None = None,
+) -> Iterator[Summary]:
+    """Let a pipeline sample with passes of one's own within a block.
 
+    Args:
+        pipe: A diffusers pipeline with a ``unet``.
+        passes: The passes; they must not call the pipeline's UNet as a whole.
+        clock: Decides between them; full at every step if left out.
+        pool: As for `apply_clockwork`.
+        observe: As for `apply_clockwork`, with what these passes yield.
 
-def _fits(step: Any, sample: torch.Tensor) -> bool:
-    return step is None or (
-        step.eps.shape[0] == sample.shape[0]
-        and step.eps.shape[2:] == sample.shape[2:]
-        and step.eps.device == sample.device
-    )
-
-
-def _call_count(scheduler: Any) -> int | None:
-    """Return how many calls a scheduler has taken in this run, if it says."""
-    for name in ("step_index", "counter"):
-        value = getattr(scheduler, name, None)
-        if value is not None:
-            return int(value)
-    # Before the first call of a run, the index is unknown: that is the start.
-    return 0 if hasattr(scheduler, "step_index") else None
-
-
-def _begins_step(scheduler: Any) -> bool:
-    """Tell whether a scheduler's next call begins a step, or is one more of the same.
-
-    PNDM corrects its first step by a second call, or with Runge-Kutta steps, spends
-    four calls on each of those. Heun's kind of schedulers corrects every step.
+    Raises:
+        ValueError: As `apply_clockwork`.
     """
-    if isinstance(scheduler, PNDMScheduler):
-        if scheduler.config.skip_prk_steps:
-            return bool(scheduler.counter != 1)
-        of_runge_kutta = scheduler.counter < len(scheduler.prk_timesteps)
-        return not (of_runge_kutta and scheduler.counter % 4)
-    return bool(getattr(scheduler, "state_in_first_order", True))
+    clock = Clock() if clock is None else clock
+    summary = put(
+        pipe,
+        Settings(
+            _Given(passes),
+            clock,
+            pool=pool,
+            observe=observe,
+            always=True,
+            summary=Summary(type(passes).__name__),
+        ),
+    )
+    try:
+        yield summary
+    finally:
+        take(pipe, _Given)
 
 
-def _check_scheduler(scheduler: Any) -> None:
-    order = getattr(scheduler, "order", 1)
-    if order != 1 and not hasattr(scheduler, "state_in_first_order"):
-        raise ValueError(
-            f"{type(scheduler).__name__} makes {order} calls per step and does not say "
-            "which: the clock serves schedulers with one call per step, PNDM, and "
-            "those with state_in_first_order (Heun, KDPM2, DPM-SDE)"
-        )
+def _check_parts(unet: Any) -> None:
+    """Refuse to compile a UNet of whose modules something hangs on the forward."""
+    for name, module in unet.named_modules():
+        if name and "forward" in vars(module):
+            found = describe(vars(module)["forward"])
+            raise ValueError(
+                f"compile=True: {found} hangs on {name}, and would break the graph; "
+                "take it off first"
+            )

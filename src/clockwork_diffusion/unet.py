@@ -23,7 +23,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from diffusers import UNet2DConditionModel
@@ -38,6 +38,10 @@ UP_BLOCKS = ("UpBlock2D", "CrossAttnUpBlock2D")
 """The blocks that Stable Diffusion's UNets are made of, SDXL's among them."""
 
 
+_NONE = cast(torch.Tensor, None)
+"""No r_out: those who ask for none do not read it."""
+
+
 class Step(NamedTuple):
     """What one pass yields.
 
@@ -45,7 +49,8 @@ class Step(NamedTuple):
         eps: The UNet's output, ``(N, C, H, W)``: predicted noise, or v if the model
             predicts that.
         r_in: Features entering ε_L.
-        r_out: Features leaving ε_L, or an adaptor's estimate of them.
+        r_out: Features leaving ε_L, or an adaptor's estimate of them; where the block
+            that yields them was asked to run whole, there are none, and this is None.
         up: r_out after its upsampler; what the identity adaptor keeps.
     """
 
@@ -142,6 +147,8 @@ class SplitUNet:
         x: torch.Tensor,
         t: torch.Tensor | float,
         c: torch.Tensor,
+        *,
+        through: bool = False,
         **kwargs: Any,
     ) -> Step:
         """Run the whole UNet.
@@ -150,13 +157,19 @@ class SplitUNet:
             x: Noisy latents, ``(N, C, H, W)``.
             t: Timestep, a scalar or ``(N,)``.
             c: Text features, ``(N, L, D)``.
+            through: Run the block that yields r_out by its own forward, to the end of
+                its upsampler, and yield no r_out.
             **kwargs: The further arguments of diffusers' UNet.
         """
         residuals = take_residuals(kwargs)
         conditions = self.condition(x, t, c, **kwargs)
         high = self.encode(x, conditions)
-        r_out = self.low(high, conditions, residuals)
-        up = self.upsample(r_out, high)
+        if through:
+            up = self.low(high, conditions, residuals, through=True)
+            r_out = _NONE
+        else:
+            r_out = self.low(high, conditions, residuals)
+            up = self.upsample(r_out, high)
         eps = self.decode(up, _add(high, residuals[0]), conditions)
         return Step(eps, high.r_in, r_out, up)
 
@@ -196,7 +209,7 @@ class SplitUNet:
         t: torch.Tensor | float,
         c: torch.Tensor,
         up: torch.Tensor,
-        r_out: torch.Tensor,
+        r_out: torch.Tensor = _NONE,
         **kwargs: Any,
     ) -> Step:
         """Run ε_H on upsampled features: the identity adaptor at its cheapest.
@@ -209,7 +222,7 @@ class SplitUNet:
             t: Timestep, a scalar or ``(N,)``.
             c: Text features, ``(N, L, D)``.
             up: ``up`` of the last full pass.
-            r_out: ``r_out`` of the last full pass, only handed on.
+            r_out: ``r_out`` of the last full pass, if it is to be handed on.
             **kwargs: The further arguments of diffusers' UNet.
         """
         residuals = take_residuals(kwargs)
@@ -241,6 +254,8 @@ class SplitUNet:
         high: High,
         conditions: Conditions,
         residuals: tuple[tuple[torch.Tensor, ...], torch.Tensor | None] = ((), None),
+        *,
+        through: bool = False,
     ) -> torch.Tensor:
         """Run ε_L: the other down blocks, the middle, and up to r_out.
 
@@ -248,6 +263,7 @@ class SplitUNet:
             high: The state after ε_H's first half.
             conditions: Conditions of the pass.
             residuals: ControlNet's residuals for all skips and for the middle.
+            through: Go on through the upsampler.
         """
         unet = self.unet
         hidden, skips = high.r_in, (*high.skips, high.r_in)
@@ -258,7 +274,7 @@ class SplitUNet:
         rising = rise(unet, hidden, conditions, residuals[1])
         last = len(unet.up_blocks) - self.level - 1
         blocks = _among(unet.up_blocks, stop=last + 1)
-        return run_up_path(blocks, rising, skips, conditions)
+        return run_up_path(blocks, rising, skips, conditions, through=through)
 
     def upsample(self, r_out: torch.Tensor, high: High) -> torch.Tensor:
         """Bring r_out to the resolution of ε_H's second half."""
@@ -531,27 +547,73 @@ def run_up_path(
     rising: torch.Tensor | None,
     skips: tuple[torch.Tensor, ...],
     conditions: Conditions,
+    *,
+    through: bool = False,
 ) -> torch.Tensor:
-    """Run up blocks, and the upsamplers between them; the last's is not run.
+    """Run up blocks, each by its own forward wherever it runs whole.
 
     Args:
         blocks: The blocks; None for those that depth-skip has left out.
         rising: What rises from below, or None if nothing does.
         skips: The skips of these blocks, the last block's first.
         conditions: Conditions of the pass.
+        through: Run the last block's upsampler too, if it has one.
     """
     hidden: Any = rising
-    below = None
-    for block in blocks:
-        if block is None:
-            continue
-        if below is not None:
-            hidden = run_upsampler(below, hidden, skips[-1])
+    present = [block for block in blocks if block is not None]
+    for index, block in enumerate(present):
         skips, taken = take_skips(skips, block)
-        hidden = run_up(block, hidden, taken, conditions)
-        below = block
+        upsamples = getattr(block, "upsamplers", None) is not None
+        ends = upsamples and index == len(present) - 1 and not through
+        resnets: Any = block.resnets
+        if hidden is None or ends or any(each is None for each in resnets):
+            hidden = run_up(block, hidden, taken, conditions)
+            if upsamples and not ends:
+                hidden = run_upsampler(block, hidden, skips[-1])
+        else:
+            size = _upsampled(hidden, skips[-1]) if upsamples else None
+            hidden = _run_up_whole(block, hidden, taken, conditions, size)
     assert isinstance(hidden, torch.Tensor)
     return hidden
+
+
+def _run_up_whole(
+    block: nn.Module,
+    hidden: torch.Tensor,
+    skips: tuple[torch.Tensor, ...],
+    conditions: Conditions,
+    size: torch.Size | None,
+) -> torch.Tensor:
+    """Run an up block by its own forward, and whatever hangs on that."""
+    arguments = (
+        conditions.attention_arguments()
+        if getattr(block, "has_cross_attention", False)
+        else {}
+    )
+    if _freed(block):
+        # It writes into what it is given, which may be a kept feature.
+        hidden = hidden.clone()
+    output: torch.Tensor = block(
+        hidden_states=hidden,
+        temb=conditions.temb,
+        res_hidden_states_tuple=skips,
+        upsample_size=size,
+        **arguments,
+    )
+    return output
+
+
+def _freed(block: nn.Module) -> bool:
+    """Tell whether FreeU is on for a block."""
+    # One missing ends the search: each costs microseconds, as absent from a module.
+    return all(getattr(block, name, None) for name in ("s1", "s2", "b1", "b2"))
+
+
+def describe(forward: Any) -> str:
+    """Return what has replaced a module's forward, by module and name."""
+    made = getattr(forward, "func", forward)  # of functools.partial
+    made = made if hasattr(made, "__qualname__") else type(made)
+    return f"{made.__module__}.{made.__qualname__}"
 
 
 def take_skips(
@@ -579,13 +641,20 @@ def run_up(
         skips: The block's skips, the first layer's last; at least those of ``layers``.
         conditions: Conditions of the pass.
         layers: Which layers to run; all that there are if left out.
+
+    Raises:
+        ValueError: If something hangs on the block's own forward, which is not called.
     """
+    if "forward" in vars(block):
+        raise ValueError(
+            f"{describe(vars(block)['forward'])} hangs on the forward of a "
+            f"{type(block).__name__} of which this method runs a part; take it off, or "
+            "choose a cut or a branch between blocks and the identity adaptor"
+        )
     attentions: Any = (
         block.attentions if getattr(block, "has_cross_attention", False) else ()
     )
-    names = ("s1", "s2", "b1", "b2")
-    # One missing ends the search: each costs microseconds, as absent from a module.
-    freed = all(getattr(block, name, None) for name in names)
+    freed = _freed(block)
     resnets: Any = block.resnets
     hidden: Any = rising
     for index in range(len(resnets)) if layers is None else layers:
@@ -596,7 +665,7 @@ def run_up(
             hidden = zero_feature(resnets[index], skip)
         if freed:
             # It writes into what it is given, which may be a kept feature.
-            freeu = {name: getattr(block, name) for name in names}
+            freeu = {name: getattr(block, name) for name in ("s1", "s2", "b1", "b2")}
             hidden, skip = apply_freeu(
                 block.resolution_idx, hidden.clone(), skip, **freeu
             )
@@ -624,8 +693,13 @@ def run_upsampler(
     block: nn.Module, hidden: torch.Tensor, skip: torch.Tensor
 ) -> torch.Tensor:
     """Run an up block's upsampler, to the size of the next skip if that is odd."""
-    size = skip.shape[2:]
-    double = (2 * hidden.shape[2], 2 * hidden.shape[3])
+    size = _upsampled(hidden, skip)
     for upsampler in block.upsamplers:  # type: ignore[union-attr]
-        hidden = upsampler(hidden, None if tuple(size) == double else size)
+        hidden = upsampler(hidden, size)
     return hidden
+
+
+def _upsampled(hidden: torch.Tensor, skip: torch.Tensor) -> torch.Size | None:
+    """Return the size to upsample to, or None where that is the double."""
+    double = (2 * hidden.shape[2], 2 * hidden.shape[3])
+    return None if tuple(skip.shape[2:]) == double else skip.shape[2:]

@@ -26,7 +26,7 @@ from clockwork_diffusion.depth_skip import (
     remove_depth_skip,
     shared_parameters,
 )
-from clockwork_diffusion.pipeline import apply_clockwork, clockwork
+from clockwork_diffusion.pipeline import apply_clockwork, clockwork, remove_clockwork
 from clockwork_diffusion.stablesr.spade import SpadeUNet
 from clockwork_diffusion.unet import SpadeInput, SplitUNet
 from clockwork_experiments.cost.architectures import BACKBONES, SD_V15, build_unet
@@ -545,13 +545,12 @@ def test_a_pipeline_draws_at_a_level_and_gets_its_unet_back(pipe):
     expected = by_hand(pipe, 9)
     apply_depth_skip(pipe, 9)
     torch.testing.assert_close(draw(pipe), expected, rtol=0, atol=1e-5)
-    with pytest.raises(ValueError, match="applied to the pipeline already"):
+    with pytest.raises(ValueError, match="applied to this UNet already"):
         apply_depth_skip(pipe, 8)
     remove_depth_skip(pipe)
     assert pipe.unet is unet
     assert torch.equal(draw(pipe), plain)
     with depth_skipped(pipe, LEVELS):
-        assert pipe.unet is not unet
         assert torch.equal(draw(pipe), plain)
     with pytest.raises(RuntimeError), depth_skipped(pipe, 9):
         raise RuntimeError
@@ -569,6 +568,7 @@ def test_a_pipeline_of_the_refused_stays_as_it_is(pipe):
 
 
 def test_a_clock_runs_on_what_is_left(pipe):
+    cut = depth_skip(pipe.unet, 9)
     with depth_skipped(pipe, 9):
         plain = draw(pipe)
         calls = []
@@ -586,11 +586,31 @@ def test_a_clock_runs_on_what_is_left(pipe):
         assert len(calls) == 2, "two of four steps are full"
         assert not torch.equal(clocked, plain)
         torch.testing.assert_close(
-            clocked, clocked_by_hand(pipe, depth_skip(pipe.unet, 9)), rtol=0, atol=1e-5
+            clocked, clocked_by_hand(pipe, cut), rtol=0, atol=1e-5
         )
-    with pytest.raises(ValueError, match="as by Clockwork; remove that first"):
-        apply_clockwork(pipe, clock=2)
-        apply_depth_skip(pipe, 9)
+        with pytest.raises(ValueError, match="as by Clockwork; remove that first"):
+            depth_skip(pipe.unet, 9)
+
+
+def test_a_clock_and_a_depth_come_and_go_in_any_order(pipe):
+    keys = set(vars(pipe.unet))
+    with clockwork(pipe, clock=2):
+        clocked = draw(pipe)
+    with depth_skipped(pipe, 9):
+        cut = draw(pipe)
+        with clockwork(pipe, clock=2):
+            both = draw(pipe)
+        assert torch.equal(draw(pipe), cut)
+    apply_clockwork(pipe, clock=2)
+    apply_depth_skip(pipe, 9)
+    assert torch.equal(draw(pipe), both)
+    remove_depth_skip(pipe)
+    assert torch.equal(draw(pipe), clocked)
+    apply_depth_skip(pipe, 9)
+    remove_clockwork(pipe)
+    assert torch.equal(draw(pipe), cut)
+    remove_depth_skip(pipe)
+    assert set(vars(pipe.unet)) == keys
 
 
 @torch.no_grad()

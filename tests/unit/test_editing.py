@@ -108,7 +108,7 @@ class Counted:
     def __init__(self, split: SplitUNet, adaptor=None) -> None:
         self.passes = Passes(split, adaptor)
         self.unet, self.history = self.passes.unet, self.passes.history
-        self.check = self.passes.check
+        self.check, self.keep = self.passes.check, self.passes.keep
         self.calls: list[tuple[str, int]] = []
 
     def full(self, x, *args, **kwargs) -> Step:
@@ -607,6 +607,8 @@ def test_a_run_can_go_on_with_some_of_its_rows(exact, kind):
         expected = whole.run(passes, clock, 2, x, t, c, pooled)
         found = part.run(passes, clock, 2, x[1:], t, c[1:], pooled[1:])
     for one, other in zip(found, expected, strict=True):
+        if other is None:
+            continue  # no r_out, where the upsampled features are reused
         assert len(one) == 2
         torch.testing.assert_close(one, other[1:], rtol=0, atol=1e-8)
 
@@ -614,7 +616,7 @@ def test_a_run_can_go_on_with_some_of_its_rows(exact, kind):
 def test_an_empty_memory_has_no_rows_to_forget():
     memory = Memory()
     memory.keep_rows(slice(1, None))
-    assert memory.latest is None
+    assert memory.kept() == []
 
 
 # --- timesteps ------------------------------------------------------------------------

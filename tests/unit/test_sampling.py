@@ -56,7 +56,7 @@ class Counted:
         self.pasts: list[Past] = []
         self.steps: list[Step] = []
         self.unet, self.history = self.passes.unet, self.passes.history
-        self.check = self.passes.check
+        self.check, self.keep = self.passes.check, self.passes.keep
 
     def full(self, *args, **kwargs) -> Step:
         self.kinds.append("full")
@@ -346,11 +346,12 @@ def test_all_calls_of_a_step_share_its_phase(unet, prompts, scheduler_config, ki
 def test_all_calls_of_a_step_look_back_on_the_step_before(
     unet, prompts, scheduler_config, kind
 ):
-    counted = Counted(SplitUNet(unet), IdentityAdaptor())
+    adaptor = build_adaptor("resnet", unet, "stage1", 1, inputs=("r_in", "r_out"))
+    counted = Counted(SplitUNet(unet), adaptor)
     spec = SamplerSpec(kind, 4, 3.0, adaptor_steps=(2, 3))
     sample_latents(counted, scheduler_config, prompts, noise_of(3), spec)
     looked = [
-        next(i for i, step in enumerate(counted.steps) if step is past.previous)
+        next(i for i, step in enumerate(counted.steps) if step.r_out is past.previous)
         for past in counted.pasts
     ]
     # Calls from 0: Heun's 0 1 | 2 3 | 4 5 | 6, PNDM's 0 1 | 2 | 3 | 4.

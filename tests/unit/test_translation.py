@@ -548,6 +548,7 @@ class Counted:
     def __init__(self, passes) -> None:
         self.passes, self.calls, self.rows = passes, [], set()
         self.unet, self.history, self.check = passes.unet, 1, passes.check
+        self.keep = passes.keep
 
     def full(self, x, *args, **kwargs):
         self.calls.append("full")

@@ -102,8 +102,10 @@ def unet_loop(
     def loop() -> torch.Tensor:
         memory = Memory()
         for index, timestep in zip(owners, timesteps, strict=True):
-            memory.run(passes, clock, index, given.x, timestep, given.c, given.pooled)
-        output: torch.Tensor = memory.latest.eps
+            step = memory.run(
+                passes, clock, index, given.x, timestep, given.c, given.pooled
+            )
+        output: torch.Tensor = step.eps
         return output
 
     return loop

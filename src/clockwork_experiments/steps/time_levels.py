@@ -116,7 +116,7 @@ def _light(
         further.pop(name) for name in ("sample", "timestep", "encoder_hidden_states")
     )
     with torch.inference_mode():
-        past = Past(passes.full(x, t, c, **further))
+        past = Past(passes.keep(passes.full(x, t, c, **further)))
     return partial(passes.light, x, t, c, past, **further)
 
 

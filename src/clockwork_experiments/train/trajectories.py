@@ -153,6 +153,9 @@ class _Watched:
     ) -> Any:
         raise AssertionError("the teacher runs in full at every step")
 
+    def keep(self, step: _Pass) -> None:
+        """Keep nothing, as no light pass follows."""
+
 
 def unroll(
     passes: Passes,

@@ -1,0 +1,362 @@
+"""Tell which sampling request a call of the UNet belongs to, and which step of it.
+
+The UNet sees a call's arguments and nothing else, and many requests may share it: other
+pipelines of the same components, threads, interleaved generators. Two things make a
+request known, and neither is a heuristic of order or of time:
+
+- **its time steps.** Every pipeline loops over the tensor that the scheduler has set,
+  and hands the UNet an element of it. That element is a view: its storage is the
+  run's, since ``set_timesteps`` makes a new one, and its offset there is the index.
+- **its text.** The conditioning is one tensor for the whole run. Two calls at the same
+  time step with different texts are the branches of sequential guidance.
+
+Calls that agree in both (MultiDiffusion's views, one scheduler's steps looped over
+twice) are matched to the nearest input of the step before. A time step that is a plain
+number, or a copy, says nothing: such calls run the whole UNet, with one warning.
+
+Storages are referred to weakly. A weak reference keeps the address from being given to
+another one, so that it identifies the storage, and does not keep its memory.
+"""
+
+from __future__ import annotations
+
+import gc
+import warnings
+import weakref
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from diffusers import PNDMScheduler, SchedulerMixin
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from clockwork_diffusion.passes import Memory
+
+_SIGNATURE = 64
+"""Values of an input that are compared to find the nearest."""
+
+
+class Call(NamedTuple):
+    """Where a call of the UNet stands.
+
+    Attributes:
+        step: Index of its sampling step from 0.
+        memory: What its branch has kept of the steps before.
+        first: Whether it begins a run.
+        more: Whether a call of the same step follows, as with Heun's method.
+        last: Whether no step follows.
+        steps: Number of the run's steps, or None if it is unknown.
+    """
+
+    step: int
+    memory: Memory
+    first: bool = True
+    more: bool = False
+    last: bool = False
+    steps: int | None = None
+
+
+@dataclass
+class _Branch:
+    """The calls of a run that agree in time steps and text; one a step, most often."""
+
+    memory: Memory = field(default_factory=Memory)
+    signature: torch.Tensor | None = None
+
+
+class _Run:
+    """One pass through a scheduler's time steps with one text."""
+
+    def __init__(
+        self,
+        grid: StorageWeakRef,
+        offset: int,
+        end: int,
+        step_of: Callable[[int], int],
+        text: torch.Tensor | None,
+    ) -> None:
+        self.grid, self.step_of = grid, step_of
+        self.offset, self.end, self.stride = offset, end, 0
+        self.calls = 0  # places of the grid before this one
+        self.branches: list[_Branch] = []
+        self.waiting: list[_Branch] = []
+        self.watch: Any = None
+        self.text: StorageWeakRef | None = None
+        self.digest: tuple[torch.Tensor, ...] = ()
+        if text is not None:
+            self.digest = _digest(text)
+
+    def follows(self, offset: int) -> bool:
+        """Tell whether an offset is the same place, or the next one in even strides."""
+        moved = offset - self.offset
+        if self.stride and moved:
+            return moved == self.stride
+        return moved >= -1
+
+    def move(self, offset: int) -> None:
+        """Go on to an offset, which may be the same."""
+        if offset != self.offset:
+            self.stride = offset - self.offset
+            self.offset = offset
+            self.calls += 1
+            self.waiting = list(self.branches)
+            self.branches = []
+
+    def branch_of(self, sample: torch.Tensor) -> _Branch:
+        """Return the branch that an input continues, or a new one."""
+        signature = _signature(sample)
+        chosen = 0
+        if len(self.waiting) > 1:
+            distances = [_distance(each, signature) for each in self.waiting]
+            chosen = distances.index(min(distances))
+        branch = self.waiting.pop(chosen) if self.waiting else _Branch()
+        branch.signature = signature
+        self.branches.append(branch)
+        return branch
+
+    def call(self, branch: _Branch, first: bool) -> Call:
+        stride = self.stride or 1
+        following = self.offset + stride
+        last = not 0 <= following <= self.end
+        index = self.step_of(self.calls)
+        more = not last and self.step_of(self.calls + 1) == index
+        left = (self.end - self.offset if stride > 0 else self.offset) // abs(stride)
+        steps = self.step_of(self.calls + left) + 1
+        return Call(index, branch.memory, first, more, last, steps)
+
+    def kept(self) -> list[torch.Tensor]:
+        """Return the features that are kept."""
+        return [
+            each
+            for branch in (*self.branches, *self.waiting)
+            for each in branch.memory.kept()
+        ]
+
+
+class Requests:
+    """The runs under way on one UNet.
+
+    Attributes:
+        schedulers: Yields the schedulers that are likely to sample, asked when a run
+            begins; any other is looked for among the live ones.
+    """
+
+    def __init__(self, schedulers: Callable[[], Iterable[SchedulerMixin]]) -> None:
+        """Know no run yet."""
+        self.schedulers = schedulers
+        self._met: weakref.WeakSet[SchedulerMixin] = weakref.WeakSet()
+        self._runs: dict[tuple[int, Any], _Run] = {}
+        self._warned = False
+
+    def reset(self) -> None:
+        """Forget every run, and what it keeps."""
+        self._runs.clear()
+
+    def kept(self) -> list[torch.Tensor]:
+        """Return the features that are kept, of all runs."""
+        return [each for run in list(self._runs.values()) for each in run.kept()]
+
+    def place(
+        self, sample: torch.Tensor, timestep: Any, text: torch.Tensor | None
+    ) -> Call:
+        """Find out where a call stands.
+
+        Args:
+            sample: The UNet's input, ``(N, C, h, w)``.
+            timestep: As the UNet is given it.
+            text: What the call is conditioned on, or None.
+
+        Raises:
+            ValueError: If the scheduler does not say which of its calls begin a step.
+        """
+        storage = _grid_of(timestep)
+        if storage is None:
+            self._warn()
+            return Call(0, Memory())
+        offset = int(timestep.storage_offset())
+        key = (storage._cdata, _text_key(text))
+        run = self._runs.get(key) or self._moved(storage, offset, text, key)
+        if run is None or not run.follows(offset):
+            run = self._begin(storage, timestep, offset, text, key)
+            if run is None:
+                self._warn()
+                return Call(0, Memory())
+        first = not run.branches and not run.waiting
+        run.move(offset)
+        return run.call(run.branch_of(sample), first)
+
+    def _begin(
+        self,
+        storage: torch.UntypedStorage,
+        timestep: torch.Tensor,
+        offset: int,
+        text: torch.Tensor | None,
+        key: tuple[int, Any],
+    ) -> _Run | None:
+        for other, run in list(self._runs.items()):
+            if run.grid.expired():
+                self._runs.pop(other, None)
+        size = storage.nbytes() // timestep.element_size()
+        scheduler = self._owner(storage)
+        if scheduler is None and size == 1:
+            return None  # a copy, not one of several steps
+        start, end = 0, size - 1
+        if scheduler is not None:
+            steps: torch.Tensor = scheduler.timesteps  # type: ignore[attr-defined]
+            start = int(steps.storage_offset())
+            end = start + len(steps) - 1
+        run = _Run(StorageWeakRef(storage), offset, end, step_of(scheduler), text)
+        self._runs[key] = run
+        self._watch(run, key, text, run.calls)
+        return run
+
+    def _owner(self, storage: torch.UntypedStorage) -> SchedulerMixin | None:
+        """Find the scheduler whose time steps these are, among all that live."""
+        likely = [*self.schedulers(), *self._met]
+        for scheduler in likely:
+            if _owns(scheduler, storage):
+                return scheduler
+        for found in gc.get_objects():
+            if issubclass(type(found), SchedulerMixin) and _owns(found, storage):
+                self._met.add(found)
+                return found
+        return None
+
+    def _moved(
+        self,
+        storage: torch.UntypedStorage,
+        offset: int,
+        text: torch.Tensor | None,
+        key: tuple[int, Any],
+    ) -> _Run | None:
+        """Find the run whose text tensor is gone, and has come back as an equal one.
+
+        A loop may join its prompts anew at every step. What was there must be gone, so
+        that no other request can be taken for this one.
+        """
+        if text is None:
+            return None
+        found = [
+            (other, run)
+            for other, run in list(self._runs.items())
+            if other[0] == key[0]
+            and run.text is not None
+            and run.text.expired()
+            and offset != run.offset
+            and run.follows(offset)
+        ]
+        if not found:
+            return None
+        digest = _digest(text)
+        found = [
+            each
+            for each in found
+            if len(each[1].digest) == len(digest)
+            and all(
+                torch.equal(*pair) for pair in zip(each[1].digest, digest, strict=True)
+            )
+        ]
+        if len(found) != 1:
+            return None
+        other, run = found[0]
+        del self._runs[other]
+        self._runs[key] = run
+        self._watch(run, key, text, run.calls + 1)
+        return run
+
+    def _watch(
+        self, run: _Run, key: tuple[int, Any], text: torch.Tensor | None, begun: int
+    ) -> None:
+        """Let a run's features go with its text, should it end before its last step."""
+        if text is None:
+            return
+        run.text = StorageWeakRef(text.untyped_storage())
+        runs = weakref.ref(self)
+
+        def gone(_: Any) -> None:
+            requests = runs()
+            # One that has served a single call may be a loop's, made anew each time.
+            if requests is None or run.calls <= begun:
+                return
+            if requests._runs.get(key) is run:
+                del requests._runs[key]
+
+        run.watch = weakref.ref(text if text._base is None else text._base, gone)
+
+    def _warn(self) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                "the time step is not an element of a scheduler's `timesteps`, so that "
+                "it does not tell which request it belongs to: the whole UNet runs at "
+                "each such call; loop over `scheduler.timesteps` and hand on its "
+                "elements",
+                stacklevel=5,
+            )
+
+
+def step_of(scheduler: SchedulerMixin | None) -> Callable[[int], int]:
+    """Return which sampling step, from 0, each call of a run belongs to.
+
+    Heun's kind of schedulers corrects every step by a second call. PNDM corrects its
+    first step so, or with Runge-Kutta steps spends four calls on each of those.
+
+    Raises:
+        ValueError: If it makes several calls per step and does not say which.
+    """
+    if isinstance(scheduler, PNDMScheduler):
+        if scheduler.config.skip_prk_steps:  # type: ignore[attr-defined]
+            return lambda call: max(call - 1, 0)
+        # None before its time steps are set.
+        prk = 0 if scheduler.prk_timesteps is None else len(scheduler.prk_timesteps)
+        return lambda call: call // 4 if call < prk else prk // 4 + call - prk
+    order = getattr(scheduler, "order", 1)
+    if order == 1:
+        return lambda call: call
+    if not hasattr(scheduler, "state_in_first_order"):
+        raise ValueError(
+            f"{type(scheduler).__name__} makes {order} calls per step and does not say "
+            "which: the clock serves schedulers with one call per step, PNDM, and "
+            "those with state_in_first_order (Heun, KDPM2, DPM-SDE)"
+        )
+    return lambda call: call // order
+
+
+def _grid_of(timestep: Any) -> torch.UntypedStorage | None:
+    """Return the storage that a time step is an element of; None for a number."""
+    if not isinstance(timestep, torch.Tensor):
+        return None
+    if timestep.numel() != 1 and any(timestep.stride()):
+        return None  # one per row, copied together
+    return timestep.untyped_storage()
+
+
+def _owns(scheduler: Any, storage: torch.UntypedStorage) -> bool:
+    steps = getattr(scheduler, "timesteps", None)
+    if not isinstance(steps, torch.Tensor):
+        return False
+    return bool(steps.untyped_storage()._cdata == storage._cdata)
+
+
+def _text_key(text: torch.Tensor | None) -> Any:
+    if text is None:
+        return None
+    return text.untyped_storage()._cdata, text.storage_offset(), tuple(text.shape)
+
+
+def _digest(text: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    wide = text.detach().float()
+    return wide.sum(), wide.square().sum(), wide[..., ::7].sum()
+
+
+def _signature(sample: torch.Tensor) -> torch.Tensor:
+    flat = sample.detach().reshape(-1)
+    return flat[:: max(1, flat.numel() // _SIGNATURE)].clone()
+
+
+def _distance(branch: _Branch, signature: torch.Tensor) -> float:
+    before = branch.signature
+    if before is None or before.shape != signature.shape:
+        return float("inf")
+    return float((before.to(signature) - signature).square().sum())
