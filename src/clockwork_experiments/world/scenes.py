@@ -318,9 +318,7 @@ def _silhouette(thing: Thing, dx: float = 0.0, dy: float = 0.0) -> Image:
     return silhouette(thing.kind, *_local(thing, dx, dy), thing.radius)
 
 
-def _draw(
-    image: Image, thing: Thing, hour: str, light: tuple[float, float]
-) -> Image:
+def _draw(image: Image, thing: Thing, hour: str, light: tuple[float, float]) -> Image:
     x, y = _local(thing)
     # Light falls from one side: a low frequency. Stripes and dots are high ones.
     across = light[0] * (_X - thing.x) + light[1] * (_Y - thing.y)

@@ -146,7 +146,9 @@ KINDS: dict[str, tuple[Part, ...]] = {
     ),
     "tree": (
         Part(_box(0, 0.72, 0.15, 0.36), BROWN, textured=False),
-        Part(_union(_disc(0, -0.42, 0.58), _disc(-0.42, 0.1, 0.5), _disc(0.42, 0.1, 0.5))),
+        Part(
+            _union(_disc(0, -0.42, 0.58), _disc(-0.42, 0.1, 0.5), _disc(0.42, 0.1, 0.5))
+        ),
     ),
     "boat": (
         Part(_polygon([(0.05, -1.0), (0.05, 0.2), (0.86, 0.2)]), CREAM, textured=False),
