@@ -15,8 +15,13 @@ import torch
 from diffusers import AutoencoderKL
 from torch.nn import functional
 
-from clockwork_diffusion.latents import encode_images
-from clockwork_diffusion.training import Optimisation, Trained, fit, generator_for
+from clockwork_diffusion.encoding import encode_images
+from clockwork_experiments.train.training import (
+    Optimisation,
+    Trained,
+    fit,
+    generator_for,
+)
 from clockwork_experiments.world.data import scene_images, to_unit
 
 

@@ -22,8 +22,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from clockwork_diffusion.mini.augment import disturb_mildly
-from clockwork_diffusion.training import Optimisation, Trained, fit, generator_for
+from clockwork_experiments.mini.augment import disturb_mildly
+from clockwork_experiments.train.training import (
+    Optimisation,
+    Trained,
+    fit,
+    generator_for,
+)
 from clockwork_experiments.world import captions, scenes, shapes
 from clockwork_experiments.world.data import Pixels, eight_bit, images_of, to_unit
 

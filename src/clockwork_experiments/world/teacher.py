@@ -37,10 +37,15 @@ from torch import nn
 from torch.nn import functional
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from clockwork_diffusion import storage
-from clockwork_diffusion.latents import encode_images
-from clockwork_diffusion.mini.language import build_tokenizer
-from clockwork_diffusion.training import Optimisation, Trained, fit, generator_for
+from clockwork_diffusion.encoding import encode_images
+from clockwork_experiments.base import storage
+from clockwork_experiments.mini.language import build_tokenizer
+from clockwork_experiments.train.training import (
+    Optimisation,
+    Trained,
+    fit,
+    generator_for,
+)
 from clockwork_experiments.world import captions, scenes, shapes
 from clockwork_experiments.world.data import scene_images
 
