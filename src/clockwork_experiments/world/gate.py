@@ -227,12 +227,13 @@ class Bench:
         for (name, one), (_, other) in rows:
             score = difference_score(one, other)
             half = max((score.high - score.low) / 2, 1e-9)
+            within = f"[{score.low:.3f}, {score.high:.3f}]"
             found = Criterion(
                 score.value / half,
                 score.low / half,
                 score.high / half,
                 score.n,
-                f"{name}: falls by {score.value:.3f} [{score.low:.3f}, {score.high:.3f}]",
+                f"{name}: falls by {score.value:.3f} {within}",
             )
             if worst is None or found.value > worst.value:
                 worst = found
