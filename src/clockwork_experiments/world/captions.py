@@ -245,10 +245,15 @@ def _relation(scene: Scene, first: int, second: int) -> str | None:
     return None
 
 
+def plural(noun: str) -> str:
+    """Return the plural of a kind of object."""
+    return _PLURALS.get(noun, f"{noun}s")
+
+
 def _noun(mention: Mention) -> str:
     noun = mention.kind or "thing"
     if mention.count == 2:
-        noun = _PLURALS.get(noun, f"{noun}s")
+        noun = plural(noun)
     words = [mention.size, mention.texture, mention.colour, noun]
     phrase = " ".join(filter(None, words))
     if mention.count == 2:

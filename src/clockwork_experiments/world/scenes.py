@@ -377,3 +377,30 @@ def split_seeds(split: str, count: int, offset: int = 0) -> list[int]:
             f"not {offset + count} as asked for"
         )
     return list(seeds)
+
+
+def edge_map(scene: Scene) -> Image:
+    """Return the objects' outlines, one to two pixels wide, ``(64, 64)`` in [0, 1]."""
+    outlines = [np.clip(1.25 - np.abs(_silhouette(t)), 0, 1) for t in scene.things]
+    return np.maximum.reduce(outlines).astype(np.float32)
+
+
+def degrade(image: Image, seed: int, factor: int = 4, noise: float = 0.03) -> Image:
+    """Average ``factor`` × ``factor`` blocks, add noise, and enlarge again.
+
+    Args:
+        image: RGB image, ``(64, 64, 3)`` in ``[0, 1]``.
+        seed: Seed of the noise.
+        factor: Side of a block; a divisor of 64.
+        noise: Standard deviation of the noise in the small image.
+
+    Raises:
+        ValueError: If ``factor`` does not divide the image's side.
+    """
+    if factor < 1 or SIZE % factor:
+        raise ValueError(f"factor {factor} is not a divisor of {SIZE}")
+    small = image.reshape(SIZE // factor, factor, SIZE // factor, factor, 3)
+    low = small.mean(axis=(1, 3))
+    low = low + np.random.default_rng(seed).normal(0, noise, low.shape)
+    large = np.repeat(np.repeat(low, factor, axis=0), factor, axis=1)
+    return np.clip(large, 0, 1).astype(np.float32)
