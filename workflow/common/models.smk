@@ -2,6 +2,11 @@
 
 import json
 
+import yaml
+
+with open(Path(workflow.basedir) / "workflow" / "world.yaml", encoding="utf-8") as file:
+    WORLD = yaml.safe_load(file)
+
 
 def classifier_path(wildcards):
     """Return the folder of the classifier of renders."""
@@ -108,3 +113,19 @@ def backbone_images(wildcards):
 def vae_folder(wildcards, input):
     """Return the folder of the autoencoder that the teacher is trained on."""
     return str(Path(input.vae).parent)
+
+
+def world_inputs(wildcards):
+    """Return what one of the open world's models is trained on."""
+    made = {"vae": "results/mini/world/autoencoder/README.md"}
+    return made if wildcards.part == "teacher" else {}
+
+
+def world_recipe(wildcards):
+    """Return the recipe of one of the open world's models, as JSON text."""
+    return json.dumps(WORLD[wildcards.part])
+
+
+def world_autoencoder(wildcards, input):
+    """Return the option that names the autoencoder's folder, where one is read."""
+    return f"--vae {vae_folder(wildcards, input)}" if "vae" in input.keys() else ""

@@ -85,7 +85,8 @@ def build(spec: AutoencoderSpec) -> AutoencoderKL:
 def _mask(seed: int) -> Pixels:
     mask = eight_bit(scenes.object_mask(scenes.sample_scene(seed)))
     # A little beyond the outline, which is what tells one kind from another.
-    return cv2.dilate(mask, np.ones((5, 5), np.uint8))[..., None]
+    wide = cv2.dilate(mask, np.ones((5, 5), np.uint8))
+    return np.asarray(wide, np.uint8)[..., None]
 
 
 def train(spec: AutoencoderSpec, state: Path, device: torch.device) -> Trained:

@@ -145,9 +145,13 @@ def draw_plan(seed: int, count: int) -> Plan:
         parts.append(frozenset(said if said & {"kind", "colour"} else said | {"kind"}))
     order = tuple(int(i) for i in rng.permutation(3) if i < count)
     omitted = int(rng.integers(count)) if rng.random() < 0.12 and count > 1 else None
-    flags = [bool(rng.random() < share) for share in (0.4, 0.55, 0.35, 0.12)]
+    relate, ground, hour, light = (
+        bool(rng.random() < share) for share in (0.4, 0.55, 0.35, 0.12)
+    )
     words = tuple(int(number) for number in rng.integers(1000, size=4))
-    return Plan(tuple(parts[:count]), order, omitted, *flags, words)
+    return Plan(
+        tuple(parts[:count]), order, omitted, relate, ground, hour, light, words
+    )
 
 
 def without_layout(plan: Plan) -> Plan:
@@ -195,8 +199,13 @@ def say(scene: Scene, plan: Plan) -> Caption:
             )
         mentions = [first, second, *mentions[2:]]
     if len(mentions) > 2:
-        # Three places would not fit the text encoder's length.
-        mentions = [replace(mention, place=None) for mention in mentions]
+        # More than one place, or one and the light, do not fit the text encoder.
+        most = 0 if plan.light else 1
+        placed = [i for i, mention in enumerate(mentions) if mention.place][:most]
+        mentions = [
+            mention if i in placed else replace(mention, place=None)
+            for i, mention in enumerate(mentions)
+        ]
     ground = scene.ground if plan.ground else None
     hour = scene.hour if plan.hour else None
     light = scene.light if plan.light else None

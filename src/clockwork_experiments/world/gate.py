@@ -18,7 +18,8 @@ from diffusers import StableDiffusionPipeline
 from torch import nn
 from torch.nn import functional
 
-from clockwork_diffusion import clockwork, depth_skipped
+from clockwork_diffusion.depth_skip import depth_skipped
+from clockwork_diffusion.pipeline import clockwork
 from clockwork_experiments.score.metrics import (
     Score,
     difference_score,

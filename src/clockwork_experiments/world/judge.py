@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from clockwork_experiments.base import storage
 from clockwork_experiments.mini.augment import disturb_mildly
 from clockwork_experiments.train.training import (
     Optimisation,
@@ -186,10 +188,10 @@ def judge_loss(
     target = torch.zeros_like(found[:, 0])
     weight = torch.ones_like(target)
     for dx, dy in itertools.product((-1, 0, 1), repeat=2):
-        column, line = cell[:, 0] + dx, cell[:, 1] + dy
-        inside = (column >= 0) & (column < CELLS) & (line >= 0) & (line < CELLS)
+        across, down = cell[:, 0] + dx, cell[:, 1] + dy
+        inside = (across >= 0) & (across < CELLS) & (down >= 0) & (down < CELLS)
         # Next to a centre it does not matter what is said.
-        weight[row[inside], line[inside], column[inside]] = 0
+        weight[row[inside], down[inside], across[inside]] = 0
     target[row, cell[:, 1], cell[:, 0]] = 1
     weight[row, cell[:, 1], cell[:, 0]] = 8
     centre = functional.binary_cross_entropy_with_logits(
@@ -225,6 +227,31 @@ def train(spec: JudgeSpec, state: Path, device: torch.device) -> Trained:
         return judge_loss(model, pixels, *given)
 
     return fit(model, loss_of_step, spec.optimisation, state, name="judge")
+
+
+def save(judge: Judge, folder: Path) -> None:
+    """Write a judge's weights as fp16 into a folder."""
+    storage.write_tensors(
+        folder / "model.safetensors",
+        {name: value.half().cpu() for name, value in judge.state_dict().items()},
+        {name: str(value) for name, value in judge.settings.items()},
+    )
+
+
+def load(folder: Path) -> Judge:
+    """Read a judge, float32, in evaluation mode, without gradients.
+
+    Raises:
+        ValueError: If the weights are missing, corrupt, or of another network.
+    """
+    path = folder / "model.safetensors"
+    tensors, metadata = storage.read_tensors(path)
+    try:
+        judge = Judge(int(metadata["width"]))
+        judge.load_state_dict({name: value.float() for name, value in tensors.items()})
+    except (KeyError, RuntimeError) as error:
+        raise ValueError(f"{path} does not hold a judge: {error}") from error
+    return judge.eval().requires_grad_(False)
 
 
 @torch.inference_mode()
@@ -409,3 +436,57 @@ def chance(seen: Sequence[Seen]) -> tuple[float, float]:
 
 def _look(thing: SeenThing) -> tuple[str, str, str]:
     return thing.colour, thing.texture, thing.size
+
+
+def truth(scene: scenes.Scene) -> Seen:
+    """Return what a faultless judge would see in a scene's rendering."""
+    shares = scenes.visible_shares(scene)
+    things = tuple(
+        SeenThing(
+            thing.kind,
+            thing.colour,
+            thing.texture,
+            thing.size,
+            thing.light or scene.light,
+            "yes" if share < _HIDDEN else "no",
+            thing.x,
+            thing.y,
+        )
+        for thing, share in zip(scene.things, shares, strict=True)
+    )
+    return Seen(things, scene.ground, scene.hour, scene.light)
+
+
+def measure(judge: Judge, count: int) -> dict[str, float]:
+    """Return how often a judge is right about validation renderings.
+
+    Half of them are lit from many sides. An attribute is right in a picture if it is of
+    every object, each matched to the nearest that was found; ``objects`` tells whether
+    as many were found as there are.
+    """
+    seeds = scenes.split_seeds("validation", count)
+    pictures = look(judge, images_of(_render, seeds))
+    right: dict[str, list[bool]] = {}
+    for seed, seen in zip(seeds, pictures, strict=True):
+        true = truth(_scene(seed))
+        same = len(seen.things) == len(true.things)
+        right.setdefault("objects", []).append(same)
+        for name in _PICTURE:
+            here = getattr(seen, name) == getattr(true, name)
+            right.setdefault(f"the picture's {name}", []).append(here)
+        pairs = [
+            (one, min(seen.things, key=partial(_apart, one), default=None))
+            for one in true.things
+        ]
+        for name in _OBJECT:
+            right.setdefault(name, []).append(
+                all(
+                    found is not None and getattr(found, name) == getattr(one, name)
+                    for one, found in pairs
+                )
+            )
+    return {name: sum(values) / len(values) for name, values in right.items()}
+
+
+def _apart(one: SeenThing, other: SeenThing) -> float:
+    return float(np.hypot(one.x - other.x, one.y - other.y))
