@@ -1,5 +1,6 @@
 """A folder of captions is checked before a run reads it."""
 
+import json
 import subprocess
 import sys
 
@@ -33,32 +34,73 @@ def test_what_passes_is_read_line_by_line(folder, text):
     assert len(datasets.folder_prompts(folder, 2)) == 2
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "has 0 captions, and 2 are needed"),
-        (b"a cat\n", "has 1 captions, and 2 are needed"),
-        (b"a cat\n\na dog\n", "line 2 is empty"),
-        (b"a cat\n   \n", "line 2 is empty"),
-        (b"a cat\n\xff\xfe\n", "line 2 is not UTF-8 text"),
-        ("a\nb\u2028c\n".encode(), r"line 2 has the character U\+2028"),
-        (b"a\rb\n", r"line 1 has the character U\+000D"),
-        (b"a\n" + b"x" * 10_001, "line 2 has 10001 characters, and at most 10000"),
-        (b"a\nb\nc\n", "holds 2 files, and .*3 captions"),
-    ],
-)
-def test_what_is_wrong_is_named(folder, content, message):
-    (folder / "prompts.txt").write_bytes(content)
-    with pytest.raises(ValueError, match=message) as caught:
-        captions.check(folder, 2)
-    assert str(folder) in str(caught.value) and "\n" not in str(caught.value)
+def test_a_byte_order_mark_is_none_of_the_captions(folder):
+    (folder / "prompts.txt").write_bytes("\ufeffa cat\r\na dog\r\n".encode())
+    assert captions.read(folder).captions == ("a cat", "a dog")
 
 
-def test_an_image_that_is_none_is_named(folder):
-    (folder / "images" / "1.jpg").write_bytes(b"no image")
-    assert captions.check(folder, 2) == (2, 2)
-    with pytest.raises(ValueError, match=r"1\.jpg is not a readable image"):
-        captions.check(folder, 2, opened=True)
+def test_a_line_ends_at_a_newline_alone(folder):
+    (folder / "prompts.txt").write_text("a\u2028cat\x85\na\x0bdog\x1c\n")
+    assert captions.read(folder).captions == ("a cat", "a dog")
+
+
+def test_repeated_captions_are_said(folder, caplog):
+    (folder / "prompts.txt").write_text("a cat\na cat\n")
+    assert captions.read(folder).captions == ("a cat", "a cat")
+    assert "1 of 2 captions repeat an earlier one, such as 'a cat'" in caplog.text
+
+
+def test_what_a_system_leaves_behind_is_no_image(folder):
+    for name in (".DS_Store", "._0.jpg", "Thumbs.db", "desktop.ini"):
+        (folder / "images" / name).write_bytes(b"x")
+    assert [path.name for path in captions.read(folder).images] == ["0.jpg", "1.jpg"]
+
+
+def test_the_layout_imagefolder_is_read_in_the_order_of_its_list(tmp_path):
+    lines = [
+        {"file_name": "train/2.png", "text": "a caf\u00e9", "id": 3},
+        {"file_name": "1.png", "text": " a\u2028cat "},
+    ]
+    text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+    (tmp_path / "metadata.jsonl").write_text("\ufeff" + text, encoding="utf-8")
+    for name in ("1.png", "train/2.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    found = captions.read(tmp_path)
+    assert found.captions == ("a caf\u00e9", "a cat")
+    assert found.images == (tmp_path / "train" / "2.png", tmp_path / "1.png")
+
+
+def coco(folder, images, annotations, split="val2017"):
+    """Unpack a COCO of a split."""
+    path = folder / "annotations" / f"captions_{split}.json"
+    path.parent.mkdir(exist_ok=True)
+    listed = [{"id": n, "file_name": f"{n:012}.jpg"} for n in images]
+    given = [{"id": i, "image_id": n, "caption": text} for i, n, text in annotations]
+    path.write_text(json.dumps({"images": listed, "annotations": given}))
+    (folder / split).mkdir()
+    for n in images:
+        Image.new("RGB", (8, 8)).save(folder / split / f"{n:012}.jpg")
+
+
+def test_an_unpacked_coco_is_read_in_place(tmp_path, caplog):
+    coco(
+        tmp_path,
+        [10, 9, 8],
+        [(5, 10, "late"), (4, 10, "ten\n again"), (7, 9, " "), (6, 9, "nine")]
+        + [(1, 77, "an orphan")],
+    )
+    found = captions.read(tmp_path)
+    assert found.captions == ("nine", "ten again")
+    names = [f"{n:012}.jpg" for n in (9, 10)]
+    assert [path.name for path in found.images] == names
+    assert (
+        "1 captions are of images that it does not list, and are left out, such as "
+        "annotation 1 of image 77"
+    ) in caplog.text
+    coco(tmp_path, [1], [(1, 1, "one")], "train2017")
+    assert captions.read(tmp_path / "train2017").captions == ("one",)
+    assert captions.read(tmp_path / "val2017").captions == found.captions
 
 
 def test_the_command_says_how_many(folder):

@@ -258,7 +258,7 @@ def test_the_yaml_must_be_one_list(folder):
         path.write_text(text)
         assert message().startswith(f"{path} {expected}".replace(" ,", ","))
     path.write_bytes(b"- \xff")
-    assert "b.yaml is not valid YAML: 'utf-8' codec" in message()
+    assert "b.yaml: line 1 is not UTF-8 text" in message()
     write_yaml(folder, real("panda/cartoon_30.png"), name="a.yaml")
     assert message() == (
         f"{folder} holds several *.yaml, a.yaml, b.yaml; choose by `prompts`"

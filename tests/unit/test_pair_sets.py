@@ -17,7 +17,7 @@ from clockwork_experiments.data.pair_sets import PairSet, PairSetSpec
 from clockwork_experiments.generate.tasks import TASKS
 from clockwork_experiments.mini import pairs, restorer
 from clockwork_experiments.models import mini
-from clockwork_experiments.steps import prepare_pairs
+from clockwork_experiments.steps import prepare_images, prepare_pairs
 
 
 def prepare(output: Path, **spec) -> tuple[PairSet, torch.Tensor, torch.Tensor | None]:
@@ -291,3 +291,30 @@ def test_images_of_another_set_are_refused(tmp_path):
     storage.write_tensors(path, {"images": images})
     with pytest.raises(ValueError, match="lacks the tensor 'inputs'"):
         pair_sets.read_images(path, found)
+
+
+@pytest.mark.parametrize("step", ["prepare_pairs", "prepare_images"])
+def test_every_step_reads_photographs_upright_and_scales_sixteen_bits(tmp_path, step):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90° clockwise
+    half = np.zeros((32, 32, 3), np.uint8)
+    half[16:] = 255
+    ramp = np.linspace(0, 65535, 1024).astype(np.uint16).reshape(32, 32)
+    for place in ("inputs", "images"):
+        (tmp_path / place).mkdir()
+        Image.fromarray(half).save(tmp_path / place / "1.png", exif=exif)
+        Image.fromarray(ramp).save(tmp_path / place / "2.png")
+    (tmp_path / "prompts.txt").write_text("a\nb\n")
+    write_list(tmp_path, {"input": "1.png"}, {"input": "2.png"})
+    given = {"source": "folder", "path": str(tmp_path), "size": 32, "count": 2}
+    if step == "prepare_pairs":
+        spec = {**given, "task": "inpainting", "convert": True}
+        _, images, _ = prepare(tmp_path / "set.json", **spec)
+    else:
+        path = tmp_path / "0.safetensors"
+        args = Namespace(spec=json.dumps(given), shard=0, shards=1, output=path)
+        prepare_images.main(args)
+        images = storage.read_tensors(path)[0]["images"]
+    assert images[0].float().mean((0, 1))[[0, -1]].tolist() == [255, 0]
+    assert images[1, 0, 0, 0] == 0 and images[1, 0, -1, -1] == 255
+    assert abs(images[1].float().mean() - 127.5) < 0.1

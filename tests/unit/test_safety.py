@@ -23,6 +23,13 @@ FORBIDDEN = {
     "unverified connections": r"verify\s*=\s*False",
     "unchecked weights": r"weights_only\s*=\s*False",
 }
+READERS = {
+    r"\bsafe_load\(|\bSafeLoader\b": "src/clockwork_experiments/base/texts.py",
+    r"\b(?:Image|pillow)\.open\(|exif_transpose": (
+        "src/clockwork_experiments/data/pictures.py"
+    ),
+}
+"""What is read in one place alone, where all that can be wrong with it is known."""
 SCRIPTS = {"src/clockwork_experiments/models/encoders.py": 1}
 """Where TorchScript is loaded, and how often; each by a checksum in the code."""
 NETWORK = {
@@ -67,6 +74,11 @@ def test_the_code_has_none_of(what):
 )
 def test_it_would_be_found(what, line):
     assert re.search(FORBIDDEN[what], line)
+
+
+@pytest.mark.parametrize("pattern", READERS)
+def test_there_is_one_reader_of_each(pattern):
+    assert {line.split(":")[0] for line in found(pattern)} == {READERS[pattern]}
 
 
 def calls(text: str, name: str) -> list[str]:

@@ -2,7 +2,6 @@
 
 import logging
 
-import yaml
 from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
@@ -15,7 +14,7 @@ UNIT_COSTS = "workflow/costs.yaml"
 def unit_costs():
     """Return what a unit of work costs."""
     path = Path(workflow.basedir) / UNIT_COSTS
-    known = yaml.safe_load(path.read_text(encoding="utf-8"))
+    known = texts.read_yaml(path)
     return specs.parse(estimates.UnitCosts, known, UNIT_COSTS)
 
 

@@ -62,7 +62,7 @@ def read_manifest(path):
     """Return what a manifest says; nothing if there is none."""
     if not Path(path).is_file():
         return {}
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    return texts.read_json(Path(path))
 
 
 def source_spec(wildcards):

@@ -1,9 +1,9 @@
 """The papers' tables, figures and claims, checked with config.yaml."""
 
-import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
+from clockwork_experiments.base import texts
 from clockwork_experiments.config import parse as specs
 from clockwork_diffusion.clock import clock_of
 from clockwork_experiments.report.step_tables import GammaTableSpec, ScoreTableSpec
@@ -11,7 +11,7 @@ from clockwork_experiments.report.tables import COLUMNS, SOURCES
 
 SCHEMAS = Path(workflow.basedir) / "workflow" / "schemas"
 PAPERS = {
-    path.stem: yaml.safe_load(path.read_text(encoding="utf-8"))
+    path.stem: texts.read_yaml(path)
     for path in sorted((Path(workflow.basedir) / "workflow" / "papers").glob("*.yaml"))
 }
 
@@ -43,8 +43,8 @@ def with_scores(table):
 
 def check_schema(data, schema, name):
     """Refuse data that its schema does not allow, in one line that says where."""
-    text = (SCHEMAS / schema).read_text(encoding="utf-8")
-    error = best_match(Draft202012Validator(yaml.safe_load(text)).iter_errors(data))
+    allowed = texts.read_yaml(SCHEMAS / schema)
+    error = best_match(Draft202012Validator(allowed).iter_errors(data))
     if error is not None:
         where = ".".join(map(str, error.absolute_path)) or "top level"
         known = error.schema.get("properties")

@@ -59,7 +59,7 @@ def check_cluster(settings):
         return  # another executor's
     path, chosen = settings.partition_config, {}
     if path is not None and Path(path).is_file():
-        chosen = yaml.safe_load(Path(path).read_text(encoding="utf-8")) or {}
+        chosen = texts.read_yaml(Path(path)) or {}
     left = [name for name in chosen.get("partitions", {}) if PLACEHOLDER in str(name)]
     if left:
         raise WorkflowError(

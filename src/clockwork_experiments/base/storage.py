@@ -16,6 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clockwork_experiments.base.texts import existing as existing
+from clockwork_experiments.base.texts import read_json as read_json
+from clockwork_experiments.base.texts import read_lines
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
@@ -55,29 +59,6 @@ def write_text(path: Path, text: str) -> None:
 def write_json(path: Path, data: Any) -> None:
     """Write indented JSON with a final newline."""
     write_text(path, json.dumps(data, indent=2, allow_nan=False) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Read JSON.
-
-    Raises:
-        ValueError: If the file is not JSON, naming it.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
-
-
-def existing(path: Path) -> Path:
-    """Return the path of a file that is there.
-
-    Raises:
-        ValueError: If it is not.
-    """
-    if not path.is_file():
-        raise ValueError(f"{path} does not exist")
-    return path
 
 
 def write_tensors(
@@ -229,7 +210,7 @@ def check_weights(folder: Path) -> None:
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder")
     sums = folder / CHECKSUMS
-    for line in sums.read_text().splitlines() if sums.is_file() else ():
+    for line in read_lines(sums) if sums.is_file() else ():
         expected, _, name = line.partition("  ")
         if sha256(existing(folder / name)) != expected:
             raise ValueError(

@@ -14,10 +14,9 @@ import re
 import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from clockwork_experiments.base import storage
-from clockwork_experiments.data import archives, captions
+from clockwork_experiments.base import storage, texts
+from clockwork_experiments.data import archives, captions, names
 
 ANNOTATIONS = 1_000_000_000
 """Bytes that an archive's list of captions may have."""
@@ -73,24 +72,24 @@ def prepare(spec: CocoSpec) -> None:
 
 
 def _write_captions(spec: CocoSpec, folder: Path) -> None:
-    texts = read_captions(Path(spec.annotations), spec.split)
+    found = read_captions(Path(spec.annotations), spec.split)
     prefix = f"{spec.split}/"
 
     def chosen(name: str) -> str | None:
         bare = name.removeprefix(prefix)
-        return bare if name.startswith(prefix) and bare in texts else None
+        return bare if name.startswith(prefix) and bare in found else None
 
     archive = Path(spec.images)
     archives.unpack(archive, folder / "images", chosen)
-    there = sorted(path.name for path in (folder / "images").iterdir())
-    if len(there) < len(texts):
-        lacking = min(set(texts) - set(there))
+    there = [path.name for path in names.files_in(folder / "images")]
+    if len(there) < len(found):
+        lacking = min(set(found) - set(there))
         raise ValueError(
-            f"{archive} holds {len(there)} of the {len(texts)} images that have "
+            f"{archive} holds {len(there)} of the {len(found)} images that have "
             f"captions; {lacking} is missing"
         )
     storage.write_text(
-        folder / "prompts.txt", "".join(f"{texts[name]}\n" for name in there)
+        folder / "prompts.txt", "".join(f"{found[name]}\n" for name in there)
     )
 
 
@@ -109,49 +108,34 @@ def read_captions(archive: Path, split: str) -> dict[str, str]:
                     f"{archive}: {member} has {info.file_size} bytes, and at most "
                     f"{ANNOTATIONS} are allowed"
                 )
-            data = json.loads(file.read(info))
+            data = file.read(info)
     except KeyError as error:
         raise ValueError(f"{archive} holds no {member}") from error
     except archives.DAMAGE as error:
         raise ValueError(f"{archive} is damaged: {error}") from error
-    except (UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{archive}: {member} is not valid JSON: {error}") from error
-    try:
-        return _first_captions(data)
-    except (AttributeError, KeyError, TypeError) as error:
-        raise ValueError(f"{archive}: {member} is not a list of captions") from error
-
-
-def _first_captions(data: Any) -> dict[str, str]:
-    names = {image["id"]: image["file_name"] for image in data["images"]}
-    first: dict[str, tuple[int, str]] = {}
-    for item in data["annotations"]:
-        # Some captions have line breaks in them or behind them.
-        text = " ".join(item["caption"].split())
-        name = names[item["image_id"]]
-        if text and (name not in first or item["id"] < first[name][0]):
-            first[name] = (item["id"], text)
-    return {name: text for name, (_, text) in first.items()}
+    where = f"{archive}: {member}"
+    return captions.coco_captions(
+        texts.parse_json(texts.decode(data, where), where), where
+    )
 
 
 def _write_pairs(spec: CocoSpec, folder: Path) -> None:
     of = Path(spec.of)
-    captions.check(of, 1)
-    names = sorted(path.name for path in (of / "images").iterdir())
-    texts = (of / "prompts.txt").read_text("utf-8").splitlines()
+    found = captions.read(of)
+    if not found.images:
+        raise ValueError(f"{of} holds captions, and no images")
     left_out = set()
     if spec.without:
-        left_out = {
-            _id(path.name) for path in (Path(spec.without) / "images").iterdir()
-        }
+        without = captions.read(Path(spec.without))
+        left_out = {_id(path.name) for path in without.images}
     lines = [
-        json.dumps({"input": name, "prompt": text.strip()})
-        for name, text in zip(names, texts, strict=True)
-        if _id(name) not in left_out
+        json.dumps({"input": path.name, "prompt": text})
+        for path, text in zip(found.images, found.captions, strict=True)
+        if _id(path.name) not in left_out
     ]
     storage.write_text(folder / "pairs.jsonl", "\n".join(lines) + "\n")
     # From where the folder will be, which its name until then does not change.
-    inputs = os.path.relpath(of / "images", Path(spec.path))
+    inputs = os.path.relpath(found.images[0].parent, Path(spec.path))
     (folder / "inputs").symlink_to(inputs, target_is_directory=True)
 
 

@@ -2,8 +2,7 @@
 
 A set on disk is one JSON file of prompts and, per shard, one safetensors file with
 ``images``, uint8 ``(N, 3, H, W)``. Scenes are generated; other sets are read from a
-folder that holds ``prompts.txt`` (one per line) and, if images are wanted, ``images/``
-with one file per prompt in the order of their names.
+folder (`clockwork_experiments.data.captions`).
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clockwork_experiments.base import storage
+from clockwork_experiments.data import captions
 
 
 @dataclass(frozen=True)
@@ -76,21 +76,16 @@ def read_prompts(path: Path) -> list[str]:
 
 
 def folder_prompts(folder: Path, count: int, offset: int = 0) -> list[str]:
-    """Read prompts from a folder's ``prompts.txt``.
+    """Read prompts from a folder; see `clockwork_experiments.data.captions`.
 
     Raises:
-        ValueError: If the file is missing, empty, too short, or has an empty line.
+        ValueError: If the folder cannot be read, or has too few.
     """
-    path = storage.existing(folder / "prompts.txt")
-    lines = path.read_text(encoding="utf-8").splitlines()
-    if not any(line.strip() for line in lines):
-        raise ValueError(f"{path} holds no prompt")
-    chosen = lines[offset : offset + count]
+    found = captions.read(folder)
+    chosen = found.captions[offset : offset + count]
     if len(chosen) < count:
         raise ValueError(
-            f"{path} has {len(lines)} prompts, not the {offset + count} asked for"
+            f"{found.listed} has {len(found.captions)} captions, and "
+            f"{offset + count} are needed"
         )
-    for number, line in enumerate(chosen, offset + 1):
-        if not line.strip():
-            raise ValueError(f"{path}: line {number} is empty")
-    return [line.strip() for line in chosen]
+    return list(chosen)

@@ -15,17 +15,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from clockwork_experiments.base import storage
+from clockwork_experiments.base import storage, texts
+from clockwork_experiments.data import names, pictures
 
 if TYPE_CHECKING:
     import torch
-    from PIL.Image import Image
 
 KEYS = (
     "init_img",
@@ -299,7 +298,7 @@ def read_layout(
         for index, entry in enumerate(entries)
         if rank < len(entry.targets)
     ]
-    images = read_files(path, found, size, convert)
+    images = _read_files(path, found, size, convert)
     targets = None
     if with_targets:
         import torch
@@ -334,13 +333,7 @@ def _yaml_in(folder: Path, prompts: str) -> Path:
 
 
 def _list_in(path: Path) -> list[Any]:
-    import yaml
-
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        why = " ".join(str(error).split())
-        raise ValueError(f"{path} is not valid YAML: {why}") from error
+    data = texts.read_yaml(path)
     if not isinstance(data, list):
         raise ValueError(f"{path} is not a list of sources")
     if not data:
@@ -350,14 +343,14 @@ def _list_in(path: Path) -> list[Any]:
 
 def _entry(data: Any, where: str) -> _Entry:
     if not isinstance(data, dict):
-        raise ValueError(f"{where} is not a mapping: {data!r}")
+        raise ValueError(f"{where} is not a mapping: {texts.short(data)}")
     for key in data:
         if key not in KEYS:
             raise ValueError(f"{where}: unknown key {key!r}; known are {_joined(KEYS)}")
     given = {key: value for key, value in data.items() if value is not None}
     image, sampling = "", None
     if "init_img" in given:
-        image = _text(given["init_img"], f"{where}: init_img")
+        image = texts.caption(given["init_img"], f"{where}: init_img")
         both = [key for key in _SAMPLED if key in given]
         if both:
             raise ValueError(
@@ -373,7 +366,7 @@ def _entry(data: Any, where: str) -> _Entry:
         raise ValueError(f"{where} has neither init_img nor seed")
     prompt = ""
     if "source_prompt" in given:
-        prompt = _text(given["source_prompt"], f"{where}: source_prompt")
+        prompt = texts.caption(given["source_prompt"], f"{where}: source_prompt")
     targets = _texts(given.get("target_prompts"), f"{where}: target_prompts")
     target_images: tuple[str, ...] = ()
     if "target_imgs" in given:
@@ -400,20 +393,14 @@ def _sampling(given: dict[str, Any], where: str) -> Sampling:
     return Sampling(given["seed"], float(given["scale"]), given["ddim_steps"])
 
 
-def _text(value: Any, what: str) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"{what} {value!r} is not a text")
-    if not value.strip():
-        raise ValueError(f"{what} is empty")
-    return value.strip()
-
-
 def _texts(value: Any, what: str) -> tuple[str, ...]:
     if value is None or value == []:
         raise ValueError(f"{what} is empty")
     if not isinstance(value, list):
-        raise ValueError(f"{what} {value!r} is not a list")
-    return tuple(_text(item, f"{what}, item {n}") for n, item in enumerate(value, 1))
+        raise ValueError(f"{what} {texts.short(value)} is not a list")
+    return tuple(
+        texts.caption(item, f"{what}, item {n}") for n, item in enumerate(value, 1)
+    )
 
 
 def _joined(names: Iterable[str]) -> str:
@@ -497,25 +484,11 @@ def _find_images(
 
 
 def _find(folder: Path, parts: tuple[str, ...]) -> Path | None:
-    """Find a file below a folder, in any case; the first part may name the folder."""
-    for attempt in (parts, parts[1:]):
-        place: Path | None = folder
-        for part in attempt:
-            place = _child(place, part) if place is not None else None
-        if place is not None and place.is_file():
-            return place
-    return None
+    """Find a file below a folder; the first part may name the folder."""
+    return names.find(folder, parts) or names.find(folder, parts[1:])
 
 
-def _child(folder: Path, name: str) -> Path | None:
-    if (folder / name).exists():
-        return folder / name
-    inside = sorted(folder.iterdir()) if folder.is_dir() else []
-    alike = (item for item in inside if item.name.lower() == name.lower())
-    return next(alike, None)
-
-
-def read_files(
+def _read_files(
     path: Path, found: dict[str, Path], size: int, convert: bool
 ) -> dict[str, torch.Tensor]:
     """Read image files.
@@ -533,68 +506,13 @@ def read_files(
         ValueError: In one line, if one cannot be read; or if some are of another size
             or mode, naming all of them.
     """
-    import numpy as np
     import torch
 
     if not convert:
-        check_sizes(path, found, size)
-    images = {}
-    for name, place in found.items():
-        with _opened(place) as opened:
-            opened.load()
-            image = opened.copy()
-        if image.mode != "RGB" or image.size != (size, size):
-            image = _squared(image, size)
-        images[name] = torch.from_numpy(np.array(image)).permute(2, 0, 1)
-    return images
-
-
-def check_sizes(path: Path, found: dict[str, Path], size: int) -> None:
-    """Look at the heads of image files.
-
-    Args:
-        path: The list that names them, for messages.
-        found: Where each lies, by its name in the list.
-        size: Side in pixels.
-
-    Raises:
-        ValueError: In one line, if one cannot be read; or if some are of another size
-            or mode, naming all of them.
-    """
-    wrong = []
-    for name, place in found.items():
-        with _opened(place) as image:
-            if image.mode != "RGB" or image.size != (size, size):
-                wrong.append(f"{name} ({image.width}×{image.height} {image.mode})")
-    if wrong:
-        raise ValueError(
-            f"{path}: {len(wrong)} of {len(found)} images are not {size}×{size} RGB: "
-            f"{_joined(wrong)}; `convert: true` converts them"
+        pictures.check_sizes(path, found, size)
+    return {
+        name: torch.from_numpy(
+            pictures.pixels(pictures.squared(pictures.read(place), size))
         )
-
-
-@contextmanager
-def _opened(path: Path) -> Iterator[Image]:
-    """Open an image file; whatever is wrong with it is said in one line."""
-    from PIL import Image as pillow
-
-    # Pillow raises many kinds for damaged files.
-    try:
-        with pillow.open(path) as opened:
-            yield opened
-    except (OSError, SyntaxError, ValueError, pillow.DecompressionBombError) as bad:
-        why = " ".join(str(bad).split())
-        raise ValueError(f"{path} is not a readable image: {why}") from bad
-
-
-def _squared(image: Image, size: int) -> Image:
-    """Return an image upright, in RGB, cut to its middle square, and resized."""
-    from PIL import ImageOps
-    from PIL.Image import Resampling
-
-    image = ImageOps.exif_transpose(image).convert("RGB")
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    # Cut before, since a resampling filter would look over the edge.
-    cut = image.crop((left, top, left + side, top + side))
-    return cut.resize((size, size), Resampling.LANCZOS)
+        for name, place in found.items()
+    }

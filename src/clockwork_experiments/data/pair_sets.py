@@ -20,15 +20,14 @@ Prepared, a set is one JSON file, ``task`` and ``pairs`` with ``id``, ``prompt``
 from __future__ import annotations
 
 import dataclasses
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from clockwork_experiments.base import storage
-from clockwork_experiments.data import edit_sets, shards
+from clockwork_experiments.base import storage, texts
+from clockwork_experiments.data import names, pictures, shards
 from clockwork_experiments.generate.tasks import PROMPTED, check_task
 
 if TYPE_CHECKING:
@@ -176,20 +175,15 @@ def read_list(spec: PairSetSpec) -> Listed:
     folder = Path(spec.path)
     if not folder.is_dir():
         raise ValueError(f"{folder} is not a folder")
-    path = storage.existing(folder / LIST)
-    numbered = [
-        (number, line)
-        for number, line in enumerate(path.read_text("utf-8").splitlines(), 1)
-        if line.strip()
-    ]
-    if not numbered:
+    path = folder / LIST
+    listed = texts.read_json_lines(path)
+    if not listed:
         raise ValueError(f"{path} lists no pair")
-    wanted = spec.offset + spec.count if spec.count else len(numbered)
-    if len(numbered) < wanted or wanted <= spec.offset:
-        raise ValueError(f"{path} lists {len(numbered)} pairs, and {wanted} are needed")
+    wanted = spec.offset + spec.count if spec.count else len(listed)
+    if len(listed) < wanted or wanted <= spec.offset:
+        raise ValueError(f"{path} lists {len(listed)} pairs, and {wanted} are needed")
     lines = [
-        _line(line, f"{path}, line {number}", spec.task)
-        for number, line in numbered[spec.offset : wanted]
+        _line(data, where, spec.task) for where, data in listed[spec.offset : wanted]
     ]
     with_targets = sum("target" in line for line in lines)
     if with_targets not in (0, len(lines)):
@@ -197,14 +191,14 @@ def read_list(spec: PairSetSpec) -> Listed:
             f"{path}: {with_targets} of {len(lines)} lines have a target; "
             "give it to all or to none"
         )
-    inputs = tuple(folder / "inputs" / line["input"] for line in lines)
-    targets = tuple(
-        folder / "targets" / line["target"] for line in lines if "target" in line
+    missing: set[str] = set()
+    inputs = _images(folder / "inputs", [line["input"] for line in lines], missing)
+    targets = _images(
+        folder / "targets", [line["target"] for line in lines[:with_targets]], missing
     )
-    missing = sorted({str(file) for file in (*inputs, *targets) if not file.is_file()})
     if missing:
         raise ValueError(
-            f"{path}: {len(missing)} images are missing: {', '.join(missing)}"
+            f"{path}: {len(missing)} images are missing: {', '.join(sorted(missing))}"
         )
     prompts = tuple(line.get("prompt", "") for line in lines)
     default = prompts if spec.task in PROMPTED else ("",) * len(lines)
@@ -223,6 +217,18 @@ def read_list(spec: PairSetSpec) -> Listed:
     )
 
 
+def _images(folder: Path, listed: Sequence[str], missing: set[str]) -> tuple[Path, ...]:
+    """Return the files of a folder that a list names; note those that are not there."""
+    found = []
+    for name in listed:
+        place = names.find(folder, PurePosixPath(name).parts)
+        if place is None:
+            missing.add(str(folder / name))
+        else:
+            found.append(place)
+    return tuple(found)
+
+
 def _column(
     lines: Sequence[dict[str, str]], key: str, default: Sequence[str]
 ) -> tuple[str, ...]:
@@ -231,13 +237,7 @@ def _column(
     )
 
 
-def _line(text: str, where: str, task: str) -> dict[str, str]:
-    try:
-        data = json.loads(text)
-    except ValueError as error:
-        raise ValueError(f"{where} is not valid JSON: {error}") from error
-    if not isinstance(data, dict):
-        raise ValueError(f"{where} is not a mapping: {text.strip()[:80]}")
+def _line(data: dict[str, Any], where: str, task: str) -> dict[str, str]:
     for key, value in data.items():
         if key not in KEYS:
             raise ValueError(
@@ -245,7 +245,11 @@ def _line(text: str, where: str, task: str) -> dict[str, str]:
             )
         if not isinstance(value, str):
             raise ValueError(f"{where}: {key} {value!r} is not a text")
-    line = {key: value.strip() for key, value in data.items() if value.strip()}
+    line = {
+        key: texts.caption(value, f"{where}: {key}")
+        for key, value in data.items()
+        if value.strip()
+    }
     for key in _NEEDED.get(task, ("input",)):
         if key not in line:
             raise ValueError(f"{where} lacks {key}, which task {task!r} needs")
@@ -260,11 +264,11 @@ def _line(text: str, where: str, task: str) -> dict[str, str]:
     return line
 
 
-def _ids(names: Sequence[str]) -> tuple[str, ...]:
+def _ids(files: Sequence[str]) -> tuple[str, ...]:
     """Return unique names made of file names; one image may be in several pairs."""
     given: list[str] = []
     counts: dict[str, int] = {}
-    for name in names:
+    for name in files:
         stem = re.sub(r"[^A-Za-z0-9_]+", "-", str(PurePosixPath(name).with_suffix("")))
         counts[stem] = counts.get(stem, 0) + 1
         given.append(stem if counts[stem] == 1 else f"{stem}.{counts[stem]}")
@@ -288,22 +292,28 @@ def picture_parts(listed: Listed, spec: PairSetSpec) -> dict[str, shards.Parts]:
     small = spec.input_size or spec.size
     if not spec.convert:
         for files, size in ((listed.inputs, small), (listed.targets, spec.size)):
-            edit_sets.check_sizes(listed.path, _named(files), size)
+            pictures.check_sizes(listed.path, _named(files), size)
 
-    def pictures(files: Sequence[Path], size: int) -> Iterator[torch.Tensor]:
+    def opened(files: Sequence[Path], size: int) -> Iterator[torch.Tensor]:
         for start in range(0, len(files), shards.IMAGES):
             named = _named(files[start : start + shards.IMAGES])
             # Of the right size already, where they must not be converted.
-            images = edit_sets.read_files(listed.path, named, size, convert=True)
-            some = [images[str(file)] for file in files[start : start + shards.IMAGES]]
+            images = {
+                name: pictures.pixels(pictures.squared(pictures.read(file), size))
+                for name, file in named.items()
+            }
+            some = [
+                torch.from_numpy(images[str(file)])
+                for file in files[start : start + shards.IMAGES]
+            ]
             yield _enlarged(torch.stack(some), spec.size)
 
-    plain = pictures(listed.inputs, small)
+    plain = opened(listed.inputs, small)
     inputs: Iterator[torch.Tensor] = plain
-    targets = pictures(listed.targets, spec.size) if listed.targets else None
+    targets = opened(listed.targets, spec.size) if listed.targets else None
     if spec.canny or spec.task == "text":
         inputs = map(canny.edge_images if spec.canny else torch.zeros_like, plain)
-        targets = targets or pictures(listed.inputs, small)
+        targets = targets or opened(listed.inputs, small)
     shape = (len(listed.inputs), 3, spec.size, spec.size)
     parts = (
         {"inputs": inputs}
@@ -397,9 +407,9 @@ def image_rows(
         ValueError: If the file is missing or damaged, or is not of this set.
     """
     with storage.opened(path, framework) as file:
-        names = list(file.keys())
+        held = list(file.keys())
     inputs = shards.Rows([path], "inputs", framework)
-    targets = shards.Rows([path], "targets", framework) if "targets" in names else None
+    targets = shards.Rows([path], "targets", framework) if "targets" in held else None
     wanted = (len(pairs), 3, *inputs.row_shape[1:])
     for name, found in (("inputs", inputs), ("targets", targets)):
         if found is None:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from clockwork_experiments.base import provenance, storage
+from clockwork_experiments.base import provenance, storage, texts
 from clockwork_experiments.random import marks
 from clockwork_experiments.report.pages import to_fragment
 from clockwork_experiments.steps import list_costs
@@ -181,7 +181,7 @@ def hashes(weights: Iterable[Path]) -> str:
         name = sums.parent.as_posix()
         if marks.is_random(sums.parent):
             name += f" ({marks.SHOWN})"
-        for line in sums.read_text(encoding="utf-8").splitlines():
+        for line in texts.read_lines(sums):
             digest, _, file = line.partition("  ")
             lines.append(f"| {name} | {file} | {digest[:DIGITS]} |")
     for path in sorted(p for root in weights for p in root.glob("manifests/*.json")):

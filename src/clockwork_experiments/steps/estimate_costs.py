@@ -6,7 +6,7 @@ import json
 from argparse import Namespace
 from pathlib import Path
 
-from clockwork_experiments.base import storage
+from clockwork_experiments.base import storage, texts
 from clockwork_experiments.config.parse import parse
 from clockwork_experiments.cost import estimates
 from clockwork_experiments.run import new_parser, run
@@ -14,10 +14,7 @@ from clockwork_experiments.run import new_parser, run
 
 def main(args: Namespace) -> None:
     """Work out the passes of each rule, and write them as a table."""
-    import yaml
-
-    known = yaml.safe_load(storage.existing(args.units).read_text(encoding="utf-8"))
-    units = parse(estimates.UnitCosts, known, str(args.units))
+    units = parse(estimates.UnitCosts, texts.read_yaml(args.units), str(args.units))
     found = estimates.estimate(json.loads(args.spec), units)
     storage.write_text(args.output, estimates.to_markdown(found, units, args.title))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from argparse import Namespace
 from pathlib import Path
 
@@ -23,8 +24,7 @@ def main(args: Namespace) -> None:
         )
         main_file = pair_sets.LIST
     else:
-        captions.check(folder, 1)
-        main_file = "prompts.txt"
+        main_file = os.path.relpath(captions.read(folder).listed, folder)
     manifest = sources.describe(args.name, folder, [main_file])
     if not args.placed:
         manifest["made_from"] = spec.of or [spec.images, spec.annotations]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from clockwork_experiments.base import storage
 from clockwork_experiments.config.parse import parse
-from clockwork_experiments.data import datasets
+from clockwork_experiments.data import captions, datasets, pictures
 from clockwork_experiments.run import new_parser, run
 
 if TYPE_CHECKING:
@@ -27,24 +27,23 @@ def _images(spec: datasets.DatasetSpec, rows: range) -> torch.Tensor:
         from clockwork_experiments.mini.data import scene_images
 
         return scene_images(spec.split, len(rows), spec.offset + rows.start)
-    import numpy as np
     import torch
-    from PIL import Image
+    from PIL.Image import Resampling
 
-    paths = sorted((Path(spec.path) / "images").iterdir())[spec.offset :]
+    paths = captions.read(Path(spec.path)).images[spec.offset :]
+    if len(paths) < spec.count:
+        raise ValueError(
+            f"{spec.path} holds {spec.offset + len(paths)} images, and "
+            f"{spec.offset + spec.count} are needed"
+        )
     images = []
     for path in paths[rows.start : rows.stop]:
-        try:
-            image = Image.open(path).convert("RGB")
-        except OSError as error:
-            raise ValueError(f"{path} is not a readable image: {error}") from error
+        image = pictures.read(path)
         if spec.size:
-            image = image.resize((spec.size, spec.size), Image.Resampling.BICUBIC)
-        images.append(torch.from_numpy(np.array(image)).permute(2, 0, 1))
-    if len(images) < len(rows):
-        raise ValueError(f"{spec.path}/images holds fewer than {spec.count} images")
+            image = image.resize((spec.size, spec.size), Resampling.BICUBIC)
+        images.append(torch.from_numpy(pictures.pixels(image)))
     if len({image.shape for image in images}) > 1:
-        raise ValueError(f"images in {spec.path}/images differ in size; set `size`")
+        raise ValueError(f"images in {spec.path} differ in size; set `size`")
     return torch.stack(images)
 
 

@@ -1,0 +1,108 @@
+"""What people bring and cannot be used ends in one line, which `bad_inputs.yaml` lists.
+
+No entry may pass, end in an error of another kind, or in a line that is not the list's.
+"""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clockwork_experiments.base import texts
+from clockwork_experiments.data import captions, edit_sets, pair_sets, pictures
+
+LIST = Path(__file__).with_name("bad_inputs.yaml")
+BAD = texts.read_yaml(LIST)
+
+
+def read_pairs(folder: Path, spec: dict[str, Any]) -> None:
+    given = {"size": 8, "convert": True, **spec}
+    chosen = pair_sets.PairSetSpec("inpainting", "folder", path=str(folder), **given)
+    for part in pair_sets.picture_parts(pair_sets.read_list(chosen), chosen).values():
+        list(part.parts)
+
+
+READERS: dict[str, Callable[[Path, dict[str, Any]], Any]] = {
+    "captions": lambda folder, spec: captions.check(
+        folder, spec.get("count", 1), opened=True
+    ),
+    "coco": lambda folder, spec: captions.read(folder),
+    "pairs": read_pairs,
+    "edits": lambda folder, spec: edit_sets.read_layout(folder, 8, convert=True),
+    "image": lambda folder, spec: pictures.read(folder / "image"),
+    "json": lambda folder, spec: texts.read_json(folder / "a.json"),
+}
+
+
+def picture(name: str) -> bytes:
+    """Return a file of the kind that a name says, 8×8 but for what is wrong with it."""
+    what, _, kind = name.partition(".")
+    noise = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    image, options = Image.fromarray(noise), {}
+    if what == "animated":
+        options = {"save_all": True, "append_images": [image.rotate(90)]}
+    elif what in ("floats", "nan"):
+        values = np.linspace(0, 255, 64, dtype=np.float32).reshape(8, 8)
+        values[0, 0] = np.nan if what == "nan" else 0
+        image = Image.fromarray(values)
+    elif what == "int32":
+        image = Image.fromarray(noise[..., 0].astype(np.int32))
+    file = io.BytesIO()
+    form = {"jpg": "jpeg", "": "png"}.get(kind, kind)
+    image.save(file, form, **options)
+    data = file.getvalue()
+    if what == "truncated":
+        return data[: len(data) * 2 // 3]
+    if what == "flipped":
+        middle = data.index(b"IDAT") + 20
+        return data[:middle] + bytes([data[middle] ^ 255]) + data[middle + 1 :]
+    return data
+
+
+def write(folder: Path, files: dict[str, Any]) -> None:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        match content:
+            case str():
+                path.write_bytes(content.encode())
+            case {"latin1": text}:
+                path.write_bytes(text.encode("latin-1"))
+            case {"repeat": text, "times": times}:
+                path.write_text(text * times)
+            case {"picture": kind}:
+                path.write_bytes(picture(kind))
+
+
+@pytest.mark.parametrize(
+    ("reader", "entry"),
+    [
+        pytest.param(reader, entry, id=f"{reader}: {entry['name']}")
+        for reader, entries in BAD.items()
+        for entry in entries
+    ],
+)
+def test_it_ends_in_its_line(tmp_path, reader, entry):
+    folder = tmp_path / "given"
+    folder.mkdir()
+    write(folder, entry["files"])
+    with pytest.raises(ValueError) as caught:
+        READERS[reader](folder, entry.get("spec", {}))
+    line = str(caught.value)
+    assert "\n" not in line
+    line = line.replace(f"{folder}/", "").replace(str(folder), "")
+    wanted = entry["line"]
+    if wanted.endswith("…"):
+        assert line.startswith(wanted[:-1])
+    else:
+        assert line == wanted
+
+
+def test_the_names_of_the_list_are_its_own():
+    for reader, entries in BAD.items():
+        names = [entry["name"] for entry in entries]
+        assert len(set(names)) == len(names), reader
