@@ -5,6 +5,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+from clockwork_experiments.base import texts
 from clockwork_experiments.base.provenance import code_of
 
 SCALES = ("mini", "paper", "random")

@@ -2,10 +2,7 @@
 
 import json
 
-import yaml
-
-with open(Path(workflow.basedir) / "workflow" / "world.yaml", encoding="utf-8") as file:
-    WORLD = yaml.safe_load(file)
+WORLD = texts.read_yaml(Path(workflow.basedir) / "workflow" / "world.yaml")
 
 
 def classifier_path(wildcards):

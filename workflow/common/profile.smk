@@ -237,5 +237,4 @@ OTHER_UNETS = "workflow/other_unets.yaml"
 
 def other_unets_spec():
     """Return the table of UNets that neither paper has, as JSON."""
-    path = Path(workflow.basedir) / OTHER_UNETS
-    return json.dumps(yaml.safe_load(path.read_text(encoding="utf-8")))
+    return json.dumps(texts.read_yaml(Path(workflow.basedir) / OTHER_UNETS))

@@ -3,7 +3,6 @@
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import best_match
 
-from clockwork_experiments.base import texts
 from clockwork_experiments.config import parse as specs
 from clockwork_diffusion.clock import clock_of
 from clockwork_experiments.report.step_tables import GammaTableSpec, ScoreTableSpec
