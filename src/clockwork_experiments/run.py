@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import sys
@@ -9,7 +10,7 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 from pathlib import Path
 
-from clockwork_experiments.base import interruption
+from clockwork_experiments.base import interruption, lease
 
 log = logging.getLogger(__name__)
 
@@ -39,8 +40,10 @@ def run(parser: ArgumentParser, main: Callable[[Namespace], None]) -> None:
     # Every weight is a local file; a typo must not become a request to a hub.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     interruption.tidy_at_sigterm()
+    state = getattr(arguments, "state", None)
     try:
-        main(arguments)
+        with lease.held(state) if state is not None else contextlib.nullcontext():
+            main(arguments)
     except (ValueError, OSError) as error:
         message = " ".join(str(error).split())
         if isinstance(error, OSError) and error.filename is not None:

@@ -56,22 +56,31 @@ def each_chunk(
 ) -> Iterator[dict[str, torch.Tensor]]:
     """Yield the chunks of `in_chunks` one by one, so that memory holds few."""
     open_state(state, fingerprint, name)
+    notes = {"work": storage.sha256_bytes(f"{fingerprint}\n{total} {size}".encode())}
     with interruption.noticing_sigterm() as terminated:
         starts = range(0, total, size)
         hidden = True if len(starts) == 1 else None
         for start in tqdm(starts, desc=name, unit="chunk", disable=hidden):
             rows = slice(start, min(start + size, total))
             path = state / f"{start:08d}.safetensors"
-            if path.is_file():
-                part, _ = storage.read_tensors(path)
+            part = _kept(path, notes)
+            if part is not None:
                 log.info("%s: rows from %d on were done before", name, start)
             else:
                 part = work(rows)
-                storage.write_tensors(path, part)
+                storage.write_tensors(path, part, notes)
                 log.info("%s: rows %d to %d done", name, rows.start, rows.stop - 1)
             yield part
             if terminated() and rows.stop < total:
                 raise interruption.stopped(name, rows.stop, total)
+
+
+def _kept(path: Path, notes: dict[str, str]) -> dict[str, torch.Tensor] | None:
+    """Return a chunk that is there and of this work."""
+    if not path.is_file():
+        return None
+    part, found = storage.read_tensors(path)
+    return part if found.get("work") == notes["work"] else None
 
 
 def open_state(state: Path, fingerprint: str, name: str) -> None:

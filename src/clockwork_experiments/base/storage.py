@@ -6,16 +6,19 @@ and renamed. Whatever cannot be read is reported with its path.
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+import socket
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from clockwork_experiments.base import lease
 from clockwork_experiments.base.texts import existing as existing
 from clockwork_experiments.base.texts import read_json as read_json
 from clockwork_experiments.base.texts import read_lines
@@ -25,29 +28,70 @@ if TYPE_CHECKING:
     import torch
 
 
+CONTENT = "content"
+"""Name of the checksum in a file's metadata."""
+
+_HOST = socket.gethostname()
+
+
 @contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
     """Yield a path to write to, which becomes ``path`` when the block succeeds.
 
-    Works for a file and for a folder; an existing folder is replaced.
+    Works for a file and for a folder; an existing folder is replaced. What is put in
+    place is on the disk, and readable by whom the umask lets read it. What killed
+    processes of this host have left beside it is removed.
 
     Raises:
         OSError: If the disk is full, or fails otherwise; it names ``path``, whatever
             library wrote.
+        ValueError: If this process has lost the lease of its state.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    _sweep(path)
+    partial = path.with_name(f".{path.name}.{_HOST}.{os.getpid()}.partial")
     try:
         with _naming(path):
             yield partial
+            _settle(partial)
+        lease.confirm()
         if partial.is_dir() and path.is_dir():
             shutil.rmtree(path)
         os.replace(partial, path)
     finally:
-        if partial.is_dir():
-            shutil.rmtree(partial, ignore_errors=True)
-        else:
-            partial.unlink(missing_ok=True)
+        _remove(partial)
+
+
+def _sweep(path: Path) -> None:
+    for left in path.parent.glob(f".{glob.escape(path.name)}.{_HOST}.*.partial"):
+        pid = left.name.split(".")[-2]
+        if (
+            pid.isdigit()
+            and not Path(f"/proc/{pid}").exists()
+            and Path("/proc").exists()
+        ):
+            _remove(left)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _settle(path: Path) -> None:
+    """Give files the modes that the umask asks for, and bring them to the disk.
+
+    safetensors writes for its owner alone.
+    """
+    mask = os.umask(0)
+    os.umask(mask)
+    for file in path.rglob("*") if path.is_dir() else [path]:
+        if file.is_file() and not file.is_symlink():
+            file.chmod(0o666 & ~mask)
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
 
 
 def write_text(path: Path, text: str) -> None:
@@ -68,14 +112,29 @@ def write_tensors(
 ) -> None:
     """Write named tensors and string metadata as one safetensors file.
 
-    The tensors' checksum goes into the metadata, and `read_tensors` compares it.
+    The checksum of names, types, shapes and values goes into the metadata, and
+    `read_tensors` compares it. Equal content is equal bytes.
     """
     from safetensors.torch import save_file
 
     contiguous = {name: value.detach().contiguous() for name, value in tensors.items()}
-    notes = {**(metadata or {}), "content_sha256": _content_sha256(contiguous)}
+    notes = {**(metadata or {}), CONTENT: _content_sha256(contiguous)}
     with atomic_path(path) as partial:
         save_file(contiguous, str(partial), notes)
+        _sort_metadata(partial)
+
+
+def _sort_metadata(path: Path) -> None:
+    """Put the metadata of a safetensors file, which come in any order, in theirs."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        notes = header.pop("__metadata__", {})
+        header = {"__metadata__": dict(sorted(notes.items())), **header}
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        assert len(text) <= length, "the header has grown"
+        file.seek(8)
+        file.write(text.ljust(length))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -101,8 +160,9 @@ def read_arrays(path: Path) -> dict[str, np.ndarray]:
     arrays, metadata = _read(path, "np")
     total = hashlib.sha256()
     for name in sorted(arrays):
-        total.update(name.encode())
-        total.update(arrays[name].tobytes())
+        array = arrays[name]
+        total.update(described(name, str(array.dtype), array.shape))
+        total.update(array.tobytes())
     compare(path, metadata, total.hexdigest())
     return arrays
 
@@ -135,7 +195,7 @@ def compare(path: Path, metadata: Mapping[str, str], actual: str) -> None:
     Raises:
         ValueError: If the checksums differ, naming the file.
     """
-    if metadata.get("content_sha256", actual) != actual:
+    if metadata.get(CONTENT, actual) != actual:
         raise ValueError(_damaged(path, "its content does not match its checksum"))
 
 
@@ -144,10 +204,36 @@ def _content_sha256(tensors: Mapping[str, torch.Tensor]) -> str:
 
     total = hashlib.sha256()
     for name in sorted(tensors):
-        total.update(name.encode())
+        kind = str(tensors[name].dtype).removeprefix("torch.")
+        total.update(described(name, kind, tensors[name].shape))
         flat = tensors[name].cpu().contiguous().flatten().view(torch.uint8)
         total.update(flat.numpy().tobytes())
     return total.hexdigest()
+
+
+_KINDS = {
+    "float64": "F64",
+    "float32": "F32",
+    "float16": "F16",
+    "bfloat16": "BF16",
+    "int64": "I64",
+    "int32": "I32",
+    "int16": "I16",
+    "int8": "I8",
+    "uint8": "U8",
+    "bool": "BOOL",
+}
+
+
+def described(name: str, kind: str, shape: Sequence[int]) -> bytes:
+    """Return what a checksum says of a tensor before its values.
+
+    Args:
+        name: The tensor's.
+        kind: Its type, as safetensors, torch or numpy call it.
+        shape: Its shape.
+    """
+    return f"{name} {_KINDS.get(kind, kind)} {list(shape)}\n".encode()
 
 
 def _damaged(path: Path, why: str) -> str:

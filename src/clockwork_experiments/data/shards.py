@@ -175,12 +175,12 @@ def write_rows(
         head[name] = {"dtype": kind, "shape": shape, "data_offsets": (place, end)}
         place = end
     total = hashlib.sha256()
-    notes = {**(metadata or {}), "content_sha256": total.hexdigest()}
+    notes = {**(metadata or {}), storage.CONTENT: total.hexdigest()}
     with storage.atomic_path(path) as partial, partial.open("wb") as file:
         file.write(_encoded(head, notes))
         for name in sorted(tensors):
-            total.update(name.encode())
             kind, shape, parts = tensors[name]
+            total.update(storage.described(name, kind, shape))
             count = 0
             for part in parts:
                 array = np.ascontiguousarray(part)
@@ -197,12 +197,12 @@ def write_rows(
                 raise ValueError(f"{path}: {count} rows of {name}, not {shape[0]}")
         # As long as before: the checksum is known only now.
         file.seek(0)
-        file.write(_encoded(head, {**notes, "content_sha256": total.hexdigest()}))
+        file.write(_encoded(head, {**notes, storage.CONTENT: total.hexdigest()}))
 
 
 def _encoded(head: Mapping[str, Any], notes: Mapping[str, str]) -> bytes:
     """Return the head of a safetensors file, its length in front."""
-    text = json.dumps({"__metadata__": dict(notes), **head}).encode()
+    text = json.dumps({"__metadata__": dict(sorted(notes.items())), **head}).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
 
@@ -240,7 +240,7 @@ def _checked(path: Path, changed: int, size: int) -> dict[str, _Tensor]:
             start, end = (8 + length + offset for offset in head[name]["data_offsets"])
             shape = tuple(head[name]["shape"])
             tensors[name] = _Tensor(head[name]["dtype"], shape, (start, end))
-            total.update(name.encode())
+            total.update(storage.described(name, head[name]["dtype"], shape))
             file.seek(start)
             while start < end:
                 piece = file.read(min(_BYTES, end - start))

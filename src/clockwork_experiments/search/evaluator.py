@@ -22,7 +22,7 @@ import torch
 from clockwork_diffusion.depth_skip import levels_of
 from clockwork_diffusion.level_schedule import LevelPasses
 from clockwork_diffusion.passes import UNetPasses
-from clockwork_experiments.base import chunks, storage
+from clockwork_experiments.base import chunks, lease, storage
 from clockwork_experiments.data import shards
 from clockwork_experiments.data.pair_sets import PairSet, image_rows, read_set
 from clockwork_experiments.generate import text
@@ -134,34 +134,40 @@ class Kept:
             size: How many to make together; those that a killed process made are kept.
             make: Makes the images of some rows.
         """
-        if self._there():
-            log.info("the reference's images are those of %s", self.path)
-        else:
-            state, taken = self.path.with_suffix(".chunks"), []
-
-            def timed(rows: slice) -> dict[str, torch.Tensor]:
-                start = time.perf_counter()
-                return {"images": make(rows), "seconds": _since(start)}
-
-            def parts() -> Iterator[torch.Tensor]:
-                for chunk in chunks.each_chunk(
-                    shape[0], size, timed, state, self.marks, "reference"
-                ):
-                    taken.append(chunk["seconds"])
-                    yield chunk["images"]
-
-            def seconds() -> Iterator[torch.Tensor]:
-                yield torch.cat(taken).sum()[None]
-
-            # Written by name, and so the seconds after the images.
-            made = {
-                "images": shards.Parts("U8", shape, parts()),
-                "seconds": shards.Parts("F64", (1,), seconds()),
-            }
-            shards.write_rows(self.path, made, {"marks": self.marks})
-            chunks.discard(state)
+        with lease.held(self.path, wait=True):
+            if self._there():
+                log.info("the reference's images are those of %s", self.path)
+            else:
+                self._make(shape, size, make)
         seconds_taken = shards.Rows([self.path], "seconds")
         return shards.Rows([self.path], "images"), float(seconds_taken[0])
+
+    def _make(
+        self, shape: tuple[int, ...], size: int, make: Callable[[slice], torch.Tensor]
+    ) -> None:
+        state, taken = self.path.with_suffix(".chunks"), []
+
+        def timed(rows: slice) -> dict[str, torch.Tensor]:
+            start = time.perf_counter()
+            return {"images": make(rows), "seconds": _since(start)}
+
+        def parts() -> Iterator[torch.Tensor]:
+            for chunk in chunks.each_chunk(
+                shape[0], size, timed, state, self.marks, "reference"
+            ):
+                taken.append(chunk["seconds"])
+                yield chunk["images"]
+
+        def seconds() -> Iterator[torch.Tensor]:
+            yield torch.cat(taken).sum()[None]
+
+        # Written by name, and so the seconds after the images.
+        made = {
+            "images": shards.Parts("U8", shape, parts()),
+            "seconds": shards.Parts("F64", (1,), seconds()),
+        }
+        shards.write_rows(self.path, made, {"marks": self.marks})
+        chunks.discard(state)
 
     def _there(self) -> bool:
         if not self.path.is_file():
