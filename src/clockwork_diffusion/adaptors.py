@@ -159,8 +159,9 @@ def matched(adaptor: Any, dtype: torch.dtype, device: torch.device) -> Any:
     tensors = [*adaptor.parameters(), *adaptor.buffers()]
     floating = [tensor for tensor in tensors if tensor.is_floating_point()]
     if any(tensor.dtype != dtype for tensor in floating):
-        return copy.deepcopy(adaptor).to(device, dtype)
-    return adaptor.to(device)
+        # Not diffusers' own, which warns of layers that it need not keep in float32.
+        return nn.Module.to(copy.deepcopy(adaptor), device, dtype)
+    return nn.Module.to(adaptor, device)
 
 
 def check_inputs(inputs: Sequence[str]) -> tuple[str, ...]:

@@ -224,6 +224,10 @@ def _cut(unet: UNet2DConditionModel, level: int) -> DepthSkipUNet:
     for name in HANGING:
         new.__dict__.pop(name, None)
     new.register_to_config(level=level)
+    # What loaders have set (IP-Adapters) is an attribute of the configuration alone.
+    for name in unet.config:
+        setattr(new.config, name, getattr(unet.config, name))
+    new.config.level = level
     return new
 
 

@@ -31,6 +31,11 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from diffusers.utils.peft_utils import apply_lora_scale
 
 from clockwork_diffusion.clock import Clock
+from clockwork_diffusion.made_for import (
+    facts_of_use,
+    is_made_for_something,
+    warn_of_another_use,
+)
 from clockwork_diffusion.passes import UNetPasses, WholePasses
 from clockwork_diffusion.pooling import Pool, PromptPooler
 from clockwork_diffusion.requests import Call, Requests, step_of
@@ -190,7 +195,7 @@ class Hook:
         if first and self._view is not None and self._view is not self.unet:
             blocks = ("down_blocks", "mid_block", "up_blocks")
             for name, part in self.unet._modules.items():
-                if name not in blocks and self._view._modules[name] is not part:
+                if name not in blocks and self._view._modules.get(name) is not part:
                     self._passes = None
         return self._passes or self._bind()
 
@@ -243,9 +248,11 @@ class Hook:
         call = self.requests.place(sample, timestep, _conditioning(text, kwargs))
         passes = self._current(call.first)
         if call.first:
-            self._begin(settings, call)
-            settings.summary.begin(passes, (sample, timestep, text), kwargs)
+            self._begin(settings, call, passes, sample)
         pooled = None if settings.pool is None else settings.pool(text)
+        if call.first:
+            given = (sample, timestep, text)
+            settings.summary.begin(passes, given, kwargs, pooled)
         started = settings.summary.start(sample)
         step = call.memory.run(
             passes,
@@ -257,6 +264,7 @@ class Hook:
             pooled,
             more=call.more,
             last=call.last,
+            log_snr=call.log_snr() if passes.history > 1 and not call.first else None,
             **kwargs,
         )
         seconds = settings.summary.seconds(sample, started)
@@ -267,10 +275,20 @@ class Hook:
             settings.observe(call.step, timestep, step)
         return step.eps  # type: ignore[no-any-return]
 
-    def _begin(self, settings: Settings, call: Call) -> None:
+    def _begin(
+        self, settings: Settings, call: Call, passes: UNetPasses, sample: torch.Tensor
+    ) -> None:
         """Check what can only be known when a run begins."""
         if call.steps is not None:
             settings.clock.full_steps(call.steps)
+        match = getattr(passes, "match", None)
+        if match is not None:
+            match(self.unet.dtype, sample.device)
+        adaptor = getattr(settings.method, "adaptor", None)
+        if is_made_for_something(adaptor) and call.scheduler is not None:
+            cut: str = getattr(settings.method, "cut", "")
+            facts = facts_of_use(self.unet, call.scheduler, settings.clock, cut)
+            warn_of_another_use(adaptor, facts)
         for pipe in self.pipes():
             if getattr(getattr(pipe, "unet", None), "_orig_mod", None) is self.unet:
                 warnings.warn(

@@ -81,6 +81,12 @@ class LevelPasses:
         """How many full steps the light pass looks back on."""
         return self._deepest.history
 
+    def match(self, dtype: torch.dtype, device: torch.device) -> None:
+        """Bring the adaptor to where the UNet is now, and to its precision."""
+        for passes in self._passes.values():
+            if isinstance(passes, Passes):
+                passes.match(dtype, device)
+
     def check(self, clock: Clock) -> None:
         """Refuse clocks without an adaptor."""
         self._deepest.check(clock)

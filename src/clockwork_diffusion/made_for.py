@@ -93,19 +93,28 @@ def differences(adaptor: Any, asked: Mapping[str, Any]) -> str:
 
 
 def facts_of_use(
-    unet: nn.Module, scheduler: Any, steps: int, clock: Clock, cut: str
+    unet: nn.Module, scheduler: Any, clock: Clock, cut: str, steps: int | None = None
 ) -> dict[str, Any]:
     """Return the facts of a run that an adaptor is trained for, and compared with.
 
     Args:
         unet: The UNet that it runs in.
         scheduler: The scheduler that samples.
-        steps: Number of sampling steps.
         clock: Which steps use the adaptor.
         cut: Where the UNet is split.
+        steps: Number of sampling steps; what the scheduler is set to if left out. A
+            run that starts in the middle, as from an image, has the steps of the whole.
     """
-    facts = {"scheduler": name_of(scheduler), "steps": steps, "cut": cut}
+    steps = getattr(scheduler, "num_inference_steps", None) if steps is None else steps
+    facts: dict[str, Any] = {"scheduler": name_of(scheduler), "cut": cut}
+    if steps is not None:
+        facts["steps"] = steps
     return {**facts, **facts_of_clock(clock), "weights": weights_of(unet)}
+
+
+def is_made_for_something(adaptor: Any) -> bool:
+    """Tell whether an adaptor says what it was made for."""
+    return bool(getattr(getattr(adaptor, "config", None), "made_for", None))
 
 
 def facts_of_clock(clock: Clock) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from diffusers import UNet2DConditionModel
 
-from clockwork_diffusion.adaptors import cut_of, history_of, inputs_of
+from clockwork_diffusion.adaptors import cut_of, history_of, inputs_of, matched
 from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.unet import SplitUNet, Step
 
@@ -21,12 +21,12 @@ class Past(NamedTuple):
         previous: What `UNetPasses.keep` has kept of the last call of the previous
             sampling step, be it full or an estimate; None at the first step.
         fulls: Each full step's r_out, newest first, as many as the adaptor looks at.
-        ages: How many steps ago each of them was.
+        ages: How far each of them lies back, in log-SNR.
     """
 
     previous: Any = None
     fulls: tuple[torch.Tensor, ...] = ()
-    ages: tuple[int, ...] = ()
+    ages: tuple[float, ...] = ()
 
 
 class UNetPasses(Protocol):
@@ -99,7 +99,7 @@ class Passes:
         Raises:
             ValueError: If the adaptor is for another cut.
         """
-        self.split, self.adaptor = split, adaptor
+        self.split, self.adaptor, self._given = split, adaptor, adaptor
         if adaptor is not None and cut_of(adaptor) not in (None, split.cut):
             raise ValueError(
                 f"the adaptor is for cut {cut_of(adaptor)!r}, "
@@ -121,6 +121,10 @@ class Passes:
     def history(self) -> int:
         """How many full steps the adaptor looks back on."""
         return history_of(self.adaptor)
+
+    def match(self, dtype: torch.dtype, device: torch.device) -> None:
+        """Bring the adaptor to where the UNet is now, and to its precision."""
+        self.adaptor = matched(self._given, dtype, device)
 
     @property
     def eager(self) -> Passes:
@@ -171,7 +175,7 @@ class Passes:
             # Until there are enough full steps, the oldest stands for the missing.
             missing = self.history - len(past.fulls)
             r_out = torch.stack([*past.fulls, *past.fulls[-1:] * missing])
-            ages = torch.tensor([*past.ages, *past.ages[-1:] * missing])
+            ages = torch.tensor([*past.ages, *past.ages[-1:] * missing]).float()
             adaptor = functools.partial(adaptor, ages=ages.to(r_out.device))
         return self._adapt(x, t, c, r_out, adaptor, pooled, **kwargs)
 
@@ -268,6 +272,7 @@ class Memory:
         *,
         more: bool | None = None,
         last: bool = False,
+        log_snr: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> Any:
         """Run the pass that the clock asks for, and remember what is needed of it.
@@ -286,6 +291,8 @@ class Memory:
             pooled: Pooled text embedding for the adaptor, ``(N, P)``.
             more: Whether another call of this step follows; None if that is unknown.
             last: Whether no other step follows.
+            log_snr: Of each step, ``(steps,)``, by which the ages of full steps are
+                told; None takes the steps for evenly spaced.
             **kwargs: The further arguments of diffusers' UNet.
         """
         like = (x.shape, x.device, x.dtype)
@@ -305,7 +312,7 @@ class Memory:
                 self._fulls = ((index, step.r_out), *kept)[: passes.history]
         else:
             fulls = tuple(r_out for _, r_out in self._fulls)
-            ages = tuple(index - at for at, _ in self._fulls)
+            ages = tuple(_age(index, at, log_snr) for at, _ in self._fulls)
             previous = None if self._previous is None else self._previous.features
             step = passes.light(x, t, c, Past(previous, fulls, ages), pooled, **kwargs)
         if more is False:
@@ -332,6 +339,13 @@ class Memory:
             self._latest = _Kept(self._latest.features[rows])
         self._fulls = tuple((index, r_out[rows]) for index, r_out in self._fulls)
         self._like = None
+
+
+def _age(index: int, full: int, log_snr: torch.Tensor | None) -> float:
+    """Return how far a full step lies back from another."""
+    if log_snr is None:
+        return index - full
+    return float(log_snr[index] - log_snr[full])
 
 
 def _compile(function: Callable[..., Step]) -> Callable[..., Step]:

@@ -31,6 +31,7 @@ import torch
 from diffusers import PNDMScheduler, SchedulerMixin
 from torch.multiprocessing.reductions import StorageWeakRef
 
+from clockwork_diffusion.adaptors import log_snr
 from clockwork_diffusion.passes import Memory
 
 _SIGNATURE = 64
@@ -47,6 +48,9 @@ class Call(NamedTuple):
         more: Whether a call of the same step follows, as with Heun's method.
         last: Whether no step follows.
         steps: Number of the run's steps, or None if it is unknown.
+        scheduler: Whose time steps they are, or None if it is unknown.
+        log_snr: Returns the log-SNR of each step of the run, ``(steps,)``, or None if
+            the scheduler is unknown.
     """
 
     step: int
@@ -55,6 +59,8 @@ class Call(NamedTuple):
     more: bool = False
     last: bool = False
     steps: int | None = None
+    scheduler: SchedulerMixin | None = None
+    log_snr: Callable[[], torch.Tensor | None] = lambda: None
 
 
 @dataclass
@@ -75,7 +81,10 @@ class _Run:
         end: int,
         step_of: Callable[[int], int],
         text: torch.Tensor | None,
+        scheduler: SchedulerMixin | None = None,
     ) -> None:
+        self.begun, self.scheduler = offset, scheduler
+        self._log_snr: torch.Tensor | None = None
         self.grid, self.step_of = grid, step_of
         self.offset, self.end, self.stride = offset, end, 0
         self.calls = 0  # places of the grid before this one
@@ -123,7 +132,21 @@ class _Run:
         more = not last and self.step_of(self.calls + 1) == index
         left = (self.end - self.offset if stride > 0 else self.offset) // abs(stride)
         steps = self.step_of(self.calls + left) + 1
-        return Call(index, branch.memory, first, more, last, steps)
+        known = (steps, self.scheduler, self.log_snr)
+        return Call(index, branch.memory, first, more, last, *known)
+
+    def log_snr(self) -> torch.Tensor | None:
+        """Return the log-SNR of each step, at the first of its calls."""
+        if self._log_snr is None and self.scheduler is not None:
+            timesteps: torch.Tensor = getattr(self.scheduler, "timesteps")  # noqa: B009
+            begun = self.begun - int(timesteps.storage_offset())
+            stride = self.stride or 1
+            ahead = timesteps[begun:] if stride > 0 else timesteps[: begun + 1].flip(0)
+            places = ahead[:: abs(stride)]
+            owners = [self.step_of(call) for call in range(len(places))]
+            firsts = [owners.index(step) for step in range(owners[-1] + 1)]
+            self._log_snr = log_snr(self.scheduler, places[firsts])
+        return self._log_snr
 
     def kept(self) -> list[torch.Tensor]:
         """Return the features that are kept."""
@@ -206,7 +229,8 @@ class Requests:
             steps: torch.Tensor = scheduler.timesteps  # type: ignore[attr-defined]
             start = int(steps.storage_offset())
             end = start + len(steps) - 1
-        run = _Run(StorageWeakRef(storage), offset, end, step_of(scheduler), text)
+        grid = StorageWeakRef(storage)
+        run = _Run(grid, offset, end, step_of(scheduler), text, scheduler)
         self._runs[key] = run
         self._watch(run, key, text, run.calls)
         return run

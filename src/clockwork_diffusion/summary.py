@@ -41,10 +41,11 @@ class Summary:
         passes: UNetPasses,
         inputs: tuple[torch.Tensor, Any, torch.Tensor],
         further: dict[str, Any],
+        pooled: torch.Tensor | None,
     ) -> None:
         """Begin a run; the shapes of its inputs are what FLOPs are counted by."""
         self.__init__(self.method, timed=self.timed)  # type: ignore[misc]
-        shapes = tree_map_only(torch.Tensor, _Like, (inputs, further))
+        shapes = tree_map_only(torch.Tensor, _Like, (inputs, further, pooled))
         self._count = lambda: _count(passes, *shapes)
 
     def start(self, sample: torch.Tensor) -> float:
@@ -153,7 +154,10 @@ class _Like:
 
 
 def _count(
-    passes: UNetPasses, inputs: tuple[Any, ...], further: dict[str, Any]
+    passes: UNetPasses,
+    inputs: tuple[Any, ...],
+    further: dict[str, Any],
+    pooled: Any,
 ) -> dict[bool, int]:
     """Count the FLOPs of each kind of pass, in tensors without values."""
     passes = getattr(passes, "eager", passes)
@@ -162,7 +166,7 @@ def _count(
     found: dict[bool, int] = {}
     with torch.no_grad(), FakeTensorMode(allow_non_fake_inputs=True):
         x, t, c = tree_map_only(_Like, _Like.empty, inputs)
-        further = tree_map_only(_Like, _Like.empty, further)
+        further, pooled = tree_map_only(_Like, _Like.empty, (further, pooled))
         with FlopCounterMode(display=False, custom_mapping=attention) as counter:
             step = passes.full(x, t, c, **further)
         found[True] = counter.get_total_flops()
@@ -172,7 +176,7 @@ def _count(
             past = Past(passes.keep(step))
         if past.previous is not None or past.fulls:
             with FlopCounterMode(display=False, custom_mapping=attention) as counter:
-                passes.light(x, t, c, past, None, **further)
+                passes.light(x, t, c, past, pooled, **further)
             found[False] = counter.get_total_flops()
     return found
 

@@ -25,7 +25,7 @@ def scheduler(scheduler_config):
 
 @pytest.fixture
 def facts(unet, scheduler):
-    return facts_of_use(unet, scheduler, 8, Clock(2), "stage1")
+    return facts_of_use(unet, scheduler, Clock(2), "stage1")
 
 
 def test_the_same_use_says_nothing(unet, facts):
@@ -43,7 +43,7 @@ def test_each_difference_is_named_in_one_warning(unet, facts, scheduler_config):
     ddim = new_scheduler("ddim", scheduler_config, 4)
     with pytest.warns(UserWarning) as caught:
         warn_of_another_use(
-            adaptor, facts_of_use(unet, ddim, 4, Clock(adaptor_steps=(3,)), "stage1")
+            adaptor, facts_of_use(unet, ddim, Clock(adaptor_steps=(3,)), "stage1")
         )
     (warning,) = caught
     assert str(warning.message) == (

@@ -11,7 +11,8 @@ from diffusers import (
     StableDiffusionPipeline,
 )
 
-from clockwork_diffusion.adaptors import IdentityAdaptor, build_adaptor
+from clockwork_diffusion.adaptors import IdentityAdaptor, build_adaptor, log_snr
+from clockwork_diffusion.clock import steps_of_calls
 from clockwork_diffusion.encoding import Prompts, encode_prompts
 from clockwork_diffusion.passes import Passes, Past
 from clockwork_diffusion.schedulers import SCHEDULERS, new_scheduler
@@ -419,22 +420,27 @@ def test_explicit_steps_without_an_adaptor_are_refused(unet, prompts, scheduler_
 
 
 @pytest.mark.parametrize(
-    ("kind", "sampler", "ages"),
+    ("kind", "sampler", "steps"),
     [
         # Until the second full step, the first stands for both.
-        ("dpmpp", {"clock": 3}, [[1, 1], [2, 2], [1, 4], [2, 5]]),
-        ("dpmpp", {"adaptor_steps": (4, 5, 7)}, [[1, 2], [2, 3], [1, 4]]),
-        ("heun", {"clock": 2}, [[1, 1], [1, 1], [1, 3], [1, 3], [1, 3], [1, 3]]),
+        ("dpmpp", {"clock": 3}, [(1, 0, 0), (2, 0, 0), (4, 3, 0), (5, 3, 0)]),
+        ("dpmpp", {"adaptor_steps": (4, 5, 7)}, [(3, 2, 1), (4, 2, 1), (6, 5, 2)]),
+        ("heun", {"clock": 2}, [(1, 0, 0)] * 2 + [(3, 2, 0)] * 2 + [(5, 4, 2)] * 2),
     ],
 )
 def test_an_adaptor_with_history_gets_full_passes_alone(
-    unet, prompts, scheduler_config, kind, sampler, ages
+    unet, prompts, scheduler_config, kind, sampler, steps
 ):
     adaptor = Recorder(history=2)
     counted = Counted(SplitUNet(unet), adaptor)
     spec = SamplerSpec(kind, 7 if kind == "heun" else max(6, 7), 3.0, **sampler)
     sample_latents(counted, scheduler_config, prompts, noise_of(3), spec)
     given = [each.tolist() for _, each in adaptor.given]
+    scheduler = new_scheduler(kind, scheduler_config, spec.steps)
+    owners = steps_of_calls(kind, spec.steps)
+    firsts = [owners.index(step) for step in range(spec.steps)]
+    at = log_snr(scheduler, scheduler.timesteps[firsts])
+    ages = [[float(at[now] - at[full]) for full in fulls] for now, *fulls in steps]
     assert given[: len(ages)] == ages
     fulls = [
         s.r_out

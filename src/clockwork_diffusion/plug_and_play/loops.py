@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import torch
 from diffusers import StableDiffusionPipeline
 
+from clockwork_diffusion.adaptors import log_snr
 from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.encoding import Prompts, encode_prompts
 from clockwork_diffusion.passes import Memory, UNetPasses
@@ -260,10 +261,11 @@ def invert(
     unet = passes.unet
     x = latents.to(unet.device, unet.dtype)
     before = scheduler.final_alpha_cumprod
-    kept = []
+    kept, levels = [], log_snr(scheduler, torch.tensor(timesteps))
     for index, timestep in enumerate(timesteps):
         t = torch.tensor(timestep, device=unet.device)
-        step = memory.run(passes, clock, index, x, t, prompts.text, prompts.pooled)
+        given = (x, t, prompts.text, prompts.pooled)
+        step = memory.run(passes, clock, index, *given, log_snr=levels)
         if on_step is not None:
             on_step(index, timestep, step)
         after = scheduler.alphas_cumprod[timestep]
@@ -378,13 +380,15 @@ def extract_features(
     text = targets.empty.expand(count, -1, -1)
     pooled = targets.empty_pooled
     pooled = None if pooled is None else pooled.expand(count, -1)
+    scheduler = new_scheduler("ddim", scheduler_config, spec.steps)
+    levels = log_snr(scheduler, torch.tensor(timesteps))
     for index, timestep in enumerate(timesteps[: spec.injected_steps]):
         features = injection.record(
             conv=index < spec.conv_steps, attention=index < spec.attention_steps
         )
         x = inverted.at(timestep).to(unet.device, unet.dtype)
         t = torch.tensor(timestep, device=unet.device)
-        memory.run(passes, clock, index, x, t, text, pooled)
+        memory.run(passes, clock, index, x, t, text, pooled, log_snr=levels)
         store.put(index, features)
     injection.off()
     return store
@@ -429,6 +433,7 @@ def generate(
     clock, timesteps = _prepared(passes, scheduler_config, inverted, spec, injection)
     memory = Memory()
     scheduler = new_scheduler("ddim", scheduler_config, spec.steps)
+    levels = log_snr(scheduler, torch.tensor(timesteps))
     unet, count = passes.unet, len(prompts.targets)
     text, pooled = _conditions(prompts, spec)
     picked = list(range(count)) if rows is None else list(rows)
@@ -454,7 +459,7 @@ def generate(
         else:
             injection.off()
         t = torch.tensor(timestep, device=unet.device)
-        step = memory.run(passes, clock, index, batch, t, text, pooled)
+        step = memory.run(passes, clock, index, batch, t, text, pooled, log_snr=levels)
         output = step.eps[count:] if with_source else step.eps
         if spec.branches == 2:
             negative, target = output.chunk(2)

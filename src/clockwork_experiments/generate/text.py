@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from clockwork_diffusion.adaptors import log_snr
 from clockwork_diffusion.clock import Calls, Clock, steps_of_calls
 from clockwork_diffusion.encoding import Prompts
 from clockwork_diffusion.passes import Memory, UNetPasses
@@ -144,10 +145,13 @@ def sample_latents(
             pooled = torch.cat([prompts.empty_pooled.expand(count, -1), pooled])
     latents = noise.to(unet.device, unet.dtype) * scheduler.init_noise_sigma
     owners = steps_of_calls(spec.scheduler, spec.steps)
+    firsts = [owners.index(step) for step in range(spec.steps)]
+    levels = log_snr(scheduler, scheduler.timesteps[firsts])
     for index, timestep in zip(owners, scheduler.timesteps, strict=True):
         batch = torch.cat([latents, latents]) if guided else latents
         batch = scheduler.scale_model_input(batch, timestep)
-        step = memory.run(passes, clock, index, batch, timestep, text, pooled)
+        given = (batch, timestep, text, pooled)
+        step = memory.run(passes, clock, index, *given, log_snr=levels)
         if on_step is not None:
             on_step(index, timestep, step)
         output = step.eps

@@ -1,0 +1,607 @@
+"""Train an adaptor on the trajectories of one's own pipeline (Algorithm 1).
+
+    adaptor = train_adaptor(pipe, captions, "my-adaptor", clock=2, steps=8)
+    with clockwork(pipe, clock=2, adaptor=adaptor):
+        image = pipe("a red ring on the sea", num_inference_steps=8).images[0]
+
+The whole pipeline is the teacher: it samples from noise with captions, and an observer
+on the passes keeps what enters and what leaves ε_L at each step. The adaptor learns to
+tell the one from the other, on the steps at which it will stand for ε_L.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from os import PathLike
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import ModelMixin
+from torch import nn
+from tqdm import tqdm
+
+from clockwork_diffusion.adaptors import (
+    build_adaptor,
+    history_of,
+    inputs_of,
+    is_learned,
+    load_adaptor,
+    log_snr,
+)
+from clockwork_diffusion.clock import Clock
+from clockwork_diffusion.hook import unet_of
+from clockwork_diffusion.made_for import facts_of_use
+from clockwork_diffusion.pipeline import clockwork
+from clockwork_diffusion.pooling import POOLINGS, pool_for
+
+STATE = ".training.pt"
+"""Where a training is that is not finished, in the adaptor's folder."""
+
+SAVE_SECONDS = 60.0
+"""Longest time between two saves of it."""
+
+Sample = Callable[[Sequence[str], list[torch.Generator]], Any]
+"""Samples with captions, one generator each: ``sample(captions, generators)``."""
+
+
+@dataclass(frozen=True)
+class Trajectories:
+    """What an adaptor learns from; rows are UNet samples: captions × guidance.
+
+    Attributes:
+        r_in: Features entering ε_L, ``(rows, steps, c_in, h, w)``.
+        r_out: Features leaving it, ``(rows, steps, c_out, h, w)``.
+        t_emb: Time embeddings, ``(rows, steps, E)``.
+        text: Pooled text embeddings, ``(rows, P)``, or None.
+        log_snr: Of each step, ``(steps,)``.
+    """
+
+    r_in: torch.Tensor
+    r_out: torch.Tensor
+    t_emb: torch.Tensor
+    text: torch.Tensor | None
+    log_snr: torch.Tensor
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.r_in)
+
+    @property
+    def steps(self) -> int:
+        """Number of sampling steps."""
+        return self.r_in.shape[1]
+
+
+class Recorder:
+    """Observes the passes of a pipeline, and keeps what an adaptor learns from.
+
+    Where a step has several calls, its last one counts: that is what an adaptor sees of
+    the step before.
+    """
+
+    def __init__(self, pipe: Any, cut: str, pool: Any = None) -> None:
+        """Prepare; see `recording`.
+
+        Args:
+            pipe: The teacher.
+            cut: Where its UNet is split.
+            pool: Pools the UNet's text features, or None if text is not kept.
+        """
+        self.pipe, self.cut, self.pool = pipe, cut, pool
+        self._t_emb = self._text = torch.empty(0)
+        self._steps: list[dict[str, torch.Tensor]] = []
+        self._batches: list[Trajectories] = []
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Let the pipeline run whole within a block, and observe its passes."""
+        unet = unet_of(self.pipe)
+        first = unet.down_blocks[0].resnets[0]
+
+        def keep_text(
+            module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> None:
+            self._text = kwargs["encoder_hidden_states"]
+
+        def keep_time(module: nn.Module, args: tuple[Any, ...]) -> None:
+            self._t_emb = args[1]
+
+        handles = [
+            unet.register_forward_pre_hook(keep_text, with_kwargs=True),
+            first.register_forward_pre_hook(keep_time),
+        ]
+        try:
+            with clockwork(self.pipe, 1, cut=self.cut, observe=self._observe):
+                yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _observe(self, index: int, timestep: torch.Tensor, step: Any) -> None:
+        if index > len(self._steps):
+            raise ValueError(f"step {index} was seen before step {len(self._steps)}")
+        seen = {"r_in": step.r_in, "r_out": step.r_out, "t_emb": self._t_emb}
+        kept = {name: value.detach().cpu() for name, value in seen.items()}
+        at = log_snr(self.pipe.scheduler, torch.as_tensor(timestep).flatten()[:1])
+        self._steps[index:] = [{**kept, "log_snr": at[0]}]
+
+    def end_batch(self) -> None:
+        """Join the steps of what one call of the pipeline has sampled.
+
+        Raises:
+            ValueError: If no step was seen, or something is not finite.
+        """
+        steps, self._steps = self._steps, []
+        if not steps:
+            raise ValueError("the pipeline has not called its UNet")
+        joined = {
+            name: torch.stack([step[name] for step in steps], dim=1)
+            for name in ("r_in", "r_out", "t_emb")
+        }
+        for name, value in joined.items():
+            if not torch.isfinite(value).all():
+                raise ValueError(
+                    f"{name} of the trajectories is not finite in {value.dtype}: load "
+                    "the pipeline in another precision"
+                )
+        text = None if self.pool is None else self.pool(self._text).detach().cpu()
+        at = torch.stack([step["log_snr"] for step in steps])
+        self._batches.append(Trajectories(**joined, text=text, log_snr=at))
+
+    def take(self) -> Trajectories:
+        """Return all batches as one, and forget them."""
+        batches, self._batches = self._batches, []
+        texts = [batch.text for batch in batches if batch.text is not None]
+        return Trajectories(
+            r_in=torch.cat([batch.r_in for batch in batches]),
+            r_out=torch.cat([batch.r_out for batch in batches]),
+            t_emb=torch.cat([batch.t_emb for batch in batches]),
+            text=torch.cat(texts) if texts else None,
+            log_snr=batches[0].log_snr,
+        )
+
+
+def error_of(
+    adaptor: nn.Module,
+    data: Trajectories,
+    rows: torch.Tensor,
+    steps: torch.Tensor,
+    clock: Clock,
+) -> torch.Tensor:
+    """Return r_out − φ of some rows, each at its own step, ``(len(rows), c, h, w)``.
+
+    Args:
+        adaptor: φ, float32.
+        data: Trajectories.
+        rows: Which rows.
+        steps: The step of each.
+        clock: Which steps are full, for an adaptor that looks back on two of them.
+
+    Raises:
+        ValueError: If a first step is among them, and the adaptor needs the one before.
+    """
+    device = next(adaptor.parameters()).device
+
+    def at(features: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+        return features[rows, steps].to(device, torch.float32)
+
+    more: dict[str, torch.Tensor] = {}
+    previous: torch.Tensor | None = None
+    if history_of(adaptor) > 1:
+        earlier = last_full_steps(clock, steps)
+        previous = torch.stack([at(data.r_out, full) for full in earlier])
+        back = [data.log_snr[steps] - data.log_snr[full] for full in earlier]
+        more["ages"] = torch.stack(back).to(device)
+    elif "r_out" in inputs_of(adaptor):
+        if steps.min() < 1:
+            raise ValueError("the first step has no previous r_out to learn from")
+        previous = at(data.r_out, steps - 1)
+    text = None if data.text is None else data.text[rows].to(device, torch.float32)
+    estimate = adaptor(
+        at(data.r_in, steps), previous, at(data.t_emb, steps), text, **more
+    )
+    error: torch.Tensor = at(data.r_out, steps) - estimate
+    return error
+
+
+def last_full_steps(clock: Clock, steps: torch.Tensor) -> list[torch.Tensor]:
+    """Return the last full step before each step, and the one before that.
+
+    Until there is a second full step, the first stands for both.
+    """
+    pairs = []
+    for step in steps.tolist():
+        full = [index for index in range(step) if clock.is_full(index)]
+        pairs.append([full[-1], full[-2:][0]])
+    return list(torch.tensor(pairs).T)
+
+
+def adaptor_steps(clock: Clock, steps: int) -> torch.Tensor:
+    """Return the indices from 0 of the steps that use the adaptor, C(t) = 1.
+
+    Raises:
+        ValueError: If there is none, or an adaptor step lies beyond the last step.
+    """
+    clock.full_steps(steps)
+    indices = [index for index in range(steps) if not clock.is_full(index)]
+    if not indices:
+        raise ValueError(f"clock {clock.every} over {steps} steps has no adaptor step")
+    return torch.tensor(indices)
+
+
+def generator_for(*key: int) -> torch.Generator:
+    """Return a CPU generator for a key such as ``(seed, epoch)``."""
+    seed = 0
+    for part in key:
+        seed = (seed * 1_000_003 + part + 1) % (2**63 - 1)
+    return torch.Generator().manual_seed(seed)
+
+
+def train_adaptor(
+    pipe: Any,
+    captions: Sequence[str],
+    folder: str | PathLike[str],
+    *,
+    steps: int,
+    clock: int | Clock = 2,
+    guidance_scale: float = 7.5,
+    kind: str = "resnet",
+    cut: str = "stage1",
+    pooling: str | None = None,
+    updates: int = 2000,
+    batch_size: int = 16,
+    lr: float = 1e-3,
+    captions_per_epoch: int = 32,
+    captions_at_once: int = 4,
+    held_out: int = 8,
+    seed: int = 0,
+    height: int | None = None,
+    width: int | None = None,
+    sample: Sample | None = None,
+) -> ModelMixin:
+    """Train an adaptor for a pipeline, its scheduler and a number of steps.
+
+    Each epoch samples anew with captions drawn at random, and goes through all that an
+    adaptor can learn of them once. Killed and called again with the same arguments it
+    goes on; the outcome is that of a run left alone. A progress bar shows the loss.
+
+    Args:
+        pipe: The teacher: a diffusers pipeline whose UNet has Stable Diffusion's
+            topology, with the scheduler that it will sample with.
+        captions: What to sample; hundreds, like those that it will be asked for. The
+            last ``held_out`` judge the adaptor and are not learned from.
+        folder: Where the adaptor, its card (``README.md``) and the state of an
+            unfinished training go.
+        steps: Number of sampling steps that it is for.
+        clock: Clock that it is for.
+        guidance_scale: Guidance of the teacher.
+        kind: A key of `clockwork_diffusion.adaptors.KINDS` that has weights.
+        cut: Where the UNet is split.
+        pooling: A key of `clockwork_diffusion.pooling.POOLINGS`, if it is to look at
+            text as the paper's does; without is as good (Table S2).
+        updates: Updates of the weights.
+        batch_size: Samples per update.
+        lr: Peak learning rate; a twentieth of the updates warm up, and it falls to
+            zero as a cosine.
+        captions_per_epoch: Captions sampled in each epoch; what is kept of them is in
+            memory (32 MB each for SD v1.5 at 8 steps in half precision).
+        captions_at_once: Captions per call of the pipeline.
+        held_out: Captions that judge; 0 for none.
+        seed: Decides the weights at the start, the captions and the noise.
+        height: Of the images, in pixels; the pipeline's own if left out.
+        width: Likewise.
+        sample: How to sample, for pipelines that need more than captions.
+
+    Returns:
+        The adaptor, float32 on the CPU, as `load_adaptor` gives it.
+
+    Raises:
+        ValueError: If an argument is not legal, the captions are too few, the folder
+            holds an adaptor or another training already, the number of steps is not
+            what the pipeline makes, or the loss or a feature is not finite.
+    """
+    folder = Path(folder)
+    clock = clock if isinstance(clock, Clock) else Clock(clock)
+    _check(folder, captions, kind, pooling, updates, batch_size, lr, held_out)
+    indices = adaptor_steps(clock, steps)
+    unet = unet_of(pipe)
+    inputs = ("r_in", "r_out") if pooling is None else ("r_in", "r_out", "text")
+    made_for = facts_of_use(unet, pipe.scheduler, clock, cut, steps)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        adaptor = build_adaptor(
+            kind,
+            unet,
+            cut,
+            unet.config.cross_attention_dim,
+            made_for=made_for,
+            inputs=inputs,
+            pooling=pooling,
+        )
+    recorder = Recorder(pipe, cut, pool_for(adaptor, pipe))
+    if sample is None:
+        sample = _sampler(pipe, steps, guidance_scale, height, width)
+    recipe = {
+        **{"made_for": made_for, "kind": kind, "pooling": pooling, "seed": seed},
+        **{"updates": updates, "batch_size": batch_size, "lr": lr},
+        **{"captions_per_epoch": captions_per_epoch, "held_out": held_out},
+        **{"guidance_scale": guidance_scale, "height": height, "width": width},
+        "captions": hashlib.sha256(json.dumps(list(captions)).encode()).hexdigest(),
+    }
+    learned = list(captions[: len(captions) - held_out])
+
+    def record(texts: Sequence[str], epoch: int) -> Trajectories:
+        with recorder.recording():
+            for start in range(0, len(texts), captions_at_once):
+                part = texts[start : start + captions_at_once]
+                places = range(start, start + len(part))
+                sample(part, [generator_for(seed, epoch, place) for place in places])
+                recorder.end_batch()
+        data = recorder.take()
+        if data.steps != steps:
+            raise ValueError(f"the pipeline made {data.steps} steps, and not {steps}")
+        return data
+
+    def data_of(epoch: int) -> Trajectories:
+        order = torch.randperm(len(learned), generator=generator_for(seed, epoch))
+        return record([learned[at] for at in order[:captions_per_epoch]], epoch)
+
+    def loss_of(batch: tuple[Trajectories, torch.Tensor, torch.Tensor]) -> torch.Tensor:
+        error = error_of(adaptor, *batch, clock)
+        return error.flatten(1).norm(dim=1).mean()
+
+    nn.Module.to(adaptor, unet.device, torch.float32)
+    batches = _Batches(data_of, indices, batch_size, seed)
+    losses = _fit(adaptor, batches, loss_of, recipe, folder / STATE)
+    # Judged is what is saved: the weights in half precision.
+    nn.Module.half(adaptor)
+    judged = None
+    if held_out:
+        data = record(captions[len(captions) - held_out :], -1)
+        judged = distance(nn.Module.float(adaptor), data, indices, clock)
+    nn.Module.half(adaptor).save_pretrained(folder)
+    card = _card(recipe, losses, judged)
+    (folder / "README.md").write_text(card, encoding="utf-8")
+    (folder / STATE).unlink(missing_ok=True)
+    loaded: ModelMixin = load_adaptor(folder)
+    return loaded
+
+
+def _check(
+    folder: Path,
+    captions: Sequence[str],
+    kind: str,
+    pooling: str | None,
+    updates: int,
+    batch_size: int,
+    lr: float,
+    held_out: int,
+) -> None:
+    """Reject what makes no training."""
+    if isinstance(captions, str):
+        raise ValueError("captions are one text; give a list of texts")
+    if not is_learned(kind):
+        raise ValueError(f"adaptor kind {kind!r} has nothing to train")
+    if pooling is not None and pooling not in POOLINGS:
+        raise ValueError(f"pooling {pooling!r} is not one of {', '.join(POOLINGS)}")
+    for name, value in (("updates", updates), ("batch_size", batch_size)):
+        if value < 1:
+            raise ValueError(f"{name} {value} is less than 1")
+    if not (math.isfinite(lr) and lr > 0):
+        raise ValueError(f"lr {lr} is not a positive number")
+    if not 0 <= held_out < len(captions):
+        raise ValueError(f"held_out {held_out} of {len(captions)} captions leaves none")
+    if (folder / "config.json").is_file():
+        raise ValueError(f"{folder} holds an adaptor already; give another folder")
+
+
+def _sampler(
+    pipe: Any,
+    steps: int,
+    guidance_scale: float,
+    height: int | None,
+    width: int | None,
+) -> Sample:
+    """Return how to sample latents with captions, as most pipelines do it."""
+    size = {"height": height, "width": width}
+    given = {name: value for name, value in size.items() if value is not None}
+
+    def sample(captions: Sequence[str], generators: list[torch.Generator]) -> Any:
+        before = dict(getattr(pipe, "_progress_bar_config", {}))
+        pipe.set_progress_bar_config(disable=True)
+        try:
+            return pipe(
+                list(captions),
+                num_inference_steps=steps,
+                guidance_scale=guidance_scale,
+                generator=generators,
+                output_type="latent",
+                **given,
+            )
+        finally:
+            pipe.set_progress_bar_config(**before)
+
+    return sample
+
+
+class _Batches:
+    """The batches of a training, each a function of the update's number alone."""
+
+    def __init__(
+        self,
+        data_of: Callable[[int], Trajectories],
+        indices: torch.Tensor,
+        size: int,
+        seed: int,
+    ) -> None:
+        self.data_of, self.indices, self.size, self.seed = data_of, indices, size, seed
+        self._data: Trajectories | None = None
+        self._epoch = self._updates = 0
+
+    def of(self, update: int) -> tuple[Trajectories, torch.Tensor, torch.Tensor]:
+        """Return an epoch's trajectories, and the rows and steps of a batch."""
+        if self._data is None:
+            # Each epoch yields as many samples as the first.
+            self._data = self.data_of(0)
+            self._updates = -(-len(self._data) * len(self.indices) // self.size)
+        epoch, place = divmod(update, self._updates)
+        if epoch != self._epoch:
+            self._data, self._epoch = self.data_of(epoch), epoch
+        count = len(self._data) * len(self.indices)
+        order = torch.randperm(count, generator=generator_for(self.seed, epoch, -1))
+        chosen = order[place * self.size :][: self.size]
+        at = chosen % len(self.indices)
+        return self._data, chosen // len(self.indices), self.indices[at]
+
+
+def _fit(
+    adaptor: nn.Module,
+    batches: _Batches,
+    loss_of: Callable[[tuple[Trajectories, torch.Tensor, torch.Tensor]], torch.Tensor],
+    recipe: dict[str, Any],
+    state: Path,
+) -> list[tuple[int, float]]:
+    """Minimise the loss, from where a state of the same recipe left it.
+
+    Returns:
+        Some updates and their losses.
+    """
+    updates, lr = recipe["updates"], recipe["lr"]
+    optimizer = torch.optim.Adam(adaptor.parameters(), lr=lr)
+    start, losses = 0, [(0, 0.0)][:0]
+    if state.is_file():
+        known = torch.load(state, weights_only=True, map_location="cpu")
+        if known["recipe"] != json.dumps(recipe):
+            raise ValueError(
+                f"{state} is of a training with other arguments; delete it to begin "
+                "anew, or give another folder"
+            )
+        adaptor.load_state_dict(known["adaptor"])
+        optimizer.load_state_dict(known["optimizer"])
+        start, losses = known["update"], [(int(u), v) for u, v in known["losses"]]
+    saved = time.monotonic()
+    bar = tqdm(range(start, updates), initial=start, total=updates, desc="adaptor")
+    for update in bar:
+        warm = min(1.0, (update + 1) / max(1, updates // 20))
+        fall = 0.5 * (1 + math.cos(math.pi * update / updates))
+        for group in optimizer.param_groups:
+            group["lr"] = lr * warm * fall
+        with torch.enable_grad():
+            loss = loss_of(batches.of(update))
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+        optimizer.step()
+        if update % max(1, updates // 100) == 0 or update == updates - 1:
+            value = float(loss)
+            if not math.isfinite(value):
+                state.unlink(missing_ok=True)
+                raise ValueError(f"the loss is {value} at update {update}")
+            losses.append((update, value))
+            bar.set_postfix(loss=f"{value:.4g}")
+        if time.monotonic() - saved > SAVE_SECONDS or update == updates - 1:
+            _save(state, adaptor, optimizer, recipe, update + 1, losses)
+            saved = time.monotonic()
+    return losses
+
+
+def _save(
+    path: Path,
+    adaptor: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    recipe: dict[str, Any],
+    update: int,
+    losses: list[tuple[int, float]],
+) -> None:
+    """Write the state of a training in one piece."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    torch.save(
+        {
+            "recipe": json.dumps(recipe),
+            "adaptor": adaptor.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "update": update,
+            "losses": losses,
+        },
+        partial,
+    )
+    os.replace(partial, path)
+
+
+@torch.inference_mode()
+def distance(
+    adaptor: nn.Module, data: Trajectories, indices: torch.Tensor, clock: Clock
+) -> dict[str, float]:
+    """Measure how far estimates lie from the teacher's features, and the identity's.
+
+    Returns:
+        ``adaptor`` and ``identity``: mean ‖r_out − φ‖₂ over rows and adaptor steps.
+    """
+    sums = {"adaptor": 0.0, "identity": 0.0}
+    for index in indices:
+        for rows in torch.arange(len(data)).split(64):
+            steps = index.expand(len(rows))
+            error = error_of(adaptor, data, rows, steps, clock)
+            sums["adaptor"] += float(error.flatten(1).norm(dim=1).sum())
+            now, before = (data.r_out[rows, steps - back].float() for back in (0, 1))
+            sums["identity"] += float((now - before).flatten(1).norm(dim=1).sum())
+    return {name: value / len(data) / len(indices) for name, value in sums.items()}
+
+
+def _card(
+    recipe: dict[str, Any],
+    losses: list[tuple[int, float]],
+    judged: dict[str, float] | None,
+) -> str:
+    """Return an adaptor's card, in Markdown as the hub has it."""
+    facts = dict(recipe["made_for"])
+    facts.pop("weights")
+    clock = {name: facts[name] for name in ("clock", "adaptor_steps") if name in facts}
+    (call,) = (f"{name}={value!r}" for name, value in clock.items())
+    rows = {**facts, **{name: recipe[name] for name in recipe if name != "made_for"}}
+    lines = [f"| {name.replace('_', ' ')} | {value} |" for name, value in rows.items()]
+    error = "Not judged: no caption was held out."
+    if judged is not None:
+        share = judged["adaptor"] / judged["identity"]
+        error = (
+            f"On {recipe['held_out']} captions held out, its estimates lie "
+            f"{judged['adaptor']:.4g} from the teacher's features (mean L2), and the "
+            f"features of the step before {judged['identity']:.4g}: {share:.0%} of the "
+            "error of reusing them."
+        )
+    return "\n".join(
+        [
+            "---",
+            "library_name: clockwork-diffusion",
+            "tags: [clockwork-diffusion, adaptor]",
+            "---",
+            "# A Clockwork adaptor",
+            "",
+            "It stands for the low-resolution part of a UNet on some sampling steps",
+            "(Clockwork Diffusion, CVPR 2024), and is for one checkpoint, scheduler",
+            "and number of steps:",
+            "",
+            "```py",
+            "from clockwork_diffusion import clockwork, load_adaptor",
+            "",
+            'adaptor = load_adaptor("…")  # this folder',
+            f"with clockwork(pipe, {call}, adaptor=adaptor):",
+            f'    image = pipe("…", num_inference_steps={facts["steps"]}).images[0]',
+            "```",
+            "",
+            "| made for, and trained with | |",
+            "|---|---|",
+            *lines,
+            "",
+            f"{error} The loss went from {losses[0][1]:.4g} to {losses[-1][1]:.4g}.",
+            "",
+        ]
+    )
