@@ -154,9 +154,10 @@ def clip_embedder(encoder: str) -> Callable[[Sequence[str]], torch.Tensor]:
     Returns:
         A function from texts to embeddings of unit length, ``(N, P)``, float32.
     """
-    from transformers import AutoTokenizer, CLIPTextModelWithProjection
+    # By its class: the automatic one would ask to run a folder's own code.
+    from transformers import CLIPTextModelWithProjection, CLIPTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(encoder)
+    tokenizer = CLIPTokenizer.from_pretrained(encoder)
     model = CLIPTextModelWithProjection.from_pretrained(encoder).eval()
 
     @torch.inference_mode()
