@@ -4,6 +4,8 @@ No entry may pass, end in an error of another kind, or in a line that is not the
 """
 
 import io
+import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,10 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from safetensors.numpy import load_file, save_file
 
 from clockwork_experiments.base import texts
 from clockwork_experiments.data import captions, edit_sets, pair_sets, pictures
 
+ROOT = Path(__file__).parents[2]
 LIST = Path(__file__).with_name("bad_inputs.yaml")
 BAD = texts.read_yaml(LIST)
 
@@ -26,6 +30,18 @@ def read_pairs(folder: Path, spec: dict[str, Any]) -> None:
         list(part.parts)
 
 
+def load_model(folder: Path, spec: dict[str, Any]) -> None:
+    from clockwork_experiments.models import loading
+
+    loading.load_pipeline(folder)
+
+
+def load_clip(folder: Path, spec: dict[str, Any]) -> None:
+    from clockwork_experiments.models import encoders
+
+    encoders.load_clip(folder)
+
+
 READERS: dict[str, Callable[[Path, dict[str, Any]], Any]] = {
     "captions": lambda folder, spec: captions.check(
         folder, spec.get("count", 1), opened=True
@@ -35,7 +51,17 @@ READERS: dict[str, Callable[[Path, dict[str, Any]], Any]] = {
     "edits": lambda folder, spec: edit_sets.read_layout(folder, 8, convert=True),
     "image": lambda folder, spec: pictures.read(folder / "image"),
     "json": lambda folder, spec: texts.read_json(folder / "a.json"),
+    "model": load_model,
+    "clip": load_clip,
 }
+MODELS = {"model": "stable-diffusion", "clip": "clip"}
+"""Our small models, by the reader that is given a copy with something changed."""
+CONFIGS = {
+    "tokenizer": "tokenizer/tokenizer_config.json",
+    "clip tokenizer": "tokenizer_config.json",
+    "clip .": "open_clip_config.json",
+}
+"""Where the settings of a part stand, if not in its config.json."""
 
 
 def picture(name: str) -> bytes:
@@ -78,6 +104,61 @@ def write(folder: Path, files: dict[str, Any]) -> None:
                 path.write_bytes(picture(kind))
 
 
+def spoil(folder: Path, reader: str, entry: dict[str, Any]) -> None:
+    """Change a copy of a model as an entry says."""
+    for part, settings in entry.get("config", {}).items():
+        place = CONFIGS.get(f"{reader} {part}") or CONFIGS.get(part)
+        path = folder / (place or f"{part}/config.json")
+        path.write_text(json.dumps(merged(json.loads(path.read_text()), settings)))
+    for part, change in entry.get("tensors", {}).items():
+        (path,) = (folder / part).glob("*.safetensors")
+        tensors = load_file(path)
+        ((what, name),) = change.items()
+        value = tensors.pop(name, np.zeros(1, np.float16))
+        match what:
+            case "rename":
+                tensors[f"other.{name}"] = value
+            case "cut":
+                tensors[name] = value[:1].copy()
+            case "whole":
+                tensors[name] = value.astype(np.int8)
+            case "nan" | "inf":
+                value = np.array(value)
+                value.reshape(-1)[0] = float(what)
+                tensors[name] = value
+            case "add":
+                tensors[name] = value
+        save_file(tensors, path, {"format": "pt"})
+    for old, new in entry.get("moved", {}).items():
+        (folder / old).rename(folder / new)
+    for name in entry.get("gone", ()):
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    if "tokens" in entry:
+        path = folder / "tokenizer" / "tokenizer.json"
+        known = json.loads(path.read_text())
+        for word in entry["tokens"]:
+            place = 1 + max(known["model"]["vocab"].values())
+            token = {"id": place, "content": word, "special": False}
+            known["added_tokens"].append(
+                token
+                | dict.fromkeys(
+                    ("single_word", "lstrip", "rstrip", "normalized"), False
+                )
+            )
+        path.write_text(json.dumps(known))
+
+
+def merged(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    """Lay settings over others, at any depth."""
+    inner = {
+        key: merged(one[key], value)
+        for key, value in other.items()
+        if isinstance(value, dict) and isinstance(one.get(key), dict)
+    }
+    return {**one, **other, **inner}
+
+
 @pytest.mark.parametrize(
     ("reader", "entry"),
     [
@@ -88,8 +169,13 @@ def write(folder: Path, files: dict[str, Any]) -> None:
 )
 def test_it_ends_in_its_line(tmp_path, reader, entry):
     folder = tmp_path / "given"
-    folder.mkdir()
-    write(folder, entry["files"])
+    if reader in MODELS:
+        shutil.copytree(ROOT / "resources" / "mini" / MODELS[reader], folder)
+        (folder / "SHA256SUMS").unlink()
+    else:
+        folder.mkdir()
+    write(folder, entry.get("files", {}))
+    spoil(folder, reader, entry)
     with pytest.raises(ValueError) as caught:
         READERS[reader](folder, entry.get("spec", {}))
     line = str(caught.value)

@@ -121,7 +121,7 @@ def test_damaged_weights_are_named(copy, kind, how):
     folder = copy(kind)
     (path,) = folder.glob("*.safetensors")
     damage(path, how)
-    with pytest.raises(ValueError, match=f"{path.name} is corrupt") as caught:
+    with pytest.raises(ValueError, match=f"{path.name} is (?:corrupt|empty)") as caught:
         if kind == "clip":
             encoders.load_clip(folder)
         else:
@@ -130,7 +130,7 @@ def test_damaged_weights_are_named(copy, kind, how):
 
 
 def test_missing_files_are_named(copy, tmp_path):
-    with pytest.raises(ValueError, match=r"nowhere/open_clip_config\.json does not"):
+    with pytest.raises(ValueError, match="nowhere is not a folder"):
         encoders.load_clip(tmp_path / "nowhere")
     with pytest.raises(ValueError, match=r"nowhere/model\.safetensors does not exist"):
         encoders.load_frechet("mini", tmp_path / "nowhere")

@@ -14,7 +14,7 @@ CODE = [
 FORBIDDEN = {
     "pickles": r"\b(?:import|from) (?:pickle|dill|cloudpickle|joblib|shelve|marshal)\b",
     "pickled arrays": r"allow_pickle|\b(?:np|numpy)\.load\(",
-    "code of a repository": r"trust_remote_code",
+    "code of a repository": r"trust_remote_code['\"]?\s*[=:]",
     "unsafe YAML": r"yaml\.(?:load|full_load|unsafe_load|load_all)\(",
     "evaluated text": r"(?<![\w.])(?:eval|exec)\(|\bcompile\(.*['\"]exec['\"]",
     "a shell": r"shell\s*=\s*True|os\.(?:system|popen|exec|spawn)|getoutput\(",

@@ -14,7 +14,10 @@ from clockwork_experiments.score import metrics
 from clockwork_experiments.steps import score_images
 
 DIM = 6
-ENCODERS = {"encoders": json.dumps({"clip": {"sha256": "0"}})}
+ENCODERS = {
+    "encoders": json.dumps({"clip": {"sha256": "0"}}),
+    "captions": json.dumps({"captions": 3, "cut": 1, "unknown": 0}),
+}
 
 
 def write(folder: Path, name: str, shards: int, tensors: dict) -> list[Path]:
@@ -111,6 +114,13 @@ def test_scores_are_those_of_all_rows_at_once(tmp_path):
     careless = metrics.mean_score(cosines)
     width = found["clip"]["high"] - found["clip"]["low"]
     assert careless.high - careless.low < 0.8 * width
+
+
+def test_what_captions_lost_is_in_the_score(tmp_path):
+    args = write_all(tmp_path, 7)
+    scored(args)
+    found = storage.read_json(args.output[0])["captions"]
+    assert found == {"captions": 21, "cut": 7, "unknown": 0}
 
 
 def test_the_order_of_files_does_not_matter(tmp_path):

@@ -26,6 +26,7 @@ from typing import Any
 from clockwork_experiments.base import storage
 from clockwork_experiments.data import archives, captions, downloads
 from clockwork_experiments.data.downloads import Expected
+from clockwork_experiments.models import inspection
 
 log = logging.getLogger(__name__)
 
@@ -224,7 +225,7 @@ def fetch(
     if missing:
         raise ValueError(_missing(name, spec, missing, reasons))
     if any(place.endswith(".json") for place in spec.files):
-        refuse_programs(spec.folder)
+        inspection.refuse_programs(spec.folder)
     if spec.prompts:
         captions.check(spec.folder, spec.prompts)
     manifest: dict[str, Any] = {"source": name, "path": spec.path, "files": files}
@@ -396,8 +397,10 @@ def _obtain(
     raise _NowhereError("")
 
 
-def _take(original: Path, path: Path, pinned: _Pinned, what: str) -> dict[str, Any]:
-    """Copy a file, or convert it, once it is as expected."""
+def _take(
+    original: Path, path: Path, pinned: _Pinned, what: str, linked: bool = False
+) -> dict[str, Any]:
+    """Copy a file, or link or convert it, once it is as expected."""
     found = _described(original)
     wanted = pinned.arrives.sha256
     if wanted and found["sha256"] != wanted:
@@ -408,9 +411,13 @@ def _take(original: Path, path: Path, pinned: _Pinned, what: str) -> dict[str, A
         convert(original, path)
         return found
     path.parent.mkdir(parents=True, exist_ok=True)
-    downloads.check_room(path, found["size"])
+    if not linked:
+        downloads.check_room(path, found["size"])
     with storage.atomic_path(path) as partial:
-        shutil.copyfile(original, partial)
+        if linked:
+            partial.symlink_to(original.resolve())
+        else:
+            shutil.copyfile(original, partial)
     return found
 
 
@@ -473,7 +480,7 @@ def _from_hub(
         cached = _cached(spec.hub, name, revision)
         if cached is not None:
             origin = f"the hub's cache, {spec.hub}/{name}"
-            found = {**_take(cached, path, pinned, origin), "remote": name}
+            found = {**_take(cached, path, pinned, origin, True), "remote": name}
             # …/snapshots/<commit>/<name>
             commit = cached.parents[len(PurePosixPath(name).parts) - 1].name
             return _Arrival(origin, found, commit, locked=True)
@@ -614,37 +621,6 @@ def _agreed(remote: _Remote, pinned: Expected, what: str) -> Expected:
             f"{what}: the hub has {remote.size} bytes, and {pinned.size} are expected"
         )
     return Expected(pinned.sha256 or stated, pinned.size or remote.size)
-
-
-# --- what must not be there -----------------------------------------------------------
-
-
-LIBRARIES = (None, "diffusers", "transformers", "stable_diffusion")
-"""What a pipeline's index may name; the last is diffusers' name for its own parts."""
-
-
-def refuse_programs(folder: Path) -> None:
-    """Refuse a model's folder with Python in it, which diffusers would run.
-
-    Raises:
-        ValueError: If it has such a file, or an index that names other libraries.
-    """
-    for path in sorted(folder.rglob("*.py")):
-        raise ValueError(
-            f"{path} is a program, and none is run from a folder of weights; remove it"
-        )
-    path = folder / "model_index.json"
-    if not path.is_file():
-        return
-    index = storage.read_json(path)
-    if not isinstance(index, dict):
-        raise ValueError(f"{path} is not a mapping")
-    for part, value in index.items():
-        if isinstance(value, list) and value[:1] and value[0] not in LIBRARIES:
-            known = ", ".join(filter(None, LIBRARIES))
-            raise ValueError(
-                f"{path}: {part} is of library {value[0]!r}, not one of {known}"
-            )
 
 
 # --- PyTorch's format -----------------------------------------------------------------

@@ -408,7 +408,5 @@ def _load_controlnet(
     if config.get("_class_name") != "ControlNetModel":
         raise ValueError(f"{path} is a {config.get('_class_name')}, not a ControlNet")
     storage.check_weights(path)
-    controlnet = ControlNetModel.from_pretrained(
-        path, torch_dtype=dtype, local_files_only=True
-    )
-    return controlnet.to(device).eval().requires_grad_(False)
+    controlnet = loading.load_network(ControlNetModel, path, dtype)
+    return controlnet.to(device).requires_grad_(False)

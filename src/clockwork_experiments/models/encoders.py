@@ -22,7 +22,7 @@ from torchmetrics.image.fid import NoTrainInceptionV3
 from torchvision.transforms.functional import pil_to_tensor, to_pil_image
 
 from clockwork_experiments.base import storage
-from clockwork_experiments.models import mini
+from clockwork_experiments.models import inspection, mini
 
 BATCH = 64
 """Images or captions per forward."""
@@ -73,7 +73,8 @@ def load_clip(folder: Path, device: torch.device | str = "cpu") -> ClipEncoder:
     Raises:
         ValueError: If a file is missing, corrupt or truncated, naming it.
     """
-    config = storage.existing(folder / "open_clip_config.json")
+    inspection.inspect(folder)
+    config = folder / "open_clip_config.json"
     storage.read_json(config)
     found = [folder / name for name in CLIP_CHECKPOINTS if (folder / name).is_file()]
     if not found:
@@ -86,15 +87,16 @@ def load_clip(folder: Path, device: torch.device | str = "cpu") -> ClipEncoder:
         tokenizer = open_clip.get_tokenizer(name)
     except Exception as error:
         raise ValueError(
-            f"the tokenizer in {folder} cannot be read: {one_line(error)}"
+            f"the tokenizer in {folder} cannot be read: {inspection.one_line(error)}"
         ) from error
     try:
         model = open_clip.create_model(name, device=device, require_pretrained=True)
     except Exception as error:
         raise ValueError(
             f"{found[0]} is corrupt, truncated or not as {config.name} says: "
-            f"{one_line(error)}"
+            f"{inspection.one_line(error)}"
         ) from error
+    inspection.check_finite(model, found[0])
     settings = PreprocessCfg(**open_clip.get_model_preprocess_cfg(model))
     return ClipEncoder(
         model.eval().requires_grad_(False),
@@ -213,8 +215,9 @@ def _load_inception(path: Path, device: torch.device) -> FrechetEncoder:
     except Exception as error:  # torch raises many kinds for a damaged file
         raise ValueError(
             f"{path} is corrupt, truncated or not the Inception network of "
-            f"torch-fidelity: {one_line(error)}"
+            f"torch-fidelity: {inspection.one_line(error)}"
         ) from error
+    inspection.check_finite(network, path)
     return FrechetEncoder(
         network.to(device).requires_grad_(False),
         INCEPTION,
@@ -329,12 +332,6 @@ def check_images(images: torch.Tensor) -> None:
         )
     if not len(images):
         raise ValueError("there are no images")
-
-
-def one_line(error: Exception) -> str:
-    """Return the start of a message as one line; state dicts list every tensor."""
-    text = " ".join(str(error).split())
-    return text if len(text) <= 200 else text[:200] + "…"
 
 
 def numbers(values: tuple[float, ...]) -> str:

@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn import functional
 
 from clockwork_experiments.base import storage
+from clockwork_experiments.models import inspection
 
 WEIGHTS = "model.safetensors"
 """Name of the weight file in a network's folder; its metadata hold the sizes."""
@@ -172,4 +173,5 @@ def load(kind: type[Network], folder: Path) -> Network:
         network.load_state_dict({name: tensors[name].float() for name in tensors})
     except (KeyError, TypeError, RuntimeError) as error:
         raise ValueError(f"{path} does not fit its own description: {error}") from error
+    inspection.check_finite(network, path)
     return network.eval().requires_grad_(False)

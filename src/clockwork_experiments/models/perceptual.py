@@ -18,7 +18,7 @@ from torch.nn import functional
 from torchmetrics.functional.image.lpips import _NoTrainLpips
 
 from clockwork_experiments.base import storage
-from clockwork_experiments.models import mini
+from clockwork_experiments.models import inspection, mini
 from clockwork_experiments.score import metrics
 
 BATCH = 16
@@ -75,10 +75,11 @@ def _load_alex(path: Path, device: torch.device) -> PerceptualEncoder:
         }
         network.net.load_state_dict(trunk)
     except Exception as error:
-        why = " ".join(str(error).split())[:200]
         raise ValueError(
-            f"{path} is corrupt, truncated or not torchvision's AlexNet: {why}"
+            f"{path} is corrupt, truncated or not torchvision's AlexNet: "
+            f"{inspection.one_line(error)}"
         ) from error
+    inspection.check_finite(network.net, path)
     network = network.to(device)
 
     def distance(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -234,5 +235,6 @@ def load_aesthetic(path: Path, width: int) -> Callable[[torch.Tensor], torch.Ten
                 f"{path}: {name} is {tuple(tensors[name].shape)}, not {shape}, for "
                 f"CLIP features of {width}"
             )
+    inspection.check_finite(tensors, path)
     weight, bias = tensors["weight"].double(), tensors["bias"].double()
     return lambda features: (features.cpu().double() @ weight.T + bias).flatten()

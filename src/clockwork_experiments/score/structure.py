@@ -20,7 +20,8 @@ from transformers import ViTModel
 from transformers.utils import logging as transformers_logging
 
 from clockwork_experiments.base import storage
-from clockwork_experiments.models.encoders import check_images, numbers, one_line
+from clockwork_experiments.models.encoders import check_images, numbers
+from clockwork_experiments.models.loading import load_network
 
 BATCH = 16
 """Images per forward; a ViT-B/8 keeps some 35 MB of each, a mini ViT next to nothing.
@@ -88,27 +89,13 @@ def load_structure(
     if weights.suffix == ".safetensors":
         storage.check_weights(folder)
     transformers_logging.disable_progress_bar()
-    # Damaged files raise many kinds, from the depths of three libraries.
-    try:
-        model, report = ViTModel.from_pretrained(
-            folder,
-            local_files_only=True,
-            use_safetensors=weights.suffix == ".safetensors",
-            weights_only=True,
-            dtype=torch.float32,
-            add_pooling_layer=False,
-            output_loading_info=True,
-        )
-    except Exception as error:
-        raise ValueError(
-            f"{weights} is corrupt, truncated or not as config.json says: "
-            f"{one_line(error)}"
-        ) from error
-    if report["missing_keys"]:
-        raise ValueError(
-            f"{weights} lacks {len(report['missing_keys'])} tensors of the ViT in "
-            f"config.json, such as {min(report['missing_keys'])}"
-        )
+    model = load_network(
+        ViTModel,
+        folder,
+        options={"add_pooling_layer": False},
+        surplus=("pooler.",),
+        pickled=weights.suffix != ".safetensors",
+    )
     if model.config.image_size != size:
         raise ValueError(
             f"{folder / 'preprocessor_config.json'} resizes to {size}, and the ViT "
@@ -116,7 +103,7 @@ def load_structure(
         )
     tokens = (size // model.config.patch_size) ** 2 + 1
     return StructureEncoder(
-        model.to(device).eval().requires_grad_(False),
+        model.to(device).requires_grad_(False),
         size,
         resample,
         mean,

@@ -12,10 +12,12 @@ from clockwork_experiments.run import new_parser, run
 def main(args: Namespace) -> None:
     """Read, check names and shapes, save as fp16 safetensors."""
     from clockwork_diffusion.stablesr import checkpoint
+    from clockwork_experiments.models import inspection
 
     pipe = checkpoint.convert_stablesr(args.checkpoint, args.tokenizer, args.cfw)
     for part in (pipe.unet, pipe.structure_encoder, pipe.vae, pipe.text_encoder):
         part.half()
+        inspection.check_finite(part, args.checkpoint)
     with storage.atomic_path(args.output) as folder:
         pipe.save_pretrained(folder)
         storage.write_checksums(folder)

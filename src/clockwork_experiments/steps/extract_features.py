@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from argparse import Namespace
 from pathlib import Path
@@ -21,7 +22,7 @@ def main(args: Namespace) -> None:
     if args.prompts is not None and len(args.images) > 1:
         raise ValueError(f"prompts go with one shard of images, not {len(args.images)}")
 
-    from clockwork_experiments.models import encoders, loading
+    from clockwork_experiments.models import encoders, loading, tokens
 
     device = loading.default_device()
     clip = encoders.load_clip(args.clip, device)
@@ -35,6 +36,10 @@ def main(args: Namespace) -> None:
         },
     }
     for path, output in zip(args.images, args.output, strict=True):
+        notes = {
+            "encoders": json.dumps(made_with),
+            **marks.notes([path, args.clip, args.frechet]),
+        }
         images = storage.read_tensors(path)[0]["images"]
         scored = encoders.resized(images, args.size) if args.size else images
         tensors = {
@@ -44,11 +49,10 @@ def main(args: Namespace) -> None:
         if args.prompts is not None:
             prompts = datasets.read_prompts(args.prompts)
             rows = datasets.shard_rows(len(prompts), args.shard, args.shards)
-            tensors["clip_text"] = encoders.clip_text_features(
-                clip, prompts[rows.start : rows.stop]
-            )
-        marked = marks.notes([path, args.clip, args.frechet])
-        notes = {"encoders": json.dumps(made_with), **marked}
+            some = prompts[rows.start : rows.stop]
+            tensors["clip_text"] = encoders.clip_text_features(clip, some)
+            lost = tokens.count_lost(clip.tokenizer, some)
+            notes["captions"] = json.dumps(dataclasses.asdict(lost))
         storage.write_tensors(output, tensors, notes)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from argparse import Namespace
 from collections.abc import Sequence
@@ -28,7 +29,7 @@ def main(args: Namespace) -> None:
 
     import torch
 
-    from clockwork_experiments.models import encoders, loading
+    from clockwork_experiments.models import encoders, loading, tokens
     from clockwork_experiments.score import metrics, structure
 
     owners = torch.tensor(edits.pair_sources)
@@ -37,6 +38,7 @@ def main(args: Namespace) -> None:
     clip = encoders.load_clip(args.clip, device)
     vit = structure.load_structure(args.structure, device)
     text = encoders.clip_text_features(clip, list(edits.target_prompts))
+    lost = tokens.count_lost(clip.tokenizer, edits.target_prompts)
 
     per_pair = {"source": owners}
     scores = {}
@@ -66,6 +68,7 @@ def main(args: Namespace) -> None:
         {
             **marks.mark(made_with),
             "edits": scores,
+            "captions": dataclasses.asdict(lost),
             "encoders": {
                 name: {"sha256": each.sha256, "preprocessing": each.preprocessing}
                 for name, each in (("clip", clip), ("structure", vit))

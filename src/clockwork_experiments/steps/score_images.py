@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from clockwork_experiments.base import provenance, storage
 from clockwork_experiments.config.parse import parse
 from clockwork_experiments.data import shards
+from clockwork_experiments.models import tokens
 from clockwork_experiments.random import marks
 from clockwork_experiments.run import new_parser, run
 
@@ -60,6 +61,7 @@ def main(args: Namespace) -> None:
                 "seed": spec.seed,
                 "scores": {k: dataclasses.asdict(v) for k, v in scores.items()},
                 "encoders": encoders,
+                "captions": dataclasses.asdict(scorer.lost),
                 "versions": provenance.versions(
                     "torch", "torchmetrics", "open_clip_torch"
                 ),
@@ -77,6 +79,7 @@ class Scorer:
 
         self.args = args
         self.text = _rows(args.captions, "clip_text")
+        self.lost = tokens.total(map(_lost, args.captions))
         reference = _rows(args.reference, "frechet")
         self.reference = metrics.merge(
             map(metrics.statistics, reference.blocks(shards.FEATURES))
@@ -164,6 +167,18 @@ def _rows(paths: Sequence[Path], name: str) -> shards.Rows:
     all prompts for each sampling seed: in the shards' order rows come seed by seed.
     """
     return shards.Rows(sorted(paths, key=lambda path: path.stem), name)
+
+
+def _lost(path: Path) -> tokens.Lost:
+    """Return what the captions of a shard lost in CLIP's tokenizer."""
+    with storage.opened(path) as file:
+        known = (file.metadata() or {}).get("captions")
+    if known is None:
+        raise ValueError(
+            f"{path} does not say what its captions lost in the tokenizer; delete it "
+            "to make it again"
+        )
+    return tokens.Lost(**json.loads(known))
 
 
 def _prompts(name: str, images: int, seeds: int) -> int:

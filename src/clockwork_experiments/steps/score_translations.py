@@ -39,13 +39,15 @@ def main(args: Namespace) -> None:
 
     import torch
 
-    from clockwork_experiments.models import encoders, loading, perceptual
+    from clockwork_experiments.models import encoders, loading, perceptual, tokens
     from clockwork_experiments.score import metrics, translation_scores
 
     device = loading.default_device()
     clip = encoders.load_clip(args.clip, device)
     frechet = encoders.load_frechet(args.frechet_kind, args.frechet, device)
     lpips = perceptual.load_perceptual(args.lpips_kind, args.lpips, device)
+    said = {*pairs.prompts, *pairs.source_captions, *pairs.target_captions} - {""}
+    lost = tokens.count_lost(clip.tokenizer, sorted(said))
     described = translation_scores.describe(pairs, clip, inputs.blocks(shards.IMAGES))
     reference = None
     if targets is not None:
@@ -94,6 +96,7 @@ def main(args: Namespace) -> None:
                 **marks.mark(made_with),
                 "scores": {k: dataclasses.asdict(v) for k, v in scores.items()},
                 "encoders": named,
+                "captions": dataclasses.asdict(lost),
                 "versions": provenance.versions(
                     "torch", "torchmetrics", "open_clip_torch"
                 ),

@@ -19,7 +19,7 @@ def main(args: Namespace) -> None:
 
     spec = parse(teacher.TeacherSpec, args.spec)
     storage.check_weights(args.vae)
-    vae = AutoencoderKL.from_pretrained(args.vae, local_files_only=True).float()
+    vae = loading.load_network(AutoencoderKL, args.vae)
     vae.register_to_config(_name_or_path="")  # the path is nobody else's business
     device = loading.default_device()
     trained, tokenizer = teacher.train(spec, vae, args.state, device)
