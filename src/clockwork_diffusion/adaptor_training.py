@@ -21,7 +21,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from diffusers import ModelMixin
@@ -52,6 +52,55 @@ Sample = Callable[[Sequence[str], list[torch.Generator]], Any]
 """Samples with captions, one generator each: ``sample(captions, generators)``."""
 
 
+class Picked(NamedTuple):
+    """What an adaptor learns from at some rows, each at one step; float32.
+
+    Attributes:
+        r_in: ``(len(rows), c_in, h, w)``.
+        r_out: ``(len(rows), c_out, h, w)``.
+        earlier: r_out at earlier steps, in the order in which they were asked for.
+        t_emb: Time embeddings, ``(len(rows), E)``.
+        text: Pooled text embeddings, ``(len(rows), P)``, or None.
+    """
+
+    r_in: torch.Tensor
+    r_out: torch.Tensor
+    earlier: tuple[torch.Tensor, ...]
+    t_emb: torch.Tensor
+    text: torch.Tensor | None
+
+
+class Recorded(Protocol):
+    """Trajectories of one teacher, however they are kept; rows are UNet samples."""
+
+    @property
+    def log_snr(self) -> torch.Tensor:
+        """Log-SNR of each step, ``(steps,)``."""
+
+    @property
+    def steps(self) -> int:
+        """Number of sampling steps."""
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+
+    def pick(
+        self,
+        rows: torch.Tensor,
+        steps: torch.Tensor,
+        earlier: Sequence[torch.Tensor],
+        device: torch.device,
+    ) -> Picked:
+        """Return the features of some rows, each at its own step.
+
+        Args:
+            rows: Which rows.
+            steps: The step of each.
+            earlier: Other steps of each, of which r_out is wanted.
+            device: Where to put the features.
+        """
+
+
 @dataclass(frozen=True)
 class Trajectories:
     """What an adaptor learns from; rows are UNet samples: captions × guidance.
@@ -78,6 +127,23 @@ class Trajectories:
     def steps(self) -> int:
         """Number of sampling steps."""
         return self.r_in.shape[1]
+
+    def pick(
+        self,
+        rows: torch.Tensor,
+        steps: torch.Tensor,
+        earlier: Sequence[torch.Tensor],
+        device: torch.device,
+    ) -> Picked:
+        """Look the features up; see `Recorded`."""
+
+        def at(features: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
+            return features[rows, steps].to(device, torch.float32)
+
+        text = None if self.text is None else self.text[rows].to(device, torch.float32)
+        before = tuple(at(self.r_out, other) for other in earlier)
+        now = at(self.r_in, steps), at(self.r_out, steps)
+        return Picked(*now, before, at(self.t_emb, steps), text)
 
 
 class Recorder:
@@ -171,10 +237,11 @@ class Recorder:
 
 def error_of(
     adaptor: nn.Module,
-    data: Trajectories,
+    data: Recorded,
     rows: torch.Tensor,
     steps: torch.Tensor,
-    clock: Clock,
+    clock: Clock | None,
+    device: torch.device,
 ) -> torch.Tensor:
     """Return r_out − φ of some rows, each at its own step, ``(len(rows), c, h, w)``.
 
@@ -184,31 +251,30 @@ def error_of(
         rows: Which rows.
         steps: The step of each.
         clock: Which steps are full, for an adaptor that looks back on two of them.
+        device: Where the adaptor is.
 
     Raises:
         ValueError: If a first step is among them, and the adaptor needs the one before.
     """
-    device = next(adaptor.parameters()).device
-
-    def at(features: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
-        return features[rows, steps].to(device, torch.float32)
-
+    earlier: list[torch.Tensor] = []
     more: dict[str, torch.Tensor] = {}
-    previous: torch.Tensor | None = None
     if history_of(adaptor) > 1:
+        assert clock is not None
         earlier = last_full_steps(clock, steps)
-        previous = torch.stack([at(data.r_out, full) for full in earlier])
         back = [data.log_snr[steps] - data.log_snr[full] for full in earlier]
         more["ages"] = torch.stack(back).to(device)
     elif "r_out" in inputs_of(adaptor):
         if steps.min() < 1:
             raise ValueError("the first step has no previous r_out to learn from")
-        previous = at(data.r_out, steps - 1)
-    text = None if data.text is None else data.text[rows].to(device, torch.float32)
-    estimate = adaptor(
-        at(data.r_in, steps), previous, at(data.t_emb, steps), text, **more
-    )
-    error: torch.Tensor = at(data.r_out, steps) - estimate
+        earlier = [steps - 1]
+    picked = data.pick(rows, steps, earlier, device)
+    previous: torch.Tensor | None = None
+    if more:
+        previous = torch.stack(picked.earlier)
+    elif earlier:
+        (previous,) = picked.earlier
+    estimate = adaptor(picked.r_in, previous, picked.t_emb, picked.text, **more)
+    error: torch.Tensor = picked.r_out - estimate
     return error
 
 
@@ -355,7 +421,7 @@ def train_adaptor(
         return record([learned[at] for at in order[:captions_per_epoch]], epoch)
 
     def loss_of(batch: tuple[Trajectories, torch.Tensor, torch.Tensor]) -> torch.Tensor:
-        error = error_of(adaptor, *batch, clock)
+        error = error_of(adaptor, *batch, clock, unet.device)
         return error.flatten(1).norm(dim=1).mean()
 
     nn.Module.to(adaptor, unet.device, torch.float32)
@@ -546,10 +612,11 @@ def distance(
         ``adaptor`` and ``identity``: mean ‖r_out − φ‖₂ over rows and adaptor steps.
     """
     sums = {"adaptor": 0.0, "identity": 0.0}
+    device = next(adaptor.parameters()).device
     for index in indices:
         for rows in torch.arange(len(data)).split(64):
             steps = index.expand(len(rows))
-            error = error_of(adaptor, data, rows, steps, clock)
+            error = error_of(adaptor, data, rows, steps, clock, device)
             sums["adaptor"] += float(error.flatten(1).norm(dim=1).sum())
             now, before = (data.r_out[rows, steps - back].float() for back in (0, 1))
             sums["identity"] += float((now - before).flatten(1).norm(dim=1).sum())

@@ -5,6 +5,7 @@ from argparse import Namespace
 import pytest
 import torch
 
+from clockwork_diffusion.adaptor_training import adaptor_steps
 from clockwork_diffusion.adaptors import (
     ExtrapolationAdaptor,
     IdentityAdaptor,
@@ -24,7 +25,6 @@ from clockwork_experiments.steps import train_adaptor as step
 from clockwork_experiments.train import distillation
 from clockwork_experiments.train.distillation import (
     AdaptorSpec,
-    adaptor_steps,
     held_out_error,
     train_adaptor,
 )
@@ -56,13 +56,14 @@ def shard(unet, scheduler_config) -> dict[str, torch.Tensor]:
     passes = Passes(SplitUNet(unet))
     tensors = unroll(passes, scheduler_config, prompts, SPEC, first=0)
     timesteps = torch.tensor([999, 749, 500, 250])
+    tensors["log_snr"] = torch.arange(4.0)
     tensors["t_emb"] = time_embeddings(passes, timesteps, prompts.text)
     return tensors
 
 
 def data_of(shard: dict[str, torch.Tensor]) -> Trajectories:
     flat = [shard[name].flatten(0, 1) for name in ("r_in", "r_out", "pooled")]
-    return Trajectories(*flat, shard["t_emb"], "teacher")
+    return Trajectories(*flat, shard["t_emb"], shard["log_snr"], "teacher")
 
 
 def test_shapes(shard):
@@ -86,10 +87,10 @@ def test_a_batch_in_two_parts_is_the_same(unet, scheduler_config, shard):
 
 
 def test_the_clock_decides_which_steps_are_learned():
-    assert adaptor_steps(2, 8).tolist() == [1, 3, 5, 7]
-    assert adaptor_steps(4, 8).tolist() == [1, 2, 3, 5, 6, 7]
+    assert adaptor_steps(Clock(2), 8).tolist() == [1, 3, 5, 7]
+    assert adaptor_steps(Clock(4), 8).tolist() == [1, 2, 3, 5, 6, 7]
     with pytest.raises(ValueError, match="has no adaptor step"):
-        adaptor_steps(2, 1)
+        adaptor_steps(Clock(2), 1)
 
 
 def test_training_beats_identity_and_identity_is_measured_right(unet, shard, tmp_path):
@@ -190,6 +191,7 @@ def numbered(prompts: int = 3, branches: int = 2, steps: int = 4) -> Trajectorie
         r_out=value.expand(-1, -1, 32, 2, 2).clone(),
         pooled=torch.arange(rows)[:, None].expand(-1, 8) * 100.0,
         t_emb=torch.arange(steps)[:, None].expand(-1, 64) * 1.0,
+        log_snr=torch.arange(steps).float(),
         teacher="teacher",
     )
 
@@ -416,6 +418,7 @@ def arguments(root, tmp_path):
         "r_out": torch.randn(2, 2, 4, 48, 8, 8, generator=generator),
         "pooled": torch.zeros(2, 2, 64),
         "t_emb": torch.zeros(4, 96),
+        "log_snr": torch.arange(4.0),
     }
     notes = {"teacher": storage.sha256_folder(model), "spec": json.dumps(TRAJECTORY)}
     shard = tmp_path / "shard.safetensors"
@@ -532,7 +535,7 @@ class Counting:
 
     cut = "stage1"
 
-    def full(self, x, t, c):
+    def full(self, x, t, c, through=False):
         return Step(x, x, x, x)
 
     def adapt(self, x, t, c, r_out, adaptor, pooled):
@@ -540,7 +543,8 @@ class Counting:
         # No estimate may enter what comes later.
         return Step(x, x, torch.full_like(x, -99), x)
 
-    reuse = full
+    def reuse(self, x, t, c, up):
+        return Step(x, x, x, x)
 
 
 @pytest.mark.parametrize(
@@ -551,9 +555,12 @@ def test_training_and_sampling_feed_the_same_full_passes_and_ages(tmp_path, cloc
     adaptor = Pair()
     adaptor.config = Namespace(cut="stage1")
     passes, memory = Passes(Counting(), adaptor), Memory()
+    # Steps are uneven, for both.
+    data = dataclasses.replace(numbered(steps=8), log_snr=torch.arange(8.0) ** 1.5)
     for index in range(8):
         x = torch.full((1, 1, 1, 1), float(index))
-        memory.run(passes, clock, index, x, torch.tensor(index), x)
+        given = (index, x, torch.tensor(index), x)
+        memory.run(passes, clock, *given, log_snr=data.log_snr)
         if not clock.is_full(index):
             _, r_out, t_emb, _, ages = adaptor.calls[-1]
             assert int(t_emb) == index
@@ -562,7 +569,6 @@ def test_training_and_sampling_feed_the_same_full_passes_and_ages(tmp_path, cloc
     chosen = {"clock": clock.every, "adaptor_steps": clock.adaptor_steps}
     recipe = dataclasses.replace(RECIPE, steps=20)
     spec = AdaptorSpec("resnet_extrapolation", "stage1", optimisation=recipe, **chosen)
-    data = numbered(steps=8)
     train_adaptor(adaptor, data, spec, tmp_path / "state.pt", CPU)
     held_out_error(adaptor, data, clock, CPU)
     seen = set()
@@ -669,7 +675,7 @@ def test_a_run_killed_within_an_epoch_ends_as_one_left_alone(
         return adaptor.state_dict()
 
     whole = run("whole.pt")
-    measure, calls = distillation._error, []
+    measure, calls = distillation.error_of, []
 
     def killed_at_eighth(*arguments):
         calls.append(None)
@@ -677,7 +683,7 @@ def test_a_run_killed_within_an_epoch_ends_as_one_left_alone(
             raise Killed
         return measure(*arguments)
 
-    monkeypatch.setattr(distillation, "_error", killed_at_eighth)
+    monkeypatch.setattr(distillation, "error_of", killed_at_eighth)
     with pytest.raises(Killed):
         run("killed.pt")
     assert torch.load(tmp_path / "killed.pt")["step"] == 7
@@ -694,7 +700,7 @@ def test_an_epoch_is_recorded_once_and_its_batches_go_through_all(
     fresh = fresh_of(unet, scheduler_config)
     recorded, seen = [], []
     record = FreshTrajectories.of_epoch
-    measure = distillation._error
+    measure = distillation.error_of
 
     def noted(self, epoch, part=None):
         recorded.append(epoch)
@@ -705,7 +711,7 @@ def test_an_epoch_is_recorded_once_and_its_batches_go_through_all(
         return measure(adaptor, data, rows, steps, *rest)
 
     monkeypatch.setattr(FreshTrajectories, "of_epoch", noted)
-    monkeypatch.setattr(distillation, "_error", watched)
+    monkeypatch.setattr(distillation, "error_of", watched)
     adaptor = build_adaptor("resnet", unet, "stage1", 8)
     train_adaptor(adaptor, fresh, EPOCHS, tmp_path / "state.pt", CPU)
     assert recorded == [0, 1]

@@ -157,7 +157,9 @@ unet = UNet2DConditionModel(
     attention_head_dim=2, norm_num_groups=8,
 ).eval()
 stored = Trajectories(
-    random(6, 4, 16, 8, 8), random(6, 4, 32, 8, 8), random(6, 8), random(4, 64), "t"
+    *(random(6, 4, 16, 8, 8), random(6, 4, 32, 8, 8), random(6, 8), random(4, 64)),
+    torch.arange(4.0),
+    "t",
 )
 text, empty, pooled = random(5, 5, 24), random(1, 5, 24), random(5, 8)
 

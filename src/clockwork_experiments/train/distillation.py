@@ -14,6 +14,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from clockwork_diffusion.adaptor_training import (
+    Recorded,
+    adaptor_steps,
+    error_of,
+)
 from clockwork_diffusion.adaptors import INPUTS, LOOPS, check_inputs, inputs_of
 from clockwork_diffusion.clock import Clock
 from clockwork_experiments.train.training import (
@@ -23,7 +28,7 @@ from clockwork_experiments.train.training import (
     fit,
     generator_for,
 )
-from clockwork_experiments.train.trajectories import FreshTrajectories, Recorded
+from clockwork_experiments.train.trajectories import FreshTrajectories
 
 
 @dataclass(frozen=True)
@@ -140,22 +145,9 @@ class HeldOutError:
         }
 
 
-def adaptor_steps(clock: int | Clock | None, steps: int) -> torch.Tensor:
-    """Return the indices from 0 of the steps with C(t) = 1; of all without a clock.
-
-    Raises:
-        ValueError: If there is none, or an adaptor step lies beyond the last step.
-    """
-    if clock is None:
-        return torch.arange(steps)
-    schedule = clock if isinstance(clock, Clock) else Clock(clock)
-    schedule.full_steps(steps)
-    indices = [index for index in range(steps) if not schedule.is_full(index)]
-    if not indices:
-        raise ValueError(
-            f"clock {schedule.every} over {steps} steps has no adaptor step"
-        )
-    return torch.tensor(indices)
+def _learned_steps(clock: Clock | None, steps: int) -> torch.Tensor:
+    """Return the indices from 0 of the steps with C(t) = 1; of all without a clock."""
+    return torch.arange(steps) if clock is None else adaptor_steps(clock, steps)
 
 
 class _Batches:
@@ -172,7 +164,7 @@ class _Batches:
         crew: Crew,
         prompts: Sequence[str] | None,
     ) -> None:
-        self.indices = adaptor_steps(spec.schedule, data.steps)
+        self.indices = _learned_steps(spec.schedule, data.steps)
         self.fresh = data if isinstance(data, FreshTrajectories) else None
         if (self.fresh is not None) != bool(spec.epochs):
             raise ValueError(
@@ -310,7 +302,7 @@ def train_adaptor(
     def loss_of_step(step: int) -> torch.Tensor:
         recorded, rows, steps = batches.share_of_step(step)
         if len(rows):
-            error = _error(adaptor, recorded, rows, steps, device, spec.schedule)
+            error = error_of(adaptor, recorded, rows, steps, spec.schedule, device)
             loss = error.flatten(1).norm(dim=1).mean()
         else:
             loss = torch.zeros((), device=device, requires_grad=True)
@@ -357,7 +349,7 @@ def held_out_error(
         ValueError: If no measured step has a previous one.
     """
     schedule = Clock(clock) if isinstance(clock, int) else clock
-    indices = adaptor_steps(schedule, data.steps)
+    indices = _learned_steps(schedule, data.steps)
     if not int(indices.max()):
         raise ValueError("trajectories of 1 step leave nothing for identity to reuse")
     adaptor = adaptor.to(device).eval()
@@ -366,7 +358,7 @@ def held_out_error(
     for index in indices:
         for rows in torch.arange(len(data)).split(256):
             steps = index.expand(len(rows))
-            error = _error(adaptor, data, rows, steps, device, schedule)
+            error = error_of(adaptor, data, rows, steps, schedule, device)
             error = error.double().flatten(1)
             drift = torch.zeros(1, 1, dtype=torch.float64)
             if index > 0:
@@ -386,57 +378,6 @@ def held_out_error(
     counts = torch.tensor([count, count, compared, compared])
     l2, mse, identity_l2, identity_mse = (sums / counts).tolist()
     return HeldOutError(l2, mse, identity_l2, identity_mse, count)
-
-
-def _error(
-    adaptor: nn.Module,
-    data: Recorded,
-    rows: torch.Tensor,
-    steps: torch.Tensor,
-    device: torch.device,
-    schedule: Clock | None,
-) -> torch.Tensor:
-    """Return r_out − φ of rows, each at its own step, ``(len(rows), c_out, h, w)``.
-
-    An adaptor with a longer history needs the schedule.
-    """
-    earlier: list[torch.Tensor] = []
-    more: dict[str, torch.Tensor] = {}
-    if getattr(adaptor, "history", 1) == 2:
-        assert schedule is not None
-        earlier = _last_full_steps(schedule, steps)
-        more["ages"] = torch.stack([steps - full for full in earlier]).to(device)
-    elif "r_out" in inputs_of(adaptor):
-        if steps.min() < 1:
-            raise ValueError("the first step has no previous r_out to learn from")
-        earlier = [steps - 1]
-    picked = data.pick(rows, steps, earlier, device)
-    previous: torch.Tensor | None = None
-    if more:
-        previous = torch.stack(picked.earlier)
-    elif earlier:
-        (previous,) = picked.earlier
-    estimate = adaptor(
-        picked.r_in,
-        previous,
-        data.t_emb[steps].to(device),
-        data.pooled[rows].to(device),
-        **more,
-    )
-    error: torch.Tensor = picked.r_out - estimate
-    return error
-
-
-def _last_full_steps(schedule: Clock, steps: torch.Tensor) -> list[torch.Tensor]:
-    """Return the last full step before each step, and the one before that.
-
-    Until there is a second full step, the first stands for both.
-    """
-    pairs = []
-    for step in steps.tolist():
-        full = [index for index in range(step) if schedule.is_full(index)]
-        pairs.append([full[-1], full[-2:][0]])
-    return list(torch.tensor(pairs).T)
 
 
 def _every(device: torch.device) -> int:

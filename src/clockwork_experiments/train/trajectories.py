@@ -13,11 +13,13 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import torch
 from diffusers import UNet2DConditionModel
 
+from clockwork_diffusion.adaptor_training import Picked, Recorded
+from clockwork_diffusion.adaptors import log_snr
 from clockwork_diffusion.clock import Clock, steps_of_calls
 from clockwork_diffusion.encoding import Prompts
 from clockwork_diffusion.passes import Passes, Past
@@ -308,11 +310,16 @@ def constants(
     """Return what a shard holds besides what `record` yields.
 
     Returns:
-        ``t_emb``, ``(steps, E)``. With latents also what the teacher is asked with:
+        ``t_emb``, ``(steps, E)``, and ``log_snr``, ``(steps,)``. With latents also what
+        the teacher is asked with:
         ``timesteps``, ``(steps,)``; ``text``, ``(N, L, D)``; ``empty``, ``(1, L, D)``.
     """
     timesteps = timesteps_of(spec, scheduler_config)
-    tensors = {"t_emb": time_embeddings(passes, timesteps, prompts.text)}
+    levels = log_snr_of(spec, scheduler_config)
+    tensors = {
+        "t_emb": time_embeddings(passes, timesteps, prompts.text),
+        "log_snr": levels,
+    }
     if spec.stored == "latents":
         like = {"device": "cpu", "dtype": getattr(torch, spec.dtype)}
         tensors["timesteps"] = timesteps.cpu()
@@ -331,6 +338,18 @@ def timesteps_of(spec: TrajectorySpec, scheduler_config: object) -> torch.Tensor
         timesteps = ddim_timesteps(scheduler_config, spec.sampler.steps)
         return torch.tensor(timesteps[::-1])
     return recorded_timesteps(spec.sampler, scheduler_config)
+
+
+def log_snr_of(spec: TrajectorySpec, scheduler_config: object) -> torch.Tensor:
+    """Return the log-SNR of each step at the first of its calls, as sampling has it."""
+    if spec.source == "inverted":
+        scheduler = new_scheduler("ddim", scheduler_config, spec.sampler.steps)
+        return log_snr(scheduler, timesteps_of(spec, scheduler_config))
+    sampler = spec.sampler
+    scheduler = new_scheduler(sampler.scheduler, scheduler_config, sampler.steps)
+    owners = steps_of_calls(sampler.scheduler, sampler.steps)
+    firsts = [owners.index(step) for step in range(sampler.steps)]
+    return log_snr(scheduler, scheduler.timesteps[firsts])
 
 
 def recorded_timesteps(sampler: SamplerSpec, scheduler_config: object) -> torch.Tensor:
@@ -358,58 +377,6 @@ def time_embeddings(
     return torch.cat(rows).cpu().float()
 
 
-class Picked(NamedTuple):
-    """Features of some trajectories, each at one step, float32.
-
-    Attributes:
-        r_in: ``(len(rows), c_in, h, w)``.
-        r_out: ``(len(rows), c_out, h, w)``.
-        earlier: r_out at earlier steps, in the order in which they were asked for.
-    """
-
-    r_in: torch.Tensor
-    r_out: torch.Tensor
-    earlier: tuple[torch.Tensor, ...]
-
-
-class Recorded(Protocol):
-    """Trajectories of one teacher as an adaptor's data, however they are stored.
-
-    A row is one branch of guidance of one prompt.
-    """
-
-    @property
-    def pooled(self) -> torch.Tensor:
-        """Pooled text embeddings, ``(rows, P)``."""
-
-    @property
-    def t_emb(self) -> torch.Tensor:
-        """Time embeddings, ``(steps, E)``."""
-
-    @property
-    def steps(self) -> int:
-        """Number of sampling steps."""
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-
-    def pick(
-        self,
-        rows: torch.Tensor,
-        steps: torch.Tensor,
-        earlier: Sequence[torch.Tensor],
-        device: torch.device,
-    ) -> Picked:
-        """Return the features of some rows, each at its own step.
-
-        Args:
-            rows: Which rows.
-            steps: The step of each.
-            earlier: Other steps of each, of which r_out is wanted.
-            device: Where to put the features.
-        """
-
-
 @dataclass(frozen=True)
 class Trajectories:
     """Trajectories of which the features are stored.
@@ -419,6 +386,7 @@ class Trajectories:
         r_out: ``(N, steps, c_out, h, w)``.
         pooled: ``(N, P)``.
         t_emb: ``(steps, E)``.
+        log_snr: ``(steps,)``.
         teacher: SHA-256 of the teacher's weights.
     """
 
@@ -426,6 +394,7 @@ class Trajectories:
     r_out: torch.Tensor
     pooled: torch.Tensor
     t_emb: torch.Tensor
+    log_snr: torch.Tensor
     teacher: str
 
     def __len__(self) -> int:
@@ -444,7 +413,7 @@ class Trajectories:
         earlier: Sequence[torch.Tensor],
         device: torch.device,
     ) -> Picked:
-        """Look the features up; see `Recorded.pick`."""
+        """Look the features up; see the library's `Recorded`."""
 
         def at(features: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
             return features[rows, steps].to(device, torch.float32)
@@ -453,6 +422,8 @@ class Trajectories:
             at(self.r_in, steps),
             at(self.r_out, steps),
             tuple(at(self.r_out, other) for other in earlier),
+            self.t_emb[steps].to(device),
+            self.pooled[rows].to(device),
         )
 
 
@@ -467,6 +438,7 @@ class LatentTrajectories:
         empty: ``(1, L, D)``.
         pooled: ``(N, P)``; N counts prompts × branches.
         t_emb: ``(steps, E)``.
+        log_snr: ``(steps,)``.
         teacher: SHA-256 of the teacher's weights.
         split: The teacher's UNet.
     """
@@ -477,6 +449,7 @@ class LatentTrajectories:
     empty: torch.Tensor
     pooled: torch.Tensor
     t_emb: torch.Tensor
+    log_snr: torch.Tensor
     teacher: str
     split: SplitUNet
 
@@ -497,7 +470,7 @@ class LatentTrajectories:
         earlier: Sequence[torch.Tensor],
         device: torch.device,
     ) -> Picked:
-        """Let the teacher make the features again; see `Recorded.pick`."""
+        """Let the teacher make the features again; see the library's `Recorded`."""
         every = torch.cat([steps, *earlier])
         asked = torch.stack([rows.repeat(1 + len(earlier)), every])
         parts = [
@@ -506,7 +479,8 @@ class LatentTrajectories:
         ]
         r_in, r_out = (torch.cat(values) for values in zip(*parts, strict=True))
         now, *before = r_out.split(len(rows))
-        return Picked(r_in[: len(rows)], now, tuple(before))
+        told = self.t_emb[steps].to(device), self.pooled[rows].to(device)
+        return Picked(r_in[: len(rows)], now, tuple(before), *told)
 
     def _run(
         self, rows: torch.Tensor, steps: torch.Tensor
@@ -528,8 +502,11 @@ class LatentTrajectories:
 
 
 NEEDED = {
-    "features": ("r_in", "r_out", "pooled", "t_emb"),
-    "latents": ("latents", "timesteps", "text", "empty", "pooled", "t_emb"),
+    "features": ("r_in", "r_out", "pooled", "t_emb", "log_snr"),
+    "latents": (
+        *("latents", "timesteps", "text", "empty", "pooled"),
+        *("t_emb", "log_snr"),
+    ),
 }
 """Tensors of a shard by what is stored."""
 
@@ -554,10 +531,11 @@ def join(
         parts = [shard[name] for shard in shards]
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
-    pooled, t_emb = joined("pooled").flatten(0, 1), shards[0]["t_emb"]
+    pooled = joined("pooled").flatten(0, 1)
+    of_steps = shards[0]["t_emb"], shards[0]["log_snr"]
     if "latents" not in shards[0]:
         r_in, r_out = (joined(name).flatten(0, 1) for name in ("r_in", "r_out"))
-        return Trajectories(r_in, r_out, pooled, t_emb, teacher)
+        return Trajectories(r_in, r_out, pooled, *of_steps, teacher)
     if split is None:
         raise ValueError("stored latents need the teacher that makes features of them")
     return LatentTrajectories(
@@ -566,7 +544,7 @@ def join(
         joined("text"),
         shards[0]["empty"],
         pooled,
-        t_emb,
+        *of_steps,
         teacher,
         split(),
     )
