@@ -11,8 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-SCHEDULER_NAMES = ("dpmpp", "dpm", "pndm", "ddim", "heun")
-"""The samplers whose calls of the UNet are known, by the names in the configuration."""
+CORRECTED = (
+    *("heun", "HeunDiscreteScheduler", "KDPM2DiscreteScheduler"),
+    *("KDPM2AncestralDiscreteScheduler", "DPMSolverSDEScheduler"),
+)
+"""Samplers that correct every step but the last, by key or class; PNDM the first."""
 
 
 class Calls(NamedTuple):
@@ -120,17 +123,13 @@ def steps_of_calls(scheduler: str, steps: int) -> tuple[int, ...]:
     repeats the timestep, but begins the next step.
 
     Args:
-        scheduler: One of `SCHEDULER_NAMES`.
+        scheduler: A key of `clockwork_diffusion.schedulers.SCHEDULERS`, or a class of
+            diffusers by its name.
         steps: Number of sampling steps.
-
-    Raises:
-        ValueError: If the scheduler is unknown.
     """
-    if scheduler not in SCHEDULER_NAMES:
-        raise ValueError(
-            f"scheduler {scheduler!r} is not one of {', '.join(SCHEDULER_NAMES)}"
-        )
-    corrected = {"heun": steps - 1, "pndm": min(steps - 1, 1)}.get(scheduler, 0)
+    corrected = steps - 1 if scheduler in CORRECTED else 0
+    if scheduler in ("pndm", "PNDMScheduler"):
+        corrected = min(steps - 1, 1)
     return tuple(
         index for index in range(steps) for _ in range(1 + (index < corrected))
     )

@@ -11,10 +11,12 @@ that is; no further step leads to timestep 0 (Kim et al. 2024, official code).
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Sequence
 from typing import Any
 
+import diffusers
 import torch
 from diffusers import (
     DDIMScheduler,
@@ -79,6 +81,24 @@ _OF_THE_MODEL = (
 """What the model was trained with, whatever samples from it."""
 
 
+def scheduler_class(kind: str) -> type[SchedulerMixin]:
+    """Return a scheduler's class.
+
+    Args:
+        kind: A key of `SCHEDULERS`, or a class of diffusers by its name.
+
+    Raises:
+        ValueError: If it is neither.
+    """
+    found: Any = SCHEDULERS.get(kind) or getattr(diffusers, kind, None)
+    if not (isinstance(found, type) and issubclass(found, SchedulerMixin)):
+        raise ValueError(
+            f"scheduler {kind!r} is not one of {', '.join(SCHEDULERS)}, nor the class "
+            "of a scheduler of diffusers"
+        )
+    return found
+
+
 def new_scheduler(kind: str, config: object, steps: int) -> SchedulerMixin:
     """Return a scheduler with a model's noise schedule, set to a number of steps.
 
@@ -89,17 +109,27 @@ def new_scheduler(kind: str, config: object, steps: int) -> SchedulerMixin:
     is, and ``linspace`` for the others, which step between any two.
 
     Args:
-        kind: A key of `SCHEDULERS`.
+        kind: A key of `SCHEDULERS`, or a class of diffusers by its name.
         config: Configuration of the model's own scheduler.
         steps: Number of sampling steps.
 
     Raises:
         ValueError: If the kind is unknown, or lacks the model's noise schedule.
     """
-    if kind not in SCHEDULERS:
-        raise ValueError(f"scheduler {kind!r} is not one of {', '.join(SCHEDULERS)}")
-    made, own = SCHEDULERS[kind], dict(config)  # type: ignore[call-overload]
-    if own.get("rescale_betas_zero_snr") and kind in ("pndm", "heun"):
+    made, own = scheduler_class(kind), dict(config)  # type: ignore[call-overload]
+    # A class that has a name here is made as that.
+    named = (key for key, each in SCHEDULERS.items() if each.__name__ == kind)
+    kind = next(named, kind)
+    taken = inspect.signature(made).parameters
+    predicted = own.get("prediction_type", "epsilon")
+    if "beta_start" not in taken or (
+        predicted != "epsilon" and "prediction_type" not in taken
+    ):
+        raise ValueError(
+            f"scheduler {kind!r} does not take the model's noise schedule, or not what "
+            f"the model predicts, {predicted}"
+        )
+    if own.get("rescale_betas_zero_snr") and "rescale_betas_zero_snr" not in taken:
         raise ValueError(
             f"scheduler {kind!r} has no zero terminal SNR, which the model was trained "
             "with; use dpmpp, dpm or ddim"
@@ -113,6 +143,7 @@ def new_scheduler(kind: str, config: object, steps: int) -> SchedulerMixin:
         given |= {"timestep_spacing"}
     missing = {"timestep_spacing": "linspace", **_OF_ANOTHER.get(kind, {})}
     options |= {key: missing[key] for key in missing.keys() - given}
+    options = {key: value for key, value in options.items() if key in taken}
     options |= _ALWAYS.get(kind, {})
     with warnings.catch_warnings():
         # diffusers means to drop DPM-Solver; Table S1 needs it.
@@ -120,9 +151,6 @@ def new_scheduler(kind: str, config: object, steps: int) -> SchedulerMixin:
         scheduler = made.from_config(config, **options)
     scheduler.set_timesteps(steps)
     return scheduler
-
-
-# --- at given time steps ------------------------------------------------------------
 
 
 def name_of(scheduler: Any) -> str:
@@ -138,64 +166,10 @@ def name_of(scheduler: Any) -> str:
     return type(scheduler).__name__
 
 
-SOLVERS: dict[str, dict[str, Any]] = {
-    "ddim": {"solver_order": 1},
-    "dpmpp": {"solver_order": 2},
-    "ddim_stochastic": {"solver_order": 1, "algorithm_type": "sde-dpmsolver++"},
-}
-"""Settings of the solver by name.
-
-Multistep DPM-Solver++ of first order is DDIM with η = 0, and its SDE variant of first
-order is DDIM with η = 1, which puts in noise at every step but the last.
-
-What the latter yields is a draw, not a function of the starting noise: move a timestep,
-and the same noises lead elsewhere. So it must not be the reference of a search for
-timesteps, nor be searched by PSNR; either would measure the luck of the draw.
-"""
+# --- at given time steps ------------------------------------------------------------
 
 
-STOCHASTIC = ("ddim_stochastic",)
-"""Those that draw noise at every step."""
-
-
-def scheduler_at(
-    kind: str, config: object, timesteps: Sequence[int]
-) -> DPMSolverMultistepScheduler:
-    """Return a scheduler with a model's noise schedule that visits given timesteps.
-
-    Its last step yields the clean image predicted at the last timestep.
-
-    Args:
-        kind: A key of `SOLVERS`.
-        config: Configuration of the model's own scheduler.
-        timesteps: Descending.
-
-    Raises:
-        ValueError: If the kind is unknown, or the model lacks a timestep.
-    """
-    if kind not in SOLVERS:
-        raise ValueError(f"scheduler {kind!r} is not one of {', '.join(SOLVERS)}")
-    if not timesteps:
-        raise ValueError("there are no timesteps")
-    base = new_scheduler("dpmpp", config, len(timesteps))
-    check_timesteps(timesteps, base.config.num_train_timesteps)
-    scheduler = DPMSolverMultistepScheduler.from_config(
-        base.config,
-        **SOLVERS[kind],
-        final_sigmas_type="zero",
-        thresholding=False,
-        # Those choose timesteps themselves.
-        use_karras_sigmas=False,
-        use_exponential_sigmas=False,
-        use_beta_sigmas=False,
-        use_lu_lambdas=False,
-        use_flow_sigmas=False,
-    )
-    scheduler.set_timesteps(timesteps=list(timesteps))
-    return scheduler
-
-
-class _AtTimesteps:
+class AtTimesteps:
     """What the schedulers below share: they know no timesteps but the chosen ones."""
 
     chosen: tuple[int, ...]
@@ -224,15 +198,15 @@ class _AtTimesteps:
         )
 
 
-class DPMSolverAtTimesteps(_AtTimesteps, DPMSolverMultistepScheduler):  # type: ignore[misc]
+class DPMSolverAtTimesteps(AtTimesteps, DPMSolverMultistepScheduler):  # type: ignore[misc]
     """DPM-Solver++ at chosen time steps; of first order it is DDIM with η = 0."""
 
 
-class EulerAtTimesteps(_AtTimesteps, EulerDiscreteScheduler):  # type: ignore[misc]
+class EulerAtTimesteps(AtTimesteps, EulerDiscreteScheduler):  # type: ignore[misc]
     """Euler's method at chosen time steps."""
 
 
-class PNDMAtTimesteps(_AtTimesteps, PNDMScheduler):  # type: ignore[misc]
+class PNDMAtTimesteps(AtTimesteps, PNDMScheduler):  # type: ignore[misc]
     """PLMS at chosen time steps; as always, it visits the second of them twice.
 
     Its multistep weights are those of even steps: a poor choice for others.
@@ -246,7 +220,7 @@ class PNDMAtTimesteps(_AtTimesteps, PNDMScheduler):  # type: ignore[misc]
         """Take up the chosen time steps anew."""
         self.check_count(num_inference_steps)
         # The scheduler's own, which takes a number of steps alone.
-        super(_AtTimesteps, self).set_timesteps(len(self.chosen), device=device)
+        super(AtTimesteps, self).set_timesteps(len(self.chosen), device=device)
         first, *others = self.chosen
         self.plms_timesteps = [first, *others[:1], *others]
         self.timesteps = torch.tensor(self.plms_timesteps, device=device)

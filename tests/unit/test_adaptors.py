@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from bare import sample_latents
 from diffusers import (
     DDIMScheduler,
     EulerDiscreteScheduler,
@@ -36,7 +37,6 @@ from clockwork_experiments.cost.flops import count_light
 from clockwork_experiments.generate.text import (
     SamplerSpec,
     initial_noise,
-    sample_latents,
 )
 
 LEARNED = ["resnet", "unet", "unet_light"]

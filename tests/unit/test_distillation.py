@@ -4,6 +4,7 @@ from argparse import Namespace
 
 import pytest
 import torch
+from bare import bare_pipeline
 
 from clockwork_diffusion.adaptor_training import adaptor_steps
 from clockwork_diffusion.adaptors import (
@@ -53,11 +54,11 @@ def shard(unet, scheduler_config) -> dict[str, torch.Tensor]:
         torch.randn(6, 8, generator=generator),
         torch.randn(1, 8, generator=generator),
     )
-    passes = Passes(SplitUNet(unet))
-    tensors = unroll(passes, scheduler_config, prompts, SPEC, first=0)
+    pipe = bare_pipeline(unet, scheduler_config)
+    tensors = unroll(pipe, prompts, SPEC, first=0)
     timesteps = torch.tensor([999, 749, 500, 250])
     tensors["log_snr"] = torch.arange(4.0)
-    tensors["t_emb"] = time_embeddings(passes, timesteps, prompts.text)
+    tensors["t_emb"] = time_embeddings(unet, timesteps, prompts.text)
     return tensors
 
 
@@ -82,7 +83,7 @@ def test_a_batch_in_two_parts_is_the_same(unet, scheduler_config, shard):
     empty = torch.randn(1, 5, 24, generator=generator)
     pooled = torch.randn(6, 8, generator=generator)
     prompts = Prompts(text, empty, pooled, torch.randn(1, 8, generator=generator))
-    part = unroll(Passes(SplitUNet(unet)), scheduler_config, prompts[4:], SPEC, first=4)
+    part = unroll(bare_pipeline(unet, scheduler_config), prompts[4:], SPEC, first=4)
     torch.testing.assert_close(part["r_out"], shard["r_out"][4:], rtol=0, atol=1e-4)
 
 
@@ -608,12 +609,12 @@ def encoded(count: int) -> Prompts:
 
 @pytest.mark.parametrize("kind", ["resnet", "resnet_extrapolation"])
 def test_latents_train_as_features_do(unet, scheduler_config, tmp_path, kind):
-    passes, prompts = Passes(SplitUNet(unet)), encoded(4)
+    pipe, prompts = bare_pipeline(unet, scheduler_config), encoded(4)
     weights, errors = [], []
     for stored in ("features", "latents"):
         chosen = dataclasses.replace(SPEC, dtype="float16", stored=stored)
-        tensors = unroll(passes, scheduler_config, prompts, chosen, first=0)
-        tensors |= constants(passes, scheduler_config, prompts, chosen)
+        tensors = unroll(pipe, prompts, chosen, first=0)
+        tensors |= constants(pipe, prompts, chosen)
         data = join([tensors], "teacher", lambda: SplitUNet(unet))
         torch.manual_seed(0)
         adaptor = build_adaptor(kind, unet, "stage1", 8)
@@ -643,10 +644,8 @@ def fresh_of(unet, scheduler_config) -> FreshTrajectories:
             prompts, text=prompts.text[rows], pooled=prompts.pooled[rows]
         )
 
-    passes = Passes(SplitUNet(unet))
-    return FreshTrajectories(
-        passes, scheduler_config, encode, TEXTS, SPEC, 3, "teacher"
-    )
+    pipe = bare_pipeline(unet, scheduler_config)
+    return FreshTrajectories(pipe, encode, TEXTS, SPEC, 3, "teacher")
 
 
 EPOCHS = AdaptorSpec(

@@ -9,11 +9,11 @@ import sys
 import pytest
 import torch
 
-from clockwork_diffusion import passes
 from clockwork_diffusion.stablesr import overlay, pipeline
 from clockwork_experiments.base import storage
-from clockwork_experiments.generate import translate, translators
+from clockwork_experiments.generate import translators
 from clockwork_experiments.generate.text import image_seed, initial_noise
+from clockwork_experiments.generate.translate import Translator
 from clockwork_experiments.mini import few_steps, pairs
 from clockwork_experiments.models import loading
 from clockwork_experiments.train.backbones import Noise
@@ -82,21 +82,19 @@ def test_an_untrained_student_goes_where_the_sampler_goes(pipe, made):
     images = made.inputs[:3]
     low, start = latents_of(pipe, images)
     seen = []
-    translator = translators.RestorationTranslator(pipe, 0.0)
-    ends = translate.translate(
-        translator,
-        passes.WholePasses(pipe.unet),
-        images,
-        translator.encode([""] * 3),
-        initial_noise([image_seed(5, index) for index in range(3)], (4, 16, 16)),
-        spec_of().few,
-        lambda index, t, latents: seen.append(latents.clone()),
+    hook = pipe.unet.register_forward_pre_hook(
+        lambda _unet, given: seen.append(given[0].clone())
     )
+    seeds = [image_seed(5, index) for index in range(3)]
+    translator = Translator("restoration", pipe)
+    ends = translator.translate(images, [""] * 3, seeds, spec_of().few)
+    hook.remove()
+    assert torch.equal(seen[0], start)
     student = few_steps.Student(pipe).eval()
     noise = Noise(pipe.scheduler.config, pipe.device)
     timesteps, place = torch.tensor(STEPS), torch.tensor([0, 1, 2])
     found = few_steps.follow(student, noise, start, low, timesteps, place)
-    for row, before in enumerate((start, seen[0], seen[1])):
+    for row, before in enumerate(seen):
         assert torch.allclose(found[row], before[row], atol=1e-3), row
     t = timesteps[place]
     with torch.no_grad():
@@ -109,7 +107,7 @@ def test_a_student_comes_nearer_to_its_teacher(pipe, made, tmp_path):
     spec = spec_of(optimisation=recipe, timesteps=(STEPS[0],))
     trained = few_steps.train(spec, pipe, lambda: made, tmp_path / "state.pt")
     low, start = latents_of(pipe, made.inputs)
-    teacher = translators.RestorationTranslator(pipe, 0.0)
+    teacher = Translator("restoration", pipe)
     right = few_steps.restore(teacher, made.inputs, spec.many, 5)
     noise = Noise(pipe.scheduler.config, pipe.device)
     t = torch.full((len(low),), STEPS[0])

@@ -4,14 +4,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import StableDiffusionInstructPix2PixPipeline
 
 from clockwork_diffusion import adaptors
+from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.depth_skip import depth_skip
 from clockwork_diffusion.level_schedule import LevelPasses
 from clockwork_diffusion.passes import Passes, WholePasses
+from clockwork_diffusion.pipeline import sampling_with
 from clockwork_diffusion.unet import SplitUNet
-from clockwork_experiments.generate import text, translate, translators
-from clockwork_experiments.generate.translate import TranslationSpec
+from clockwork_experiments.generate.translate import TranslationSpec, Translator
 from clockwork_experiments.mini.data import scene_images
 from clockwork_experiments.mini.translators import widen_input
 from clockwork_experiments.models import loading
@@ -22,21 +24,25 @@ EDIT = {"task": "edit", "steps": 4, "timesteps": STEPS, "guidance": 3.0}
 
 
 @pytest.fixture(scope="module")
-def translator() -> translators.JoinedTranslator:
-    pipe = loading.load_pipeline(MODEL)
-    pipe.unet = widen_input(pipe.unet, 4).eval().requires_grad_(False)
-    return translators.JoinedTranslator(pipe, "edit")
+def translator() -> Translator:
+    parts = loading.load_pipeline(MODEL).components
+    parts["unet"] = widen_input(parts["unet"], 4).eval().requires_grad_(False)
+    pipe = StableDiffusionInstructPix2PixPipeline(
+        **parts, requires_safety_checker=False
+    )
+    pipe.set_progress_bar_config(disable=True)
+    return Translator("edit", pipe)
 
 
 @pytest.fixture(scope="module")
 def run(translator):
     images = scene_images("test", 2)
-    noise = text.initial_noise([3, 4], (4, 16, 16))
-    prompts = translator.encode(["make the red star blue", "turn it into a cross"])
+    prompts = ["make the red star blue", "turn it into a cross"]
 
     def run(passes, **changed):
         spec = TranslationSpec(**{**EDIT, **changed})
-        return translate.translate(translator, passes, images, prompts, noise, spec)
+        with sampling_with(translator.pipe, passes, Clock(spec.clock)):
+            return translator.translate(images, prompts, [3, 4], spec)
 
     return run
 
@@ -53,18 +59,20 @@ def test_each_step_runs_its_own_level(translator, run):
     unet = translator.pipe.unet
     schedule = (13, 9, 11, 6)
     seen = []
+    cuts = {
+        t: depth_skip(unet, level) for t, level in zip(STEPS, schedule, strict=True)
+    }
 
     class Watched(LevelPasses):
         def full(self, x, t, c, **kwargs):
             step = super().full(x, t, c, **kwargs)
-            whole = depth_skip(unet, schedule[STEPS.index(int(t))])
-            assert torch.equal(step.eps, whole(x, t, c)[0])
+            assert torch.equal(step.eps, cuts[int(t)](x, t, c)[0])
             seen.append(int(t))
             return step
 
     mixed = run(Watched(unet, schedule, STEPS))
     assert tuple(seen) == STEPS
-    assert not torch.allclose(mixed, run(WholePasses(unet)), atol=1e-3)
+    assert not torch.allclose(mixed, run(WholePasses(depth_skip(unet, 13))), atol=1e-3)
     assert not torch.equal(mixed, run(LevelPasses(unet, (13, 9, 6, 11), STEPS)))
 
 

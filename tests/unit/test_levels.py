@@ -75,7 +75,7 @@ def counted() -> dict[str, dict]:
             levels[level - 1]["count"] = count_level(unet, 77, level).to_json()
         counts[name] = {
             "task": name,
-            "rows": len(TASKS[name].rows),
+            "rows": TASKS[name].rows,
             "levels": levels,
             "shared": shared_parameters(unet),
             "branch": branch,

@@ -4,24 +4,21 @@ from argparse import Namespace
 
 import pytest
 import torch
+from bare import bare_pipeline
 
 from clockwork_diffusion.encoding import Prompts, decode_latents, encode_prompts
-from clockwork_diffusion.passes import Passes
 from clockwork_diffusion.schedulers import new_scheduler
-from clockwork_diffusion.unet import SplitUNet
 from clockwork_experiments.base import storage
 from clockwork_experiments.generate.text import (
     SamplerSpec,
     image_seed,
     initial_noise,
-    sample_latents,
+    sample,
 )
 from clockwork_experiments.models import loading
 from clockwork_experiments.score.perturbation import (
     MEASURES,
     PerturbationSpec,
-    advance,
-    begin,
     decode_pixels,
     feature_noise,
     find_layer,
@@ -62,9 +59,14 @@ def pipe(root):
     return loading.load_pipeline(root / "resources/mini/stable-diffusion")
 
 
-@pytest.fixture
-def start(unet, scheduler_config):
-    return begin(unet, scheduler_config, initial_noise(SEEDS, (4, 16, 16)), SAMPLER)
+def run(pipe, prompts, layer=None, alpha=1.0, start=0, rows=slice(None)):
+    """Sample, with a layer perturbed from a step on."""
+    seeds = SEEDS[rows]
+    noise = initial_noise(seeds, (4, 16, 16))
+    if layer is None:
+        return sample(pipe, prompts[rows], noise, SAMPLER)
+    with perturbed(pipe.unet, layer, alpha, seeds, start) as on_step_end:
+        return sample(pipe, prompts[rows], noise, SAMPLER, on_step_end)
 
 
 def relative(one: torch.Tensor, other: torch.Tensor) -> float:
@@ -171,7 +173,8 @@ def test_a_block_is_perturbed_after_its_upsampler(unet, inputs):
             lambda _module, _args, kwargs: kept.update(kwargs), with_kwargs=True
         ),
     ]
-    with perturbed(unet, "up_blocks.1", 0.3, SEEDS[:2], 4):
+    with perturbed(unet, "up_blocks.1", 0.3, SEEDS[:2]) as on_step_end:
+        on_step_end(None, 3, None, {})
         unet(*inputs)
     for handle in handles:
         handle.remove()
@@ -253,20 +256,6 @@ def test_layers_without_space_and_idle_layers_are_refused(unet, inputs):
 # --- runs of sampling ----------------------------------------------------------------
 
 
-@pytest.mark.parametrize("guidance", [1.0, 3.0])
-@pytest.mark.parametrize("kind", ["dpmpp", "ddim"])
-def test_without_a_layer_it_is_the_packages_sampler(
-    unet, prompts, scheduler_config, kind, guidance
-):
-    sampler = SamplerSpec(kind, 5, guidance)
-    noise = initial_noise(SEEDS, (4, 16, 16))
-    moment = begin(unet, scheduler_config, noise, sampler)
-    ours = advance(unet, moment, prompts, sampler, 5).latents
-    passes = Passes(SplitUNet(unet))
-    reference = sample_latents(passes, scheduler_config, prompts, noise, sampler)
-    assert torch.equal(ours, reference)
-
-
 @torch.inference_mode()
 def from_the_start(unet, config, prompts, layer, alpha, start) -> torch.Tensor:
     """Sample from the noise on, with a hook that waits for its step."""
@@ -293,44 +282,24 @@ def from_the_start(unet, config, prompts, layer, alpha, start) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("first", [0, 1, 3, 5])
-def test_resuming_equals_a_run_from_the_start_exactly(
-    unet, prompts, scheduler_config, start, first
-):
-    moment = start
-    for until in range(first + 1):
-        moment = advance(unet, moment, prompts, SAMPLER, until)
-    chosen = ("up_blocks.1", 0.3, SEEDS)
-    once = advance(unet, moment, prompts, SAMPLER, 6, *chosen).latents
-    reference = from_the_start(
-        unet, scheduler_config, prompts, "up_blocks.1", 0.3, first
-    )
-    assert torch.equal(once, reference)
-    # The multistep scheduler's memory is the moment's own: a second run is no other.
-    again = advance(unet, moment, prompts, SAMPLER, 6, *chosen).latents
-    assert torch.equal(again, once)
-    plain = advance(unet, moment, prompts, SAMPLER, 6).latents
-    assert not torch.equal(once, plain)
+def test_a_run_is_perturbed_from_its_start_on(unet, prompts, scheduler_config, first):
+    pipe = bare_pipeline(unet, scheduler_config)
+    once = run(pipe, prompts, "up_blocks.1", 0.3, first)
+    chosen = ("up_blocks.1", 0.3, first)
+    assert torch.equal(once, from_the_start(unet, scheduler_config, prompts, *chosen))
+    assert not torch.equal(once, run(pipe, prompts))
 
 
-def test_alpha_1_gives_bit_identical_latents(unet, prompts, start):
-    plain = advance(unet, start, prompts, SAMPLER, 6).latents
-    same = advance(unet, start, prompts, SAMPLER, 6, "down_blocks.0", 1.0, SEEDS)
-    assert torch.equal(same.latents, plain)
+def test_alpha_1_gives_bit_identical_latents(unet, prompts, scheduler_config):
+    pipe = bare_pipeline(unet, scheduler_config)
+    same = run(pipe, prompts, "down_blocks.0", 1.0)
+    assert torch.equal(same, run(pipe, prompts))
 
 
-def test_an_image_does_not_depend_on_the_batch(unet, prompts, scheduler_config, start):
-    chosen = ("up_blocks.1", 0.3)
-    together = advance(unet, start, prompts, SAMPLER, 6, *chosen, SEEDS).latents
-    noise = initial_noise(SEEDS[1:2], (4, 16, 16))
-    alone = advance(
-        unet,
-        begin(unet, scheduler_config, noise, SAMPLER),
-        prompts[1:2],
-        SAMPLER,
-        6,
-        *chosen,
-        SEEDS[1:2],
-    ).latents
+def test_an_image_does_not_depend_on_the_batch(unet, prompts, scheduler_config):
+    pipe = bare_pipeline(unet, scheduler_config)
+    together = run(pipe, prompts, "up_blocks.1", 0.3)
+    alone = run(pipe, prompts, "up_blocks.1", 0.3, rows=slice(1, 2))
     # Latents of an untrained UNet reach tens; this is fp32's own rounding.
     torch.testing.assert_close(together[1:2], alone, rtol=0, atol=2e-4)
 
@@ -379,14 +348,10 @@ def test_the_grid_holds_what_single_runs_give(pipe):
     grid = sample_grid(pipe, prompts, spec, 0)
     seeds = [image_seed(5, index) for index in range(3)]
     sampler = spec.sampler
-    moment = begin(
-        pipe.unet, pipe.scheduler.config, initial_noise(seeds, (4, 16, 16)), sampler
-    )
-    plain = advance(pipe.unet, moment, prompts, sampler, 3).latents
-    moment = advance(pipe.unet, moment, prompts, sampler, 2)
-    late = advance(
-        pipe.unet, moment, prompts, sampler, 3, "up_blocks.2", 0.3, seeds
-    ).latents
+    noise = initial_noise(seeds, (4, 16, 16))
+    plain = sample(pipe, prompts, noise, sampler)
+    with perturbed(pipe.unet, "up_blocks.2", 0.3, seeds, 2) as on_step_end:
+        late = sample(pipe, prompts, noise, sampler, on_step_end)
     images, unperturbed = decode_latents(pipe, late), decode_latents(pipe, plain)
     assert grid["images"].shape == (2, 2, 2, 2, 3, 64, 64)
     assert torch.equal(grid["images"][:, 1, 0, 0], images[:2])

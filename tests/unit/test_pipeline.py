@@ -23,10 +23,15 @@ from clockwork_diffusion.adaptors import IdentityAdaptor, build_adaptor
 from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.encoding import encode_prompts
 from clockwork_diffusion.passes import Passes
-from clockwork_diffusion.pipeline import apply_clockwork, clockwork, remove_clockwork
+from clockwork_diffusion.pipeline import (
+    apply_clockwork,
+    clockwork,
+    remove_clockwork,
+    sampling_with,
+)
 from clockwork_diffusion.schedulers import SCHEDULERS, new_scheduler
 from clockwork_diffusion.unet import SplitUNet
-from clockwork_experiments.generate.text import SamplerSpec, sample_latents
+from clockwork_experiments.generate.text import SamplerSpec, sample
 from clockwork_experiments.mini.language import build_tokenizer
 
 NOISE = {
@@ -151,7 +156,8 @@ def test_the_door_and_the_core_draw_the_same(pipe, kind, steps):
     noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
     passes = Passes(SplitUNet(pipe.unet), IdentityAdaptor())
     config = pipe.scheduler.config
-    core = sample_latents(passes, config, prompts, noise, spec)
+    with sampling_with(pipe, passes, spec.phases):
+        core = sample(pipe, prompts, noise, spec)
     pipe.scheduler = new_scheduler(kind, config, 4)
     with clockwork(pipe, **steps):
         door = draw(pipe, steps=4, latents=noise, guidance_scale=7.5)

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from bare import sample_latents
 from diffusers import ControlNetModel, StableDiffusionPipeline
 
 from clockwork_diffusion.adaptors import IdentityAdaptor
@@ -16,7 +17,6 @@ from clockwork_experiments.cost.architectures import build_unet
 from clockwork_experiments.generate.text import (
     SamplerSpec,
     initial_noise,
-    sample_latents,
 )
 from clockwork_experiments.models.loading import load_pipeline
 

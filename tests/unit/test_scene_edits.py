@@ -7,14 +7,13 @@ import pytest
 import torch
 import yaml
 
-from clockwork_diffusion import encoding, passes
-from clockwork_diffusion.unet import SplitUNet
+from clockwork_diffusion import encoding
 from clockwork_experiments.base import storage
 from clockwork_experiments.data import edit_sets
 from clockwork_experiments.generate.text import (
     SamplerSpec,
-    initial_noise,
-    sample_latents,
+    generators,
+    sample,
 )
 from clockwork_experiments.mini import edits, scenes
 from clockwork_experiments.mini.edits import SceneEditsSpec
@@ -188,11 +187,10 @@ def test_the_step_samples_sources_from_their_seeds(tmp_path):
     # The same as each sampled alone, by the same scheduler, from the same noise.
     pipe = loading.load_pipeline(MODEL)
     for row, entry in enumerate(entries[1:], 1):
-        latents = sample_latents(
-            passes.Passes(SplitUNet(pipe.unet, "stage1")),
-            pipe.scheduler.config,
+        latents = sample(
+            pipe,
             encoding.encode_prompts(pipe, [entry["source_prompt"]]),
-            initial_noise([entry["seed"]], (4, 16, 16)),
+            generators([entry["seed"]]),
             SamplerSpec("ddim", 3, float(entry["scale"])),
         )
         alone = encoding.decode_latents(pipe, latents)[0]

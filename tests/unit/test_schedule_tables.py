@@ -8,8 +8,6 @@ import pytest
 
 from clockwork_experiments.base import storage
 from clockwork_experiments.cost import formulas
-from clockwork_experiments.generate.tasks import PROMPTED, TASKS
-from clockwork_experiments.generate.translate import TranslationSpec
 from clockwork_experiments.report import tables
 from clockwork_experiments.report.schedule_tables import (
     MultiTableRow,
@@ -115,31 +113,12 @@ CUT = {**RUN, "level": 2}
 CLOCKED = {**CUT, "clock": 2, "adaptor": "identity"}
 
 
-GUIDANCE = [
-    *(("edit", text, image) for text in (1.0, 2.0) for image in (1.0, 1.5, 2.0)),
-    *(("control", text, 1.0) for text in (1.0, 2.0)),
-    *((task, 1.0, 1.0) for task in TASKS if task not in PROMPTED),
-]
-
-
-@pytest.mark.parametrize(("task", "guidance", "image_guidance"), GUIDANCE)
-@pytest.mark.parametrize("all_rows", [True, False])
-def test_rows_of_guidance_are_those_that_sampling_computes(
-    task, guidance, image_guidance, all_rows
-):
-    run = {"guidance": guidance, "all_rows": all_rows}
-    if task == "edit":
-        run["image_guidance"] = image_guidance
-    expected = TranslationSpec(task=task, steps=4, **run).branches
-    assert formulas.translation_rows(run, task) == expected
-
-
 def test_flops_of_levels_clocks_and_branches():
-    assert formulas.translation_flops(RUN, COUNTS, "flops") == 2 * 5 * 3000
-    assert formulas.translation_flops(CUT, COUNTS, "flops") == 2 * 5 * 2000
+    assert formulas.translation_flops(RUN, COUNTS, "flops") == 3 * 5 * 3000
+    assert formulas.translation_flops(CUT, COUNTS, "flops") == 3 * 5 * 2000
     # Full at steps 1, 3 and 5.
     clocked = formulas.translation_flops(CLOCKED, COUNTS, "flops")
-    assert clocked == 2 * (3 * 2000 + 2 * 500)
+    assert clocked == 3 * (3 * 2000 + 2 * 500)
     branched = {**COUNTS, "task": "control", "branch": {"flops": 10}}
     # Once with the prompt, once without; ControlNet runs at light steps too.
     clocked = formulas.translation_flops(CLOCKED, branched, "flops")

@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from clockwork_diffusion import passes
-from clockwork_diffusion.depth_skip import depth_skip
+from clockwork_diffusion.depth_skip import depth_skipped
 from clockwork_experiments.base import storage
 from clockwork_experiments.data import pair_sets, shards
 from clockwork_experiments.generate import translate, translators
-from clockwork_experiments.generate.text import image_seed, initial_noise
+from clockwork_experiments.generate.text import image_seed
 from clockwork_experiments.models import encoders, perceptual
 from clockwork_experiments.score import metrics
 from clockwork_experiments.search import evaluator
@@ -84,19 +83,12 @@ def test_the_scan_measures_depth_skip_from_the_same_noise(folder, report):
     pairs = pair_sets.read_set(folder / "edit.json")
     inputs, targets = pair_sets.read_images(folder / "edit.safetensors", pairs)
     clip = encoders.load_clip(MINI / "clip")
-    noise = initial_noise([image_seed(4, index) for index in range(COUNT)], (4, 16, 16))
+    seeds = [image_seed(4, index) for index in range(COUNT)]
     spec = translate.TranslationSpec(**SPEC["translation"])
     images = {}
     for level in (13, 9):
-        unet = depth_skip(translator.pipe.unet, level)
-        latents = translate.translate(
-            translator,
-            passes.WholePasses(unet),
-            inputs,
-            translator.encode(pairs.prompts),
-            noise,
-            spec,
-        )
+        with depth_skipped(translator.pipe, level):
+            latents = translator.translate(inputs, pairs.prompts, seeds, spec)
         images[level] = translator.decode(latents, inputs)
     before, after = (
         encoders.clip_image_features(clip, each) for each in (inputs, images[9])
@@ -173,7 +165,7 @@ def test_the_rows_of_table_s6(folder, report):
 
 def test_a_killed_search_goes_on_where_it_was(folder, report, tmp_path, monkeypatch):
     done = []
-    real = translate.translate
+    real = translate.Translator.translate
 
     def counted(*args, **kwargs):
         if len(done) == 5:
@@ -182,18 +174,18 @@ def test_a_killed_search_goes_on_where_it_was(folder, report, tmp_path, monkeypa
         return real(*args, **kwargs)
 
     spec = {"levels": [13, 9, 8]}
-    monkeypatch.setattr(evaluator.translation, "translate", counted)
+    monkeypatch.setattr(translate.Translator, "translate", counted)
     with pytest.raises(KeyboardInterrupt):
         search(folder, tmp_path / "report.json", spec=spec)
     done.clear()
-    monkeypatch.setattr(evaluator.translation, "translate", real)
+    monkeypatch.setattr(translate.Translator, "translate", real)
     calls = []
 
     def watched(*args, **kwargs):
         calls.append(args)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(evaluator.translation, "translate", watched)
+    monkeypatch.setattr(translate.Translator, "translate", watched)
     found = search(folder, tmp_path / "report.json", spec=spec)
     # Two of three levels were done, and the third half; two more on other pairs.
     assert len(calls) == 2 * (1 + 2)
@@ -233,7 +225,7 @@ def test_images_are_made_and_judged_some_at_a_time(
 def test_a_killed_evaluation_goes_on_in_its_middle(
     folder, report, tmp_path, monkeypatch
 ):
-    done, real = [], translate.translate
+    done, real = [], translate.Translator.translate
 
     def counted(*args, **kwargs):
         if len(done) == 3:
@@ -242,14 +234,14 @@ def test_a_killed_evaluation_goes_on_in_its_middle(
         return real(*args, **kwargs)
 
     monkeypatch.setattr(shards, "IMAGES", 2)
-    monkeypatch.setattr(evaluator.translation, "translate", counted)
+    monkeypatch.setattr(translate.Translator, "translate", counted)
     with pytest.raises(KeyboardInterrupt):
         search(folder, tmp_path / "report.json", spec={"levels": [13, 9]})
     # The whole model's two batches, and the first of level 9's.
     assert len(done) == 3
     done.clear()
     monkeypatch.setattr(
-        evaluator.translation,
+        translate.Translator,
         "translate",
         lambda *args, **kwargs: done.append(args) or real(*args, **kwargs),
     )

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 import torch
 
-from clockwork_diffusion import passes
 from clockwork_diffusion.depth_skip import depth_skip
 from clockwork_diffusion.timesteps import gamma_timesteps
 from clockwork_experiments.base import storage
@@ -16,7 +15,6 @@ from clockwork_experiments.data import pair_sets
 from clockwork_experiments.generate import text, translate, translators
 from clockwork_experiments.models import encoders
 from clockwork_experiments.score import metrics
-from clockwork_experiments.search import evaluator
 from clockwork_experiments.steps import prepare_pairs, search_steps
 
 MINI = Path(__file__).parents[2] / "resources" / "mini"
@@ -99,19 +97,12 @@ def sample(folder, pairs_of, timesteps, *, shared, level=None):
     pairs = pair_sets.read_set(folder / f"{pairs_of}.json")
     inputs, _ = pair_sets.read_images(folder / f"{pairs_of}.safetensors", pairs)
     seeds = [text.image_seed(4, 0 if shared else i) for i in range(COUNT)]
-    unet = translator.pipe.unet
-    unet = unet if level is None else depth_skip(unet, level)
+    pipe = translator.pipe
+    pipe.unet = pipe.unet if level is None else depth_skip(pipe.unet, level)
     spec = translate.TranslationSpec(
         "edit", len(timesteps), 3.0, timesteps=tuple(timesteps)
     )
-    latents = translate.translate(
-        translator,
-        passes.WholePasses(unet),
-        inputs,
-        translator.encode(pairs.prompts),
-        text.initial_noise(seeds, (4, 16, 16)),
-        spec,
-    )
+    latents = translator.translate(inputs, pairs.prompts, seeds, spec)
     return translator.decode(latents, inputs), inputs
 
 
@@ -185,13 +176,13 @@ def test_every_method_says_what_it_found_and_what_that_took(report):
 
 def test_a_killed_search_goes_on_where_it_was(folder, report, monkeypatch):
     calls = []
-    real = translate.translate
+    real = translate.Translator.translate
 
     def watched(*args, **kwargs):
         calls.append(args)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(evaluator.translation, "translate", watched)
+    monkeypatch.setattr(translate.Translator, "translate", watched)
     again = folder / "report.json"
     before = storage.read_json(again)
     again.unlink()
@@ -204,13 +195,13 @@ def test_a_killed_search_goes_on_where_it_was(folder, report, monkeypatch):
 
 def test_searches_of_one_model_share_their_reference(folder, tmp_path, monkeypatch):
     asked = []
-    real = translate.translate
+    real = translate.Translator.translate
 
     def watched(*args, **kwargs):
-        asked.append(args[5].visited)
+        asked.append(args[4].visited)
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(evaluator.translation, "translate", watched)
+    monkeypatch.setattr(translate.Translator, "translate", watched)
     references = tmp_path / "references"
     many = gamma_timesteps(6, 1.0)
     spec = {"steps": [3], "methods": {}}

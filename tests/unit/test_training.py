@@ -132,14 +132,14 @@ from pathlib import Path
 
 import clockwork_experiments
 import torch
-from diffusers import DPMSolverMultistepScheduler, UNet2DConditionModel
+from diffusers import (
+    DPMSolverMultistepScheduler, StableDiffusionPipeline, UNet2DConditionModel,
+)
 
 from clockwork_diffusion.adaptors import build_adaptor
 from clockwork_experiments.train.distillation import AdaptorSpec, train_adaptor
-from clockwork_diffusion.passes import Passes
 from clockwork_diffusion.encoding import Prompts
 from clockwork_experiments.generate.text import SamplerSpec
-from clockwork_diffusion.unet import SplitUNet
 from clockwork_experiments.train.training import Optimisation, join_crew
 from clockwork_experiments.train.trajectories import (
     FreshTrajectories, TrajectorySpec, Trajectories
@@ -171,9 +171,11 @@ scheduler = DPMSolverMultistepScheduler(
     beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear"
 )
 recorded = TrajectorySpec(SamplerSpec("dpmpp", 4, 3.0), "stage1", 0, 4, "float32")
-fresh = FreshTrajectories(
-    Passes(SplitUNet(unet)), scheduler.config, encode, "01234", recorded, 3, "t"
+pipe = StableDiffusionPipeline(
+    vae=None, text_encoder=None, tokenizer=None, unet=unet, scheduler=scheduler,
+    safety_checker=None, feature_extractor=None, requires_safety_checker=False,
 )
+fresh = FreshTrajectories(pipe, encode, "01234", recorded, 3, "t")
 recipe = Optimisation(steps=10, batch_size=5, lr=1e-4, clip_norm=1.0, ema=0.9)
 for name, data, epochs in (("stored", stored, 0), ("fresh", fresh, 2)):
     torch.manual_seed(1)

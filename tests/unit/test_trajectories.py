@@ -6,6 +6,7 @@ from argparse import Namespace
 
 import pytest
 import torch
+from bare import bare_pipeline
 from diffusers import DDIMScheduler
 
 from clockwork_diffusion.adaptors import (
@@ -15,7 +16,6 @@ from clockwork_diffusion.adaptors import (
 )
 from clockwork_diffusion.encoding import Prompts
 from clockwork_diffusion.made_for import check_made_for
-from clockwork_diffusion.passes import Passes
 from clockwork_diffusion.unet import SplitUNet
 from clockwork_experiments.base import interruption, storage
 from clockwork_experiments.cost.architectures import build_unet
@@ -73,9 +73,9 @@ def recorded(unet, scheduler_config, prompts, clean):
 
     def run(chosen: TrajectorySpec, config=scheduler_config) -> dict[str, torch.Tensor]:
         images = None if chosen.source == "unroll" else clean
-        passes = Passes(SplitUNet(unet))
-        tensors = unroll(passes, config, prompts, chosen, 7, images)
-        return {**tensors, **constants(passes, config, prompts, chosen)}
+        pipe = bare_pipeline(unet, config)
+        tensors = unroll(pipe, prompts, chosen, 7, images)
+        return {**tensors, **constants(pipe, prompts, chosen)}
 
     return run
 
@@ -149,9 +149,9 @@ def test_both_sources_make_files_of_one_format(recorded):
 def test_noised_trajectories_need_images(
     unet, scheduler_config, prompts, clean, message
 ):
-    passes = Passes(SplitUNet(unet))
+    pipe = bare_pipeline(unet, scheduler_config)
     with pytest.raises(ValueError, match=message):
-        unroll(passes, scheduler_config, prompts, spec(source="noised"), 0, clean)
+        unroll(pipe, prompts, spec(source="noised"), 0, clean)
 
 
 # --- inverted images -----------------------------------------------------------------
@@ -225,11 +225,11 @@ def test_inverted_latents_give_the_features_again(recorded, unet, dtype):
 def test_an_inversion_depends_on_no_noise_and_no_other_image(
     unet, scheduler_config, prompts, clean
 ):
-    passes = Passes(SplitUNet(unet))
-    whole = unroll(passes, scheduler_config, prompts, INVERTED, 0, clean)
+    pipe = bare_pipeline(unet, scheduler_config)
+    whole = unroll(pipe, prompts, INVERTED, 0, clean)
     other = dataclasses.replace(INVERTED, seed=9)
     part = slice(1, 2)
-    alone = unroll(passes, scheduler_config, prompts[part], other, 7, clean[part])
+    alone = unroll(pipe, prompts[part], other, 7, clean[part])
     for name, value in alone.items():
         torch.testing.assert_close(value, whole[name][part], rtol=0, atol=1e-4)
 
@@ -256,9 +256,9 @@ def test_inversions_that_there_are_not_are_refused(sampler, message):
 def test_inverted_trajectories_need_images(
     unet, scheduler_config, prompts, clean, message
 ):
-    passes = Passes(SplitUNet(unet))
+    pipe = bare_pipeline(unet, scheduler_config)
     with pytest.raises(ValueError, match=message):
-        unroll(passes, scheduler_config, prompts, INVERTED, 0, clean)
+        unroll(pipe, prompts, INVERTED, 0, clean)
 
 
 def test_an_inversion_beyond_the_schedule_is_refused(scheduler_config):
@@ -491,7 +491,7 @@ def fresh(unet, scheduler_config):
 
     def make(subset: int = 3, **changes) -> FreshTrajectories:
         chosen = spec(batch_size=2, **changes)
-        passes = Passes(SplitUNet(unet))
+        pipe = bare_pipeline(unet, scheduler_config)
         clean = None
         if chosen.source != "unroll":
             images = torch.randn(7, 4, 16, 16, generator=generator)
@@ -499,9 +499,7 @@ def fresh(unet, scheduler_config):
             def clean(rows: torch.Tensor) -> torch.Tensor:
                 return images[rows]
 
-        return FreshTrajectories(
-            passes, scheduler_config, encode, TEXTS, chosen, subset, "t", clean
-        )
+        return FreshTrajectories(pipe, encode, TEXTS, chosen, subset, "t", clean)
 
     return make
 

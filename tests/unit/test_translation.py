@@ -1,4 +1,4 @@
-"""One loop for all tasks: against DDIM's formula and against diffusers' pipelines."""
+"""Translating by pipelines: what each task asks, and DDIM's formula at given steps."""
 
 import shutil
 from pathlib import Path
@@ -14,26 +14,23 @@ from diffusers import (
     StableDiffusionPipeline,
 )
 
-from clockwork_diffusion import adaptors, encoding, schedulers
-from clockwork_diffusion.depth_skip import depth_skip
+from clockwork_diffusion import encoding
+from clockwork_diffusion.depth_skip import depth_skip, depth_skipped
 from clockwork_diffusion.encoding import encode_images
-from clockwork_diffusion.passes import Passes, WholePasses
-from clockwork_diffusion.schedulers import SOLVERS, scheduler_at
+from clockwork_diffusion.pipeline import clockwork
+from clockwork_diffusion.schedulers import at_timesteps, new_scheduler
 from clockwork_diffusion.stablesr.pipeline import StableSRPipeline
 from clockwork_diffusion.stablesr.spade import SpadeUNet
 from clockwork_diffusion.stablesr.structure_encoder import StructureEncoder
 from clockwork_diffusion.timesteps import uniform_timesteps
-from clockwork_diffusion.unet import SplitUNet
-from clockwork_experiments.generate import translate, translators
-from clockwork_experiments.generate.tasks import TASKS, Row
-from clockwork_experiments.generate.text import (
-    SamplerSpec,
-    draw_noise,
-    initial_noise,
-    sample_latents,
-    step_generators,
+from clockwork_experiments.generate import translators
+from clockwork_experiments.generate.tasks import JOINED, TASKS
+from clockwork_experiments.generate.text import SamplerSpec, initial_noise, sample
+from clockwork_experiments.generate.translate import (
+    SOLVERS,
+    TranslationSpec,
+    Translator,
 )
-from clockwork_experiments.generate.translate import TranslationSpec
 from clockwork_experiments.mini.data import scene_images
 from clockwork_experiments.mini.translators import widen_input
 from clockwork_experiments.models import loading
@@ -43,20 +40,13 @@ STEPS = (999, 700, 320, 40)
 PROMPTS = ["make the red star blue", "turn the ring into a cross"]
 
 
-class Listed(DPMSolverMultistepScheduler):
-    """Visits `STEPS`, whatever number a pipeline asks for."""
-
-    def set_timesteps(self, num_inference_steps=None, device=None, **kwargs):
-        super().set_timesteps(device=device, timesteps=list(STEPS))
-
-
 @pytest.fixture(scope="module")
 def pipe() -> StableDiffusionPipeline:
     return loading.load_pipeline(MODEL)
 
 
 @pytest.fixture(scope="module")
-def joined(pipe) -> StableDiffusionPipeline:
+def joined(pipe) -> StableDiffusionInstructPix2PixPipeline:
     """Return a pipeline whose UNet takes eight channels, the last four at random."""
     unet = widen_input(pipe.unet, 4).eval().requires_grad_(False)
     torch.manual_seed(1)
@@ -110,22 +100,12 @@ def images() -> torch.Tensor:
     return scene_images("test", 2)
 
 
-@pytest.fixture(scope="module")
-def noise() -> torch.Tensor:
-    return initial_noise([3, 4], (4, 16, 16))
-
-
-def of_unet(pipe, unet) -> StableDiffusionPipeline:
-    return StableDiffusionPipeline(
-        vae=pipe.vae,
-        text_encoder=pipe.text_encoder,
-        tokenizer=pipe.tokenizer,
-        unet=unet,
-        scheduler=pipe.scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
+def of_unet(pipe, unet) -> StableDiffusionInstructPix2PixPipeline:
+    made = StableDiffusionInstructPix2PixPipeline(
+        **{**pipe.components, "unet": unet}, requires_safety_checker=False
     )
+    made.set_progress_bar_config(disable=True)
+    return made
 
 
 def spec_of(task: str, **changed) -> TranslationSpec:
@@ -133,23 +113,33 @@ def spec_of(task: str, **changed) -> TranslationSpec:
     return TranslationSpec(**settings)
 
 
-def run(translator, images, noise, spec, passes=None, prompts=PROMPTS, **further):
-    passes = passes or WholePasses(translator.pipe.unet)
-    encoded = translator.encode(prompts)
-    return translate.translate(
-        translator, passes, images, encoded, noise, spec, **further
+def run(translator, images, spec, seeds=(3, 4), prompts=PROMPTS):
+    return translator.translate(images, prompts, seeds, spec)
+
+
+def at(kind, config, timesteps):
+    """Return the scheduler that a translation samples with."""
+    own = new_scheduler("dpmpp", config, len(timesteps)).config
+    solver = DPMSolverMultistepScheduler.from_config(own, **SOLVERS[kind])
+    return at_timesteps(solver, timesteps)
+
+
+def controlled(pipe, controlnet) -> StableDiffusionControlNetPipeline:
+    made = StableDiffusionControlNetPipeline(
+        **pipe.components, controlnet=controlnet, requires_safety_checker=False
     )
-
-
-def all_translators(joined, pipe, controlnet, restoring):
-    made = {task: translators.JoinedTranslator(joined, task) for task in JOINED}
-    made["control"] = translators.ControlTranslator(pipe, controlnet)
-    made["restoration"] = translators.RestorationTranslator(restoring, 0.0)
-    made["text"] = translators.TextTranslator(pipe)
+    made.set_progress_bar_config(disable=True)
     return made
 
 
-JOINED = translators.JOINED
+def all_translators(joined, pipe, controlnet, restoring):
+    made = {task: Translator(task, joined) for task in JOINED}
+    made["control"] = Translator("control", controlled(pipe, controlnet))
+    made["restoration"] = Translator("restoration", restoring)
+    made["text"] = Translator("text", pipe)
+    return made
+
+
 GUIDED = {
     "edit": {"guidance": 7.5, "image_guidance": 1.5},
     "control": {"guidance": 9.0},
@@ -179,7 +169,7 @@ def test_uniform_timesteps_are_those_of_the_paper():
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 def test_first_order_is_ddim_and_ends_with_the_clean_image(kind, scheduler_config):
     config = {**scheduler_config, "prediction_type": kind}
-    scheduler = scheduler_at("ddim", config, STEPS)
+    scheduler = at("ddim", config, STEPS)
     alphas = scheduler.alphas_cumprod.double()
     generator = torch.Generator().manual_seed(5)
     x = torch.randn(2, 4, 8, 8, generator=generator)
@@ -203,7 +193,7 @@ def test_stochastic_is_ddim_with_eta_1_and_ends_with_the_clean_image(
     kind, scheduler_config
 ):
     config = {**scheduler_config, "prediction_type": kind}
-    scheduler = scheduler_at("ddim_stochastic", config, STEPS)
+    scheduler = at("ddim_stochastic", config, STEPS)
     alphas = scheduler.alphas_cumprod.double()
     generator = torch.Generator().manual_seed(5)
     x = torch.randn(2, 4, 8, 8, generator=generator)
@@ -243,7 +233,7 @@ def test_stochastic_is_that_of_diffusers_at_its_own_timesteps(kind, scheduler_co
     theirs.set_timesteps(5)
     steps = theirs.timesteps.tolist()
     assert steps == [800, 600, 400, 200, 0]
-    ours = scheduler_at("ddim_stochastic", config, steps)
+    ours = at("ddim_stochastic", config, steps)
     generator = torch.Generator().manual_seed(6)
     x = y = torch.randn(2, 4, 8, 8, generator=generator)
     for t in ours.timesteps:
@@ -257,7 +247,7 @@ def test_stochastic_is_that_of_diffusers_at_its_own_timesteps(kind, scheduler_co
 def test_second_order_looks_back_on_the_step_before(scheduler_config):
     made = {}
     for kind in SOLVERS:
-        scheduler = scheduler_at(kind, scheduler_config, STEPS)
+        scheduler = at(kind, scheduler_config, STEPS)
         assert tuple(scheduler.timesteps.tolist()) == STEPS
         x = torch.ones(1, 1, 1, 1)
         made[kind] = []
@@ -270,7 +260,7 @@ def test_second_order_looks_back_on_the_step_before(scheduler_config):
 
 def test_a_model_that_chooses_timesteps_itself_takes_ours(scheduler_config):
     config = {**scheduler_config, "use_karras_sigmas": True, "solver_order": 3}
-    scheduler = scheduler_at("ddim", config, STEPS)
+    scheduler = at("ddim", config, STEPS)
     assert tuple(scheduler.timesteps.tolist()) == STEPS
     assert scheduler.config.solver_order == 1
 
@@ -281,156 +271,104 @@ def test_a_model_that_chooses_timesteps_itself_takes_ours(scheduler_config):
 @pytest.mark.parametrize(
     ("task", "settings", "rows"),
     [
-        ("edit", {"guidance": 7.5, "image_guidance": 1.5}, [(0, 0), (1, 0), (1, 1)]),
-        ("edit", {"guidance": 7.5}, [(1, 0), (1, 1)]),
-        ("edit", {"guidance": 7.5, "all_rows": True}, [(0, 0), (1, 0), (1, 1)]),
-        ("edit", {"guidance": 2.0, "image_guidance": 2.0}, [(0, 0), (1, 1)]),
-        ("edit", {}, [(1, 1)]),
-        ("control", {"guidance": 9.0}, [(1, 0), (1, 1)]),
-        ("control", {}, [(1, 1)]),
-        ("restoration", {}, [(1, 0)]),
-        ("inpainting", {}, [(1, 0)]),
-        ("synthesis", {"all_rows": True}, [(1, 0)]),
-        ("text", {"guidance": 2.0}, [(0, 0), (0, 1)]),
-        ("text", {}, [(0, 1)]),
+        ("edit", {"guidance": 7.5, "image_guidance": 1.5}, 3),
+        ("edit", {"guidance": 7.5}, 3),
+        ("edit", {}, 1),
+        ("control", {"guidance": 9.0}, 2),
+        ("control", {}, 1),
+        ("restoration", {}, 1),
+        ("inpainting", {}, 1),
+        ("synthesis", {}, 1),
+        ("text", {"guidance": 2.0}, 2),
+        ("text", {}, 1),
     ],
 )
-def test_rows_without_a_weight_are_left_out(task, settings, rows):
-    spec = TranslationSpec(task, 4, **settings)
-    assert spec.rows == tuple(Row(bool(i), bool(t)) for i, t in rows)
-    assert spec.branches == len(rows)
-
-
-def test_guidance_is_the_published_formula():
-    e = torch.tensor([[1.0], [3.0], [10.0]])
-    both = TranslationSpec("edit", 4, 7.5, 1.5)
-    assert both.guide(e).item() == 1 + 7.5 * (10 - 3) + 1.5 * (3 - 1)
-    control = TranslationSpec("control", 4, 9.0)
-    assert control.guide(e[1:]).item() == 3 + 9 * (10 - 3)
-    assert TranslationSpec("text", 4, 2.0).guide(e[1:]).item() == 3 + 2 * (10 - 3)
-    assert TranslationSpec("inpainting", 4).guide(e[:1]).item() == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "image"), [(7.5, 1.0), (2.0, 2.0), (1.0, 1.0)], ids=str
-)
-def test_leaving_rows_out_changes_nothing(joined, images, noise, text, image):
-    translator = translators.JoinedTranslator(joined, "edit")
-    scales = {"guidance": text, "image_guidance": image}
-    less = run(translator, images, noise, spec_of("edit", **scales))
-    more = run(translator, images, noise, spec_of("edit", **scales, all_rows=True))
-    assert torch.allclose(less, more, atol=1e-3)
-    other = spec_of("edit", guidance=text + 1, image_guidance=image)
-    assert not torch.allclose(less, run(translator, images, noise, other), atol=1e-2)
-
-
-# --- against diffusers ----------------------------------------------------------------
-
-
-def listed(pipe) -> Listed:
-    config = scheduler_at("ddim", pipe.scheduler.config, STEPS).config
-    return Listed.from_config(config)
-
-
-def test_an_edit_is_that_of_diffusers(joined, images, noise):
-    theirs = StableDiffusionInstructPix2PixPipeline(
-        vae=joined.vae,
-        text_encoder=joined.text_encoder,
-        tokenizer=joined.tokenizer,
-        unet=joined.unet,
-        scheduler=listed(joined),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
+def test_rows_that_are_counted_are_those_that_pipelines_compute(
+    joined, pipe, controlnet, restoring, images, task, settings, rows
+):
+    translator, seen = all_translators(joined, pipe, controlnet, restoring)[task], set()
+    hook = translator.pipe.unet.register_forward_pre_hook(
+        lambda _unet, given: seen.add(len(given[0]))
     )
-    theirs.set_progress_bar_config(disable=True)
-    wanted = theirs(
-        PROMPTS,
-        image=images.float() / 255,
-        num_inference_steps=len(STEPS),
-        guidance_scale=7.5,
-        image_guidance_scale=1.5,
-        latents=noise.clone(),
-        output_type="pt",
-    ).images
-    translator = translators.JoinedTranslator(joined, "edit")
-    spec = spec_of("edit", guidance=7.5, image_guidance=1.5)
-    latents = run(translator, images, noise, spec)
-    found = translator.decode(latents, images)
-    assert (found.float() / 255 - wanted).abs().max() <= 0.51 / 255
+    spec = spec_of(task, **settings)
+    run(translator, images, spec)
+    hook.remove()
+    assert seen == {rows * len(images)} and spec.branches == rows
 
 
-def test_drawing_along_edges_is_that_of_diffusers(pipe, controlnet, images, noise):
-    theirs = StableDiffusionControlNetPipeline(
-        vae=pipe.vae,
-        text_encoder=pipe.text_encoder,
-        tokenizer=pipe.tokenizer,
-        unet=pipe.unet,
-        controlnet=controlnet,
-        scheduler=listed(pipe),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
-    theirs.set_progress_bar_config(disable=True)
-    wanted = theirs(
-        PROMPTS,
-        image=images.float() / 255,
-        num_inference_steps=len(STEPS),
-        guidance_scale=9.0,
-        latents=noise.clone(),
-        output_type="latent",
-    ).images
-    translator = translators.ControlTranslator(pipe, controlnet)
-    found = run(translator, images, noise, spec_of("control", guidance=9.0))
-    assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-4)
+# --- what the tasks give the UNet -----------------------------------------------------
+
+
+def test_an_edit_is_guided_by_the_published_formula(joined, pipe, images):
+    translator = Translator("edit", joined)
+    found = run(translator, images, spec_of("edit", guidance=7.5, image_guidance=1.5))
+    given = encode_images(joined.vae, images, scale=False)
+    prompts = encoding.encode_prompts(pipe, PROMPTS)
+    empty = prompts.empty.expand_as(prompts.text)
+    scheduler = at("ddim", joined.scheduler.config, STEPS)
+    x = initial_noise([3, 4], (4, 16, 16))
+    with torch.inference_mode():
+        for t in scheduler.timesteps:
+            rows = [(0 * given, empty), (given, empty), (given, prompts.text)]
+            neither, image, both = (
+                joined.unet(torch.cat([x, seen], 1), t, text)[0] for seen, text in rows
+            )
+            v = neither + 7.5 * (both - image) + 1.5 * (image - neither)
+            x = scheduler.step(v, t, x, return_dict=False)[0]
+    assert torch.allclose(found, x, atol=1e-3)
+
+
+def test_a_translation_leaves_the_models_own_scheduler(joined, images):
+    own = joined.scheduler
+    run(Translator("inpainting", joined), images, spec_of("inpainting"))
+    assert joined.scheduler is own
 
 
 @pytest.mark.parametrize("clock", [1, 2])
-def test_text_to_image_is_that_of_the_sampler(pipe, images, noise, clock):
+def test_text_to_image_is_that_of_the_sampler(pipe, images, clock):
     # So that the sampler, too, ends with the clean image of its last timestep.
     config = {**pipe.scheduler.config, "set_alpha_to_one": True}
     plain = SamplerSpec("ddim", 4, 3.0, clock)
-    scheduler = schedulers.new_scheduler("ddim", config, plain.steps)
-    assert scheduler.config.timestep_spacing != "trailing"
-    timesteps = tuple(scheduler.timesteps.tolist())
-    identity = adaptors.build_adaptor("identity", pipe.unet, "stage1", 1)
-    passes = Passes(SplitUNet(pipe.unet), identity)
+    own, pipe.scheduler = pipe.scheduler, new_scheduler("ddim", config, 4)
+    translator = Translator("text", pipe)
+    noise = initial_noise([3, 4], (4, 16, 16))
     prompts = encoding.encode_prompts(pipe, PROMPTS)
-    wanted = sample_latents(passes, config, prompts, noise, plain)
-    translator = translators.TextTranslator(pipe)
-    spec = spec_of("text", timesteps=timesteps, guidance=3.0, clock=clock)
-    found = run(translator, torch.zeros_like(images), noise, spec, passes)
+    with clockwork(pipe, clock):
+        wanted = sample(pipe, prompts, noise, plain)
+        steps = new_scheduler("ddim", pipe.scheduler.config, 4).timesteps.tolist()
+        spec = TranslationSpec("text", 4, 3.0, timesteps=tuple(steps), clock=clock)
+        found = run(translator, images, spec)
+    pipe.scheduler = own
     assert torch.allclose(found, wanted, rtol=1e-4, atol=1e-4)
     decoded = translator.decode(found, images)
     assert torch.equal(decoded, encoding.decode_latents(pipe, found))
 
 
 def test_restoration_is_that_of_its_pipeline(restoring, images):
+    own, restoring.scheduler = (
+        restoring.scheduler,
+        at("ddim", restoring.scheduler.config, STEPS),
+    )
     wanted = restoring(
         images.float() / 255,
-        timesteps=STEPS,
+        len(STEPS),
         fidelity_weight=0.0,
         generator=[torch.Generator().manual_seed(seed) for seed in (3, 4)],
         output_type="pt",
     ).images
-    noise = initial_noise([3, 4], (4, 16, 16))
-    translator = translators.RestorationTranslator(restoring, 0.0)
-    latents = run(translator, images, noise, spec_of("restoration"), None, ["", ""])
-    found = translator.decode(latents, images)
+    restoring.scheduler = own
+    translator = Translator("restoration", restoring)
+    found = translator.decode(run(translator, images, spec_of("restoration")), images)
     assert (found.float() / 255 - wanted).abs().max() <= 0.51 / 255
 
 
 @pytest.mark.parametrize("task", ["inpainting", "synthesis"])
-def test_other_joined_tasks_see_the_input_and_the_empty_prompt(
-    joined, images, noise, task
-):
-    translator = translators.JoinedTranslator(joined, task)
-    found = run(translator, images, noise, spec_of(task))
-    scheduler = scheduler_at("ddim", joined.scheduler.config, STEPS)
+def test_other_joined_tasks_see_the_input_and_the_empty_prompt(joined, images, task):
+    found = run(Translator(task, joined), images, spec_of(task))
+    scheduler = at("ddim", joined.scheduler.config, STEPS)
     given = encode_images(joined.vae, images, scale=False)
-    empty = encoding.encode_prompts(joined, ["", ""]).text
-    x = noise
+    x = initial_noise([3, 4], (4, 16, 16))
+    empty = joined._encode_prompt(["", ""], "cpu", 1, False)
     with torch.inference_mode():
         for t in scheduler.timesteps:
             v = joined.unet(torch.cat([x, given], 1), t, empty)[0]
@@ -443,139 +381,57 @@ def test_other_joined_tasks_see_the_input_and_the_empty_prompt(
 
 @pytest.mark.parametrize("task", TASKS)
 def test_an_image_depends_on_neither_batch_nor_neighbour(
-    joined, pipe, controlnet, restoring, images, noise, task
+    joined, pipe, controlnet, restoring, images, task
 ):
     translator = all_translators(joined, pipe, controlnet, restoring)[task]
     spec = spec_of(task, **GUIDED[task])
-    whole = run(translator, images, noise, spec)
-    alone = run(translator, images[1:], noise[1:], spec, None, PROMPTS[1:])
+    whole = run(translator, images, spec)
+    alone = run(translator, images[1:], spec, [4], PROMPTS[1:])
     assert torch.allclose(whole[1:], alone, atol=1e-3)
     assert not torch.allclose(whole[:1], alone, atol=1e-1)
 
 
 @pytest.mark.parametrize("task", ["edit", "restoration"])
 def test_drawn_noise_depends_on_neither_batch_nor_neighbour(
-    joined, pipe, controlnet, restoring, images, noise, task
+    joined, pipe, controlnet, restoring, images, task
 ):
     translator = all_translators(joined, pipe, controlnet, restoring)[task]
     spec = spec_of(task, **GUIDED[task], scheduler="ddim_stochastic")
-
-    def draw(rows, seeds):
-        generators = step_generators(seeds, (4, 16, 16))
-        return run(
-            *(translator, images[rows], noise[rows], spec, None, PROMPTS[rows]),
-            generators=generators,
-        )
-
-    whole = draw(slice(2), [3, 4])
-    assert torch.equal(whole, draw(slice(2), [3, 4]))
-    assert torch.allclose(whole[1:], draw(slice(1, 2), [4]), atol=1e-3)
-    # The same start and other noise at the steps.
-    other = draw(slice(2), [3, 5])
-    assert torch.allclose(whole[:1], other[:1], atol=1e-3)
-    assert not torch.allclose(whole[1:], other[1:], atol=1e-1)
-    same = run(translator, images, noise, spec_of(task, **GUIDED[task]))
+    whole = run(translator, images, spec)
+    assert torch.equal(whole, run(translator, images, spec))
+    alone = run(translator, images[1:], spec, [4], PROMPTS[1:])
+    assert torch.allclose(whole[1:], alone, atol=1e-3)
+    same = run(translator, images, spec_of(task, **GUIDED[task]))
     assert not torch.allclose(whole, same, atol=1e-1)
 
 
-def test_noise_of_steps_is_not_that_of_the_start():
-    shape = (4, 32, 32)
-    generators = step_generators([0, 1, 7_000_000], shape)
-    start = initial_noise([0, 1, 7_000_000], shape)
-    drawn = [draw_noise(generators, shape) for _ in range(3)]
-    rows = torch.cat([start, *drawn]).flatten(1)
-    assert (torch.corrcoef(rows) - torch.eye(len(rows))).abs().max() < 0.1
-
-
-@pytest.mark.parametrize("seeds", [(), (3,), (3, 4, 5)])
-def test_a_stochastic_scheduler_needs_a_generator_for_each_image(
-    joined, images, noise, seeds
-):
-    translator = translators.JoinedTranslator(joined, "inpainting")
-    spec = spec_of("inpainting", scheduler="ddim_stochastic")
-    generators = step_generators(seeds, (4, 16, 16)) if seeds else []
-    match = f"{len(seeds)} generators are not one for each of 2 images"
-    with pytest.raises(ValueError, match=match):
-        run(translator, images, noise, spec, generators=generators)
-
-
 @pytest.mark.parametrize("task", TASKS)
-def test_the_input_image_matters(
-    joined, pipe, controlnet, restoring, images, noise, task
-):
+def test_the_input_image_matters(joined, pipe, controlnet, restoring, images, task):
     translator = all_translators(joined, pipe, controlnet, restoring)[task]
     spec = spec_of(task, **GUIDED[task])
-    one = run(translator, images, noise, spec)
-    other = run(translator, images.flip(0), noise, spec)
+    one = run(translator, images, spec)
+    other = run(translator, images.flip(0), spec)
     # Of text-to-image's the size alone.
     assert torch.allclose(one, other, atol=1e-2) == (task == "text")
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_level_and_clock_compose(
-    joined, pipe, controlnet, restoring, images, noise, task
-):
+def test_level_and_clock_compose(joined, pipe, controlnet, restoring, images, task):
     translator = all_translators(joined, pipe, controlnet, restoring)[task]
-    unet, settings = translator.pipe.unet, GUIDED[task]
-    whole = run(translator, images, noise, spec_of(task, **settings))
-    full = Passes(SplitUNet(depth_skip(unet, 13)))
-    same = run(translator, images, noise, spec_of(task, **settings), full)
-    assert torch.equal(whole, same)
-
-    cut = depth_skip(unet, 9)
-    shallow = run(
-        translator, images, noise, spec_of(task, **settings), WholePasses(cut)
-    )
+    pipe, settings = translator.pipe, GUIDED[task]
+    spec = spec_of(task, **settings)
+    whole = run(translator, images, spec)
+    with depth_skipped(pipe, 9):
+        shallow = run(translator, images, spec)
+        with clockwork(pipe, 2):
+            clocked = run(translator, images, spec)
     assert not torch.allclose(whole, shallow, atol=1e-3)
-    counted = Counted(Passes(SplitUNet(cut)))
-    split = run(translator, images, noise, spec_of(task, **settings), counted)
-    assert torch.allclose(split, shallow, atol=1e-4)
-    assert counted.calls == ["full"] * 4
-
-    identity = adaptors.build_adaptor("identity", cut, "stage1", 1)
-    counted = Counted(Passes(SplitUNet(cut), identity))
-    spec = spec_of(task, **settings, clock=2)
-    clocked = run(translator, images, noise, spec, counted)
-    assert counted.calls == ["full", "light", "full", "light"]
-    assert counted.rows == {2 * spec.branches}
     assert not torch.allclose(clocked, shallow, atol=1e-4)
     assert clocked.isfinite().all()
-
-
-class Counted:
-    """Passes that are counted, with the rows of their batches."""
-
-    def __init__(self, passes) -> None:
-        self.passes, self.calls, self.rows = passes, [], set()
-        self.unet, self.history, self.check = passes.unet, 1, passes.check
-        self.keep = passes.keep
-
-    def full(self, x, *args, **kwargs):
-        self.calls.append("full")
-        self.rows.add(len(x))
-        return self.passes.full(x, *args, **kwargs)
-
-    def light(self, x, *args, **kwargs):
-        self.calls.append("light")
-        self.rows.add(len(x))
-        return self.passes.light(x, *args, **kwargs)
-
-
-def test_each_step_is_reported_with_its_latents(joined, images, noise):
-    translator = translators.JoinedTranslator(joined, "inpainting")
-    seen = []
-    passes = WholePasses(joined.unet)
-    latents = translate.translate(
-        translator,
-        passes,
-        images,
-        translator.encode(["", ""]),
-        noise,
-        spec_of("inpainting"),
-        lambda *step: seen.append(step),
-    )
-    assert [(index, t) for index, t, _ in seen] == list(enumerate(STEPS))
-    assert torch.equal(seen[-1][2], latents)
+    unet, pipe.unet = pipe.unet, depth_skip(pipe.unet, 9)
+    assert torch.allclose(run(translator, images, spec), shallow, atol=1e-4)
+    pipe.unet = unet
+    assert torch.equal(run(translator, images, spec), whole)
 
 
 # --- wrong input ----------------------------------------------------------------------
@@ -591,6 +447,7 @@ def test_each_step_is_reported_with_its_latents(joined, images, noise):
         ({"image_guidance": 0.5}, "image_guidance 0.5 is less than 1"),
         ({"task": "control", "image_guidance": 1.5}, "image_guidance 1.5 is for edit"),
         ({"task": "inpainting", "guidance": 2.0}, "guidance 2.0 is for edit, control"),
+        ({"image_guidance": 1.5}, "image_guidance 1.5 needs a guidance above 1"),
         ({"timesteps": (999, 0)}, "2 timesteps are not 3 steps"),
         ({"timesteps": (999, 500, 500)}, "500 comes after 500"),
         ({"timesteps": (0, 500, 999)}, "500 comes after 0"),
@@ -603,16 +460,12 @@ def test_wrong_settings_are_refused(settings, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_clock_needs_an_adaptor(joined, images, noise):
-    translator = translators.JoinedTranslator(joined, "inpainting")
-    with pytest.raises(ValueError, match="clock 2 needs an adaptor"):
-        run(translator, images, noise, spec_of("inpainting", clock=2))
-
-
-def test_a_translator_does_its_own_task(joined, images, noise):
-    translator = translators.JoinedTranslator(joined, "inpainting")
+def test_a_translator_does_its_own_task(joined, images):
+    translator = Translator("inpainting", joined)
     with pytest.raises(ValueError, match="for inpainting does no edit"):
-        run(translator, images, noise, spec_of("edit"))
+        run(translator, images, spec_of("edit"))
+    with pytest.raises(ValueError, match="2 images, 2 prompts and 1 seeds are not one"):
+        run(translator, images, spec_of("inpainting"), [3])
 
 
 @pytest.mark.parametrize(
@@ -621,30 +474,27 @@ def test_a_translator_does_its_own_task(joined, images, noise):
         ((2, 3, 28, 64), "images are 64×28 pixels, and the model needs 32×32 or more"),
         ((2, 3, 64, 66), "images are 66×64 pixels, and the model needs multiples of 4"),
         ((2, 1, 64, 64), "not uint8"),
-        ((2, 3, 32, 64), "do not fit 2 images, whose latents are .2, 4, 8, 16."),
     ],
 )
-def test_images_that_do_not_fit_are_refused(joined, noise, shape, message):
-    translator = translators.JoinedTranslator(joined, "inpainting")
+def test_images_that_do_not_fit_are_refused(joined, shape, message):
     images = torch.zeros(shape, dtype=torch.uint8)
     with pytest.raises(ValueError, match=message):
-        run(translator, images, noise, spec_of("inpainting"))
+        run(Translator("inpainting", joined), images, spec_of("inpainting"))
 
 
 def test_the_smallest_image_and_an_oblong_one_work(joined):
-    translator = translators.JoinedTranslator(joined, "inpainting")
+    translator = Translator("inpainting", joined)
     for size in ((32, 32), (32, 48)):
         images = torch.zeros(1, 3, *size, dtype=torch.uint8)
-        noise = initial_noise([1], translator.noise_shape(images))
-        latents = run(translator, images, noise, spec_of("inpainting"), None, [""])
+        latents = run(translator, images, spec_of("inpainting"), [1], [""])
         assert translator.decode(latents, images).shape == images.shape
 
 
-def test_channels_that_do_not_fit_are_refused(pipe, joined, controlnet):
+def test_channels_that_do_not_fit_are_refused(pipe, joined):
     with pytest.raises(ValueError, match="edit needs a UNet of 8 .* this one has 4"):
-        translators.JoinedTranslator(pipe, "edit")
+        translators.check_channels(pipe, 2, "edit")
     with pytest.raises(ValueError, match="control needs a UNet of 4 .* this one has 8"):
-        translators.ControlTranslator(joined, controlnet)
+        translators.check_channels(joined, 1, "control")
 
 
 @pytest.mark.parametrize(
@@ -661,7 +511,7 @@ def test_a_controlnet_of_another_unet_is_refused(pipe, controlnet, changed, mess
     config.pop("norm_num_groups", None)
     other = ControlNetModel.from_config(config, norm_num_groups=8)
     with pytest.raises(ValueError, match=message) as caught:
-        translators.ControlTranslator(pipe, other)
+        translators.check_controlnet(other, pipe.unet, pipe.vae)
     assert "\n" not in str(caught.value)
 
 
@@ -671,23 +521,14 @@ def test_a_controlnet_of_another_unet_is_refused(pipe, controlnet, changed, mess
 @pytest.fixture(scope="module")
 def saved(joined, controlnet, restoring, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("translators")
-    StableDiffusionInstructPix2PixPipeline(
-        vae=joined.vae,
-        text_encoder=joined.text_encoder,
-        tokenizer=joined.tokenizer,
-        unet=joined.unet,
-        scheduler=joined.scheduler,
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    ).save_pretrained(folder / "joined")
+    joined.save_pretrained(folder / "joined")
     controlnet.save_pretrained(folder / "controlnet")
     restoring.save_pretrained(folder / "restoration")
     return folder
 
 
 def test_translators_come_back_from_disk(
-    saved, joined, pipe, controlnet, restoring, images, noise
+    saved, joined, pipe, controlnet, restoring, images
 ):
     made = all_translators(joined, pipe, controlnet, restoring)
     folders = {"control": "controlnet", "restoration": "restoration", "text": MODEL}
@@ -698,9 +539,9 @@ def test_translators_come_back_from_disk(
         loaded = translators.load_translator(task, path, model)
         assert loaded.task == task
         # The folder's autoencoder is a plain one.
-        assert getattr(loaded, "fidelity", 0.0) == 0.0
-        wanted = run(made[task], images, noise, spec)
-        assert torch.allclose(run(loaded, images, noise, spec), wanted, atol=1e-4)
+        assert loaded.fidelity == 0.0
+        wanted = run(made[task], images, spec)
+        assert torch.allclose(run(loaded, images, spec), wanted, atol=1e-4)
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from clockwork_diffusion import passes
 from clockwork_experiments.base import chunks, storage
 from clockwork_experiments.data import pair_sets
 from clockwork_experiments.generate import translate as translation
 from clockwork_experiments.generate import translators
-from clockwork_experiments.generate.text import image_seed, initial_noise
+from clockwork_experiments.generate.text import image_seed
 from clockwork_experiments.models import encoders, perceptual
 from clockwork_experiments.score import metrics
 from clockwork_experiments.steps import (
@@ -88,14 +87,8 @@ def test_a_set_is_translated_whatever_the_batch(folder, tmp_path):
     pairs = pair_sets.read_set(folder / "edit.json")
     inputs, _ = pair_sets.read_images(folder / "edit.safetensors", pairs)
     spec = translation.TranslationSpec(**EDIT)
-    latents = translation.translate(
-        translator,
-        passes.WholePasses(translator.pipe.unet),
-        inputs[3:4],
-        translator.encode(pairs.prompts[3:4]),
-        initial_noise([image_seed(4, 3)], (4, 16, 16)),
-        spec,
-    )
+    prompts, seeds = pairs.prompts[3:4], [image_seed(4, 3)]
+    latents = translator.translate(inputs[3:4], prompts, seeds, spec)
     alone = translator.decode(latents, inputs[3:4])
     assert (images[3:4].int() - alone.int()).abs().max() <= 1
 
@@ -154,24 +147,24 @@ def test_drawn_noise_is_the_same_whatever_the_batch(folder, tmp_path):
 def test_a_killed_run_goes_on_where_it_was(folder, tmp_path, monkeypatch):
     whole = translate(folder, tmp_path / "whole.safetensors")
     done = []
-    real = translation.translate
+    real = translation.Translator.translate
 
     def killed(*args, **kwargs):
         if len(done) == 2:
             raise KeyboardInterrupt
-        done.append(len(args[2]))
+        done.append(len(args[1]))
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(translation, "translate", killed)
+    monkeypatch.setattr(translation.Translator, "translate", killed)
     with pytest.raises(KeyboardInterrupt):
         translate(folder, tmp_path / "part.safetensors")
     assert done == [2, 2] and not (tmp_path / "part.safetensors").exists()
 
     def counted(*args, **kwargs):
-        done.append(len(args[2]))
+        done.append(len(args[1]))
         return real(*args, **kwargs)
 
-    monkeypatch.setattr(translation, "translate", counted)
+    monkeypatch.setattr(translation.Translator, "translate", counted)
     assert torch.equal(translate(folder, tmp_path / "part.safetensors"), whole)
     assert done == [2, 2, 1]
     assert not (tmp_path / "state" / "part").exists()

@@ -61,7 +61,7 @@ CASES = {
         f"{RUN}.sampler.scheduler",
         "euler",
         "'euler'",
-        "'dpmpp', 'dpm', 'pndm', 'ddim', 'heun'",
+        "dpmpp|dpm|pndm|ddim|heun|",
     ),
     "unknown model": (CONFIG, f"{RUN}.model", "sdx", "'sdx'", "models (sd, efficient"),
     "unknown data set": (CONFIG, f"{RUN}.dataset", "coco", "'coco'", "(train, heldout"),

@@ -61,7 +61,7 @@ def table_run_settings(wildcards):
 def run_settings(run):
     """Return what decides a run's FLOPs."""
     if "translator" in run:
-        keys = ("guidance", "image_guidance", "all_rows", "level", "clock", "adaptor")
+        keys = ("guidance", "image_guidance", "level", "clock", "adaptor")
         return {key: run[key] for key in ("translator", "steps", *keys) if key in run}
     if "sampler" not in run:
         return run

@@ -128,7 +128,7 @@ def step_search_options(wildcards, input):
 def step_search_spec(wildcards):
     """Return a search as its dataclass takes it."""
     scale, search = wildcards.scale, step_searching(wildcards)
-    keys = ("guidance", "image_guidance", "scheduler", "clock", "all_rows")
+    keys = ("guidance", "image_guidance", "scheduler", "clock")
     sampled = {key: search[key] for key in keys if key in search}
     sampled |= {
         "task": step_searched_translator(wildcards)["task"],

@@ -9,7 +9,6 @@ SAMPLED = (
     "timesteps",
     "scheduler",
     "clock",
-    "all_rows",
 )
 """Keys of a translation that describe how it is sampled."""
 

@@ -334,6 +334,8 @@ def read_checkpoint(path: Path) -> dict[str, torch.Tensor]:
         ValueError: If the file is missing, damaged, or holds anything but tensors and
             plain values.
     """
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist")
     # Lightning's older files name this class beside the weights; nothing is done to it.
     callback = "pytorch_lightning.callbacks.model_checkpoint.ModelCheckpoint"
     try:

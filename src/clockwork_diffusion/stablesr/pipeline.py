@@ -12,7 +12,8 @@ them together with deterministic DDIM.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import inspect
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -23,7 +24,7 @@ from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from clockwork_diffusion.schedulers import scheduler_at
+from clockwork_diffusion.schedulers import AtTimesteps, at_timesteps
 from clockwork_diffusion.stablesr.cfw import CFWAutoencoder
 from clockwork_diffusion.stablesr.colour_fix import fix_colours
 from clockwork_diffusion.stablesr.spade import SpadeUNet
@@ -215,7 +216,6 @@ class StableSRPipeline(DiffusionPipeline):  # type: ignore[misc]
         image: Any,
         num_inference_steps: int = STEPS,
         *,
-        timesteps: Sequence[int] | None = None,
         fidelity_weight: float = FIDELITY,
         colour_fix: str = "adain",
         generator: torch.Generator | list[torch.Generator] | None = None,
@@ -227,25 +227,25 @@ class StableSRPipeline(DiffusionPipeline):  # type: ignore[misc]
         Args:
             image: Low-quality images: PIL, arrays or tensors, as diffusers' pipelines
                 take them.
-            num_inference_steps: Steps, evenly spaced over the noise schedule.
-            timesteps: The timesteps themselves, from the noisiest, instead; the result
-                is the clean image that the last one predicts.
+            num_inference_steps: Steps, evenly spaced over the noise schedule; those of
+                a scheduler of `at_timesteps` are its own. The result is the clean image
+                that the last one predicts.
             fidelity_weight: w of the decoder, 0 to 1.
             colour_fix: One of `clockwork_diffusion.stablesr.colour_fix.COLOUR_FIXES`.
             generator: For the noise.
-            output_type: ``pil``, ``np`` or ``pt``.
+            output_type: ``pil``, ``np``, ``pt``, or ``latent`` for scaled latents.
             unet_arguments: Further arguments for each of the UNet's passes.
 
         Raises:
-            ValueError: If an image is too small, the timesteps do not fall, or one is
-                not of the schedule.
+            ValueError: If an image is too small, or there are more steps than
+                timesteps.
         """
         low = self.enlarge(self.image_processor.preprocess(image))
         low = low.to(self._execution_device)
-        chosen = uniform_timesteps(num_inference_steps)
-        if timesteps is not None:
-            chosen = tuple(timesteps)
-        scheduler = scheduler_at("ddim", self.scheduler.config, chosen)
+        scheduler = self.scheduler
+        if not isinstance(scheduler, AtTimesteps):
+            scheduler = at_timesteps(scheduler, uniform_timesteps(num_inference_steps))
+        scheduler.set_timesteps(num_inference_steps, device=low.device)
         lq_latents = self.encode(low).to(self.unet.dtype)
         noise = randn_tensor(
             lq_latents.shape,
@@ -254,13 +254,18 @@ class StableSRPipeline(DiffusionPipeline):  # type: ignore[misc]
             dtype=lq_latents.dtype,
         )
         text = self.empty_prompt(len(low))
-        x = self.start(lq_latents, noise, chosen[0])
+        x = self.start(lq_latents, noise, int(scheduler.timesteps[0]))
+        drawn = {}
+        if "generator" in inspect.signature(scheduler.step).parameters:
+            drawn["generator"] = generator
         for t in self.progress_bar(scheduler.timesteps):
             structure = self.structure_of(lq_latents, t)
             predicted = self.unet(
                 x, t, text, structure=structure, **(unet_arguments or {})
             ).sample
-            x = scheduler.step(predicted, t, x, return_dict=False)[0]
+            x = scheduler.step(predicted, t, x, **drawn, return_dict=False)[0]
+        if output_type == "latent":
+            return ImagePipelineOutput(x)
         images = self.decode(x, low, fidelity_weight, colour_fix)
         return ImagePipelineOutput(
             self.image_processor.postprocess(images, output_type)

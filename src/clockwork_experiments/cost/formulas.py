@@ -233,12 +233,8 @@ def typical_ms(timing: Mapping[str, Any]) -> float:
 
 
 def translation_rows(run: Mapping[str, Any], task: str) -> int:
-    """Return how many UNet samples guidance takes per image and step of a translation.
-
-    As many as the task has, less those that guidance by 1 cancels.
-    """
-    text, image = run.get("guidance", 1.0), run.get("image_guidance", 1.0)
-    return len(guided_rows(task, text, image, all_rows=run.get("all_rows", False)))
+    """Return how many UNet samples a translation computes per image and step."""
+    return guided_rows(task, run.get("guidance", 1.0))
 
 
 def translation_count(
@@ -293,7 +289,7 @@ def translation_flops(
 
     Args:
         run: ``steps`` and, where they differ from none, ``level``, ``clock``,
-            ``adaptor``, ``guidance``, ``image_guidance`` and ``all_rows``.
+            ``adaptor``, ``guidance`` and ``image_guidance``.
         counts: Counts of the model's levels.
         key: ``flops`` or ``flops_with_attention``.
 

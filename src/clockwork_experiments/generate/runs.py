@@ -6,6 +6,7 @@ Apart from `loading`, so that steps without an adaptor do not depend on adaptors
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,8 +14,13 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from clockwork_diffusion import adaptors
+from clockwork_diffusion.clock import Clock
+from clockwork_diffusion.deepcache import deepcache
+from clockwork_diffusion.encoding import Prompts
 from clockwork_diffusion.made_for import check_made_for
 from clockwork_diffusion.passes import Passes
+from clockwork_diffusion.pipeline import clockwork
+from clockwork_diffusion.pooling import PooledTable
 from clockwork_diffusion.unet import SplitUNet, check_cut
 from clockwork_experiments.base import storage
 
@@ -145,3 +151,45 @@ def split_passes(
     if built is not None:
         built = built.to(unet.device, unet.dtype).eval()
     return Passes(SplitUNet(unet, cut or "stage1"), built)
+
+
+def table_of(prompts: Prompts) -> PooledTable | None:
+    """Return what finds prompts' pooled embeddings by their text features, if any."""
+    if prompts.pooled is None or prompts.empty_pooled is None:
+        return None
+    table = PooledTable(len(prompts) + 1)
+    table.add(prompts.text, prompts.pooled)
+    table.add(prompts.empty, prompts.empty_pooled)
+    return table
+
+
+def applied(
+    pipe: Any,
+    clock: Clock,
+    adaptor: Any = None,
+    *,
+    branch: int | None = None,
+    prompts: Prompts | None = None,
+) -> AbstractContextManager[Any]:
+    """Apply to a pipeline, within a block, what a run samples with.
+
+    Args:
+        pipe: The pipeline.
+        clock: When the whole UNet runs.
+        adaptor: φ of a Clockwork run, or None.
+        branch: Of a DeepCache run, or None.
+        prompts: All prompts to come, pooled, for an adaptor that looks at text.
+
+    Raises:
+        ValueError: If the clock needs an adaptor or a branch, and there is none.
+    """
+    if branch is not None:
+        return deepcache(pipe, clock, branch=branch)
+    if adaptor is not None:
+        pool = None
+        if prompts is not None and "text" in adaptors.inputs_of(adaptor):
+            pool = table_of(prompts)
+        return clockwork(pipe, clock, adaptor=adaptor, pool=pool)
+    if clock.needs_adaptor:
+        raise ValueError(f"{clock} needs an adaptor")
+    return nullcontext()

@@ -5,8 +5,7 @@
 - ``control``: ControlNet; the UNet of text-to-image, with a branch of its own.
 - ``restoration``: StableSR; SD-2.1-base with SPADE, without guidance.
 - ``inpainting``, ``synthesis``: further input channels, without guidance.
-- ``text``: text-to-image itself, from the same loop; of an input image the size alone
-  counts.
+- ``text``: text-to-image itself; of an input image the size alone counts.
 
 Nothing here needs torch.
 """
@@ -14,14 +13,6 @@ Nothing here needs torch.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple
-
-
-class Row(NamedTuple):
-    """What one row of an image's batch is given: the input image, the prompt."""
-
-    image: bool
-    text: bool
 
 
 @dataclass(frozen=True)
@@ -29,35 +20,35 @@ class Task:
     """What a task asks of a UNet.
 
     Attributes:
-        rows: UNet samples per image and sampling step, in the order in which guidance
-            builds on them.
+        rows: UNet samples per image and sampling step, with guidance where it has any.
+        prompted: Whether it takes prompts, and guidance by them; else the empty one.
         conditioned: Whether an image's latents are further input channels.
         branch: Whether ControlNet's branch runs beside the UNet.
         structure: Whether the UNet takes structure features by SPADE.
     """
 
-    rows: tuple[Row, ...]
+    rows: int = 1
+    prompted: bool = False
     conditioned: bool = False
     branch: bool = False
     structure: bool = False
 
 
-_NEITHER = Row(image=False, text=False)
-_IMAGE = Row(image=True, text=False)
-_BOTH = Row(image=True, text=True)
-
 TASKS: dict[str, Task] = {
-    "edit": Task((_NEITHER, _IMAGE, _BOTH), conditioned=True),
-    "control": Task((_IMAGE, _BOTH), branch=True),
-    "restoration": Task((_IMAGE,), structure=True),
-    "inpainting": Task((_IMAGE,), conditioned=True),
-    "synthesis": Task((_IMAGE,), conditioned=True),
-    "text": Task((_NEITHER, Row(image=False, text=True))),
+    "edit": Task(rows=3, prompted=True, conditioned=True),
+    "control": Task(rows=2, prompted=True, branch=True),
+    "restoration": Task(structure=True),
+    "inpainting": Task(conditioned=True),
+    "synthesis": Task(conditioned=True),
+    "text": Task(rows=2, prompted=True),
 }
 """The tasks by name."""
 
-PROMPTED = tuple(name for name, task in TASKS.items() if task.rows[-1].text)
+PROMPTED = tuple(name for name, task in TASKS.items() if task.prompted)
 """Tasks that take prompts; the others take the empty one."""
+
+JOINED = tuple(name for name, task in TASKS.items() if task.conditioned)
+"""Tasks whose UNet takes the input's latents as further channels."""
 
 
 def check_task(name: str) -> None:
@@ -70,32 +61,14 @@ def check_task(name: str) -> None:
         raise ValueError(f"task {name!r} is not one of {', '.join(TASKS)}")
 
 
-def guidance_scales(name: str, text: float, image: float) -> tuple[float, ...]:
-    """Return a task's scales of guidance, each from one of its rows to the next.
+def guided_rows(name: str, guidance: float = 1.0) -> int:
+    """Return how many UNet samples a pipeline computes per image and step.
+
+    InstructPix2Pix's computes three at any guidance by the image, 1 included, where
+    that without the image cancels.
 
     Args:
         name: The task.
-        text: Scale of guidance by the prompt, s_T.
-        image: Scale of guidance by the input image, s_I.
+        guidance: Scale of guidance by the prompt; 1 turns all guidance off.
     """
-    scales = (image, text)
-    return scales[len(scales) + 1 - len(TASKS[name].rows) :]
-
-
-def guided_rows(
-    name: str, text: float = 1.0, image: float = 1.0, *, all_rows: bool = False
-) -> tuple[Row, ...]:
-    """Return what is computed per image and step: those rows that have a weight.
-
-    Args:
-        name: The task.
-        text: Scale of guidance by the prompt, s_T.
-        image: Scale of guidance by the input image, s_I.
-        all_rows: Keep the rows that cancel, too.
-    """
-    rows = TASKS[name].rows
-    if all_rows:
-        return rows
-    scales = guidance_scales(name, text, image)
-    weights = [a - b for a, b in zip((1.0, *scales), (*scales, 0.0), strict=True)]
-    return tuple(row for row, w in zip(rows, weights, strict=True) if w != 0)
+    return TASKS[name].rows if guidance > 1 else 1

@@ -1,4 +1,4 @@
-"""Sample images with or without a clock; all state lives in one call.
+"""Sample images by diffusers' pipelines, with or without a method applied.
 
 The starting noise of an image depends on its own seed alone, so that image *i* is the
 same in any batch or shard, and two runs with the same seeds are paired.
@@ -6,17 +6,17 @@ same in any batch or shard, and two runs with the same seeds are paired.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from diffusers import SchedulerMixin, StableDiffusionPipeline
 
-from clockwork_diffusion.adaptors import log_snr
-from clockwork_diffusion.clock import Calls, Clock, steps_of_calls
+from clockwork_diffusion.clock import Calls, Clock
 from clockwork_diffusion.encoding import Prompts
-from clockwork_diffusion.passes import Memory, UNetPasses
-from clockwork_diffusion.schedulers import SCHEDULERS, new_scheduler
+from clockwork_diffusion.schedulers import new_scheduler, scheduler_class
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,8 @@ class SamplerSpec:
     """How to sample.
 
     Attributes:
-        scheduler: A key of `clockwork_diffusion.schedulers.SCHEDULERS`.
+        scheduler: A key of `clockwork_diffusion.schedulers.SCHEDULERS`, or a class of
+            diffusers by its name.
         steps: Number of sampling steps.
         guidance: Scale of classifier-free guidance; 1 turns it off, and with it the
             second half of the batch.
@@ -44,10 +45,7 @@ class SamplerSpec:
 
     def __post_init__(self) -> None:
         """Reject values that make no sampler."""
-        if self.scheduler not in SCHEDULERS:
-            raise ValueError(
-                f"scheduler {self.scheduler!r} is not one of {', '.join(SCHEDULERS)}"
-            )
+        scheduler_class(self.scheduler)
         if self.guidance < 1:
             raise ValueError(f"guidance {self.guidance} is less than 1")
         self.phases.full_steps(self.steps)
@@ -73,90 +71,62 @@ def image_seed(seed: int, index: int) -> int:
     return seed * 1_000_000 + index
 
 
+def generators(seeds: Sequence[int]) -> list[torch.Generator]:
+    """Return each image's generator, on the CPU, so that devices draw the same."""
+    return [torch.Generator().manual_seed(seed) for seed in seeds]
+
+
 def initial_noise(seeds: Sequence[int], shape: tuple[int, int, int]) -> torch.Tensor:
-    """Draw each image's starting noise on the CPU from its own seed.
+    """Draw each image's starting noise from its own seed, as pipelines do.
 
     Returns:
         float32, ``(len(seeds), *shape)``.
     """
-    return draw_noise([torch.Generator().manual_seed(seed) for seed in seeds], shape)
+    return torch.stack([torch.randn(shape, generator=g) for g in generators(seeds)])
 
 
-def step_generators(
-    seeds: Sequence[int], shape: tuple[int, int, int]
-) -> list[torch.Generator]:
-    """Return each image's generator as `initial_noise` leaves it.
-
-    What it draws at sampling steps depends on the image's seed alone, and is
-    independent of the starting noise, which stays that of deterministic runs.
-    """
-    generators = [torch.Generator().manual_seed(seed) for seed in seeds]
-    draw_noise(generators, shape)
-    return generators
-
-
-def draw_noise(
-    generators: Sequence[torch.Generator], shape: tuple[int, int, int]
-) -> torch.Tensor:
-    """Draw noise on the CPU, of each image from its own generator.
-
-    Returns:
-        float32, ``(len(generators), *shape)``.
-    """
-    return torch.stack([torch.randn(shape, generator=each) for each in generators])
+@contextmanager
+def sampling_by(pipe: Any, scheduler: SchedulerMixin) -> Iterator[None]:
+    """Let another scheduler sample within a block; the model's own comes back."""
+    own, pipe.scheduler = pipe.scheduler, scheduler
+    try:
+        yield
+    finally:
+        pipe.scheduler = own
 
 
 @torch.inference_mode()
-def sample_latents(
-    passes: UNetPasses,
-    scheduler_config: object,
+def sample(
+    pipe: StableDiffusionPipeline,
     prompts: Prompts,
-    noise: torch.Tensor,
+    noise: torch.Tensor | Sequence[torch.Generator],
     spec: SamplerSpec,
-    on_step: Callable[[int, torch.Tensor, Any], None] | None = None,
+    on_step_end: Callable[..., dict[str, Any]] | None = None,
 ) -> torch.Tensor:
-    """Denoise; full passes and adaptor passes alternate as the clock says.
+    """Sample by the pipeline itself, with whatever method is applied to it.
 
     Args:
-        passes: The UNet's passes.
-        scheduler_config: Configuration of the model's own scheduler.
+        pipe: The pipeline; `clockwork_diffusion` may be applied to it.
         prompts: Encoded prompts, N of them.
-        noise: Starting noise, ``(N, C, h, w)``, unit variance.
-        spec: How to sample.
-        on_step: Called after each pass with the step's index from 0, its timestep, and
-            what the pass yielded; with guidance its rows are N empty, then N prompted.
-            A step of several calls is reported after each of them.
+        noise: What draws each image's starting noise, and what a stochastic scheduler
+            adds; or the starting noise itself, ``(N, C, h, w)``, of unit variance.
+        spec: How to sample; its clock is the method's, which is applied already.
+        on_step_end: As the pipeline's ``callback_on_step_end``.
 
     Returns:
         Latents, ``(N, C, h, w)``, scaled as the UNet sees them.
-
-    Raises:
-        ValueError: If the clock needs an adaptor, or one of another kind.
     """
-    clock, memory = spec.phases, Memory()
-    passes.check(clock)
-    scheduler = new_scheduler(spec.scheduler, scheduler_config, spec.steps)
-    unet = passes.unet
-    count, guided = len(prompts), spec.branches == 2
-    text, pooled = prompts.text, prompts.pooled
-    if guided:
-        text = torch.cat([prompts.empty.expand(count, -1, -1), text])
-        if pooled is not None and prompts.empty_pooled is not None:
-            pooled = torch.cat([prompts.empty_pooled.expand(count, -1), pooled])
-    latents = noise.to(unet.device, unet.dtype) * scheduler.init_noise_sigma
-    owners = steps_of_calls(spec.scheduler, spec.steps)
-    firsts = [owners.index(step) for step in range(spec.steps)]
-    levels = log_snr(scheduler, scheduler.timesteps[firsts])
-    for index, timestep in zip(owners, scheduler.timesteps, strict=True):
-        batch = torch.cat([latents, latents]) if guided else latents
-        batch = scheduler.scale_model_input(batch, timestep)
-        given = (batch, timestep, text, pooled)
-        step = memory.run(passes, clock, index, *given, log_snr=levels)
-        if on_step is not None:
-            on_step(index, timestep, step)
-        output = step.eps
-        if guided:
-            empty, prompted = output.chunk(2)
-            output = empty + spec.guidance * (prompted - empty)
-        latents = scheduler.step(output, timestep, latents, return_dict=False)[0]
+    given = isinstance(noise, torch.Tensor)
+    scheduler = new_scheduler(spec.scheduler, pipe.scheduler.config, spec.steps)
+    with sampling_by(pipe, scheduler):
+        latents: torch.Tensor = pipe(
+            prompt_embeds=prompts.text,
+            negative_prompt_embeds=prompts.empty.expand_as(prompts.text),
+            num_inference_steps=spec.steps,
+            guidance_scale=spec.guidance,
+            latents=noise if given else None,
+            generator=None if given else list(noise),
+            callback_on_step_end=on_step_end,
+            output_type="latent",
+        ).images
     return latents

@@ -1,34 +1,47 @@
-"""Translate images with conditional diffusion models: one loop for all tasks.
+"""Translate images by diffusers' pipelines and StableSR's, all tasks alike.
 
 The tasks are those of Kim et al. 2024: editing (InstructPix2Pix), drawing along edges
 (ControlNet), restoration (StableSR), inpainting and high-frequency synthesis; and
-text-to-image, whose input images are blank and say how large the result is. They
-differ in what the UNet is given and in guidance, and share everything else: the UNet is
+text-to-image, whose input images are blank and say how large the result is. The UNet is
 asked at an explicit list of timesteps, and the clean image that it predicts at the last
 of them is the output; no further step leads to timestep 0.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
+from diffusers import DPMSolverMultistepScheduler
 
 from clockwork_diffusion.clock import Clock
-from clockwork_diffusion.encoding import Prompts
-from clockwork_diffusion.passes import Memory, UNetPasses
-from clockwork_diffusion.schedulers import SOLVERS, STOCHASTIC, scheduler_at
+from clockwork_diffusion.encoding import decode_latents
+from clockwork_diffusion.schedulers import at_timesteps, new_scheduler
 from clockwork_diffusion.timesteps import check_timesteps, uniform_timesteps
 from clockwork_experiments.generate.tasks import (
+    JOINED,
     PROMPTED,
-    Row,
     check_task,
-    guidance_scales,
     guided_rows,
 )
-from clockwork_experiments.generate.text import draw_noise
+from clockwork_experiments.generate.text import generators, sampling_by
+
+SOLVERS: dict[str, dict[str, Any]] = {
+    "ddim": {"solver_order": 1},
+    "dpmpp": {"solver_order": 2},
+    "ddim_stochastic": {"solver_order": 1, "algorithm_type": "sde-dpmsolver++"},
+}
+"""Settings of the solver by name.
+
+Multistep DPM-Solver++ of first order is DDIM with η = 0, and its SDE variant of first
+order is DDIM with η = 1, which puts in noise at every step but the last.
+
+What the latter yields is a draw, not a function of the starting noise: move a timestep,
+and the same noises lead elsewhere. So it must not be the reference of a search for
+timesteps, nor be searched by PSNR; either would measure the luck of the draw.
+"""
 
 
 @dataclass(frozen=True)
@@ -41,10 +54,8 @@ class TranslationSpec:
         guidance: Scale of guidance by the prompt, s_T.
         image_guidance: Scale of guidance by the input image, s_I; for edits.
         timesteps: The timesteps, descending, ``steps`` of them; uniform if left out.
-        scheduler: A key of `clockwork_diffusion.schedulers.SOLVERS`.
+        scheduler: A key of `SOLVERS`.
         clock: Runs the whole UNet once in so many steps; 1 at every step.
-        all_rows: Compute the rows that cancel too, such as that without the input
-            image at s_I = 1, as the published code does. The same image for more.
     """
 
     task: str
@@ -54,7 +65,6 @@ class TranslationSpec:
     timesteps: tuple[int, ...] = ()
     scheduler: str = "ddim"
     clock: int = 1
-    all_rows: bool = False
 
     def __post_init__(self) -> None:
         """Reject values that make no translation."""
@@ -70,6 +80,11 @@ class TranslationSpec:
                 raise ValueError(f"{name} {value} is less than 1")
             if value != 1 and self.task not in tasks:
                 raise ValueError(f"{name} {value} is for {', '.join(tasks)}")
+        if self.image_guidance != 1 and self.guidance == 1:
+            # diffusers' pipeline would leave it out without a word.
+            raise ValueError(
+                f"image_guidance {self.image_guidance} needs a guidance above 1"
+            )
         if self.timesteps and len(self.timesteps) != self.steps:
             raise ValueError(
                 f"{len(self.timesteps)} timesteps are not {self.steps} steps"
@@ -83,160 +98,121 @@ class TranslationSpec:
         return self.timesteps or uniform_timesteps(self.steps)
 
     @property
-    def stochastic(self) -> bool:
-        """Whether noise is drawn at every step, so that it takes generators."""
-        return self.scheduler in STOCHASTIC
-
-    @property
-    def rows(self) -> tuple[Row, ...]:
-        """What is computed per image and step: those rows that have a weight."""
-        scales = (self.guidance, self.image_guidance)
-        return guided_rows(self.task, *scales, all_rows=self.all_rows)
-
-    @property
     def branches(self) -> int:
-        """UNet samples per image and step: up to 3 for edits, 2 with guidance, or 1."""
-        return len(self.rows)
-
-    def guide(self, outputs: torch.Tensor) -> torch.Tensor:
-        """Combine the rows' outputs, ``(branches * N, …)``, to ``(N, …)``.
-
-        For edits ε(∅,∅) + s_T [ε(I,T) − ε(I,∅)] + s_I [ε(I,∅) − ε(∅,∅)].
-        """
-        parts = outputs.chunk(self.branches)
-        if len(parts) == 3:
-            neither, image, both = parts
-            scale = self.image_guidance
-            text = self.guidance * (both - image)
-            return neither + text + scale * (image - neither)
-        if len(parts) == 2:
-            # Of two rows the weights sum to 1, whichever has cancelled.
-            scale = guidance_scales(self.task, self.guidance, self.image_guidance)[-1]
-            return parts[0] + scale * (parts[1] - parts[0])
-        return parts[0]
+        """UNet samples per image and step: 3 for a guided edit, 2 if guided, or 1."""
+        return guided_rows(self.task, self.guidance)
 
 
-# --- the loop -------------------------------------------------------------------------
+@dataclass(frozen=True)
+class Translator:
+    """A model for a task, as one of diffusers' pipelines or StableSR's.
 
-
-Feed = Callable[
-    [torch.Tensor, torch.Tensor, torch.Tensor], tuple[torch.Tensor, dict[str, Any]]
-]
-"""``(x, t, text) → (what the UNet takes, its further arguments)``, for all rows."""
-
-
-class Translator(Protocol):
-    """A model for a task; see `clockwork_experiments.generate.translators`."""
-
-    @property
-    def task(self) -> str:
-        """A key of `clockwork_experiments.generate.tasks.TASKS`."""
-
-    @property
-    def pipe(self) -> Any:
-        """UNet, autoencoder, text encoder and scheduler."""
-
-    def encode(
-        self,
-        prompts: Sequence[str],
-        pool: Callable[[Sequence[str]], torch.Tensor] | None = None,
-    ) -> Prompts:
-        """Encode prompts; see `clockwork_diffusion.encoding.encode_prompts`."""
-
-    def start(
-        self, noise: torch.Tensor, images: torch.Tensor, timestep: int
-    ) -> torch.Tensor:
-        """Return the latents that sampling starts from at a timestep."""
-
-    def feed(self, images: torch.Tensor, rows: Sequence[Row]) -> Feed:
-        """Return what hands the UNet its inputs, given N images; rows come row-wise."""
-
-    def noise_shape(self, images: torch.Tensor) -> tuple[int, int, int]:
-        """Return the shape of one image's latents, ``(C, h, w)``."""
-
-    def decode(self, latents: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
-        """Return uint8 images of latents, given the images they were made from."""
-
-
-@torch.inference_mode()
-def translate(
-    translator: Translator,
-    passes: UNetPasses,
-    images: torch.Tensor,
-    prompts: Prompts,
-    noise: torch.Tensor,
-    spec: TranslationSpec,
-    on_step: Callable[[int, int, torch.Tensor], None] | None = None,
-    generators: Sequence[torch.Generator] = (),
-) -> torch.Tensor:
-    """Denoise under the conditions that the input images and prompts set.
-
-    Args:
-        translator: The model.
-        passes: Passes of its UNet, or of that UNet without its deep levels.
-        images: Input images, uint8, ``(N, 3, H, W)``.
-        prompts: Encoded prompts, N of them; only the empty one counts without prompts.
-        noise: Starting noise, ``(N, C, h, w)``, unit variance.
-        spec: How to translate.
-        on_step: Called after each step with its index from 0, its timestep, and the
-            latents that it yields.
-        generators: Of each image's noise, if the scheduler draws any; see
-            `clockwork_experiments.generate.text.step_generators`.
-
-    Returns:
-        Latents, ``(N, C, h, w)``, scaled as the UNet sees them.
-
-    Raises:
-        ValueError: If the translator is for another task, the clock needs an adaptor,
-            the model lacks a timestep, numbers or sizes do not fit, or noise is to be
-            drawn and there is not a generator for each image.
+    Attributes:
+        task: A key of `clockwork_experiments.generate.tasks.TASKS`.
+        pipe: The pipeline; `clockwork_diffusion` may be applied to it.
+        fidelity: Weight of the input's features in StableSR's decoder, 0 to 1.
     """
-    if spec.task != translator.task:
-        raise ValueError(f"a translator for {translator.task} does no {spec.task}")
-    wanted = (len(images), *translator.noise_shape(images))
-    if tuple(noise.shape) != wanted or len(prompts) != len(images):
-        raise ValueError(
-            f"noise {tuple(noise.shape)} and {len(prompts)} prompts do not fit "
-            f"{len(images)} images, whose latents are {wanted}"
-        )
-    if spec.stochastic and len(generators) != len(images):
-        raise ValueError(
-            f"scheduler {spec.scheduler!r} draws noise at every step: "
-            f"{len(generators)} generators are not one for each of {len(images)} images"
-        )
-    clock, memory = Clock(spec.clock), Memory()
-    passes.check(clock)
-    config = translator.pipe.scheduler.config
-    scheduler = scheduler_at(spec.scheduler, config, spec.visited)
-    rows, unet = spec.rows, passes.unet
-    text, pooled = _conditions(prompts, rows)
-    feed = translator.feed(images, rows)
-    latents = translator.start(noise, images, spec.visited[0])
-    latents = latents.to(unet.device, unet.dtype)
-    for index, timestep in enumerate(scheduler.timesteps):
-        x = scheduler.scale_model_input(torch.cat([latents] * len(rows)), timestep)
-        x, further = feed(x, timestep, text)
-        step = memory.run(passes, clock, index, x, timestep, text, pooled, **further)
-        drawn = draw_noise(generators, wanted[1:]) if spec.stochastic else None
-        latents = scheduler.step(
-            spec.guide(step.eps),
-            timestep,
-            latents,
-            variance_noise=drawn,
-            return_dict=False,
-        )[0]
-        if on_step is not None:
-            on_step(index, int(timestep), latents)
-    return latents
 
+    task: str
+    pipe: Any
+    fidelity: float = 0.0
 
-def _conditions(
-    prompts: Prompts, rows: Sequence[Row]
-) -> tuple[torch.Tensor, torch.Tensor | None]:
-    """Return text features and pooled embeddings, row by row."""
-    empty = prompts.empty.expand_as(prompts.text)
-    text = torch.cat([prompts.text if row.text else empty for row in rows])
-    if prompts.pooled is None or prompts.empty_pooled is None:
-        return text, None
-    none = prompts.empty_pooled.expand_as(prompts.pooled)
-    return text, torch.cat([prompts.pooled if row.text else none for row in rows])
+    def latent_shape(self, images: torch.Tensor) -> tuple[int, int, int]:
+        """Return the shape of one image's latents, ``(C, h, w)``.
+
+        Args:
+            images: uint8, ``(N, 3, H, W)``.
+
+        Raises:
+            ValueError: If the images are none, or too small for the UNet's lowest
+                resolution, or a side is not whole latents.
+        """
+        if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(
+                f"images are {images.dtype} {tuple(images.shape)}, "
+                "not uint8 (N, 3, H, W)"
+            )
+        height, width = images.shape[2:]
+        vae, unet = self.pipe.vae.config, self.pipe.unet.config
+        factor = 2 ** (len(vae.block_out_channels) - 1)
+        least = factor * 2 ** (len(unet.block_out_channels) - 1)
+        if min(height, width) < least:
+            raise ValueError(
+                f"images are {width}×{height} pixels, and the model needs "
+                f"{least}×{least} or more"
+            )
+        if height % factor or width % factor:
+            raise ValueError(
+                f"images are {width}×{height} pixels, and the model needs multiples of "
+                f"{factor}"
+            )
+        return vae.latent_channels, height // factor, width // factor
+
+    @torch.inference_mode()
+    def translate(
+        self,
+        images: torch.Tensor,
+        prompts: Sequence[str],
+        seeds: Sequence[int],
+        spec: TranslationSpec,
+    ) -> torch.Tensor:
+        """Denoise under the conditions that the input images and prompts set.
+
+        Args:
+            images: Input images, uint8, ``(N, 3, H, W)``; for ``text`` only their size
+                counts.
+            prompts: N prompts; the empty one stands for all where the task has none.
+            seeds: Of each image's noise.
+            spec: How to translate; its clock is the method's, which is applied already.
+
+        Returns:
+            Latents, ``(N, C, h, w)``, scaled as the UNet sees them.
+
+        Raises:
+            ValueError: If the model is for another task, lacks a timestep, or numbers
+                or sizes do not fit.
+        """
+        if spec.task != self.task:
+            raise ValueError(f"a translator for {self.task} does no {spec.task}")
+        if not len(images) == len(prompts) == len(seeds):
+            raise ValueError(
+                f"{len(images)} images, {len(prompts)} prompts and {len(seeds)} seeds "
+                "are not one of each"
+            )
+        self.latent_shape(images)
+        given: dict[str, Any] = {
+            "num_inference_steps": spec.steps,
+            "generator": generators(seeds),
+            "output_type": "latent",
+        }
+        if self.task in PROMPTED:
+            given |= {"prompt": list(prompts), "guidance_scale": spec.guidance}
+        elif self.task in JOINED:
+            # InstructPix2Pix without guidance joins the latents of the input.
+            given |= {"prompt": [""] * len(images), "guidance_scale": 1.0}
+        if self.task == "edit":
+            given["image_guidance_scale"] = spec.image_guidance
+        if self.task == "text":
+            given["height"], given["width"] = images.shape[2:]
+        else:
+            given["image"] = images.float() / 255
+        own = new_scheduler("dpmpp", self.pipe.scheduler.config, spec.steps).config
+        settings = {**SOLVERS[spec.scheduler], "thresholding": False}
+        solver = DPMSolverMultistepScheduler.from_config(own, **settings)
+        with sampling_by(self.pipe, at_timesteps(solver, spec.visited)):
+            latents: torch.Tensor = self.pipe(**given).images
+        return latents
+
+    @torch.inference_mode()
+    def decode(self, latents: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
+        """Decode latents to uint8 images, ``(N, 3, H, W)``, on the CPU.
+
+        Args:
+            latents: What `translate` returned.
+            images: The input images; StableSR's decoder takes features and colours of
+                them.
+        """
+        if self.task != "restoration":
+            return decode_latents(self.pipe, latents)
+        pixels = self.pipe.decode(latents, images.float() / 127.5 - 1, self.fidelity)
+        return ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().byte().cpu()

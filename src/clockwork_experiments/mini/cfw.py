@@ -14,12 +14,10 @@ import torch
 from torch.nn import functional
 from tqdm import tqdm
 
-from clockwork_diffusion.passes import WholePasses
 from clockwork_diffusion.stablesr.cfw import CFWAutoencoder
 from clockwork_diffusion.stablesr.pipeline import StableSRPipeline
-from clockwork_experiments.generate.text import image_seed, initial_noise
-from clockwork_experiments.generate.translate import TranslationSpec, translate
-from clockwork_experiments.generate.translators import RestorationTranslator
+from clockwork_experiments.generate.text import image_seed
+from clockwork_experiments.generate.translate import TranslationSpec, Translator
 from clockwork_experiments.mini.data import to_unit
 from clockwork_experiments.mini.pairs import Pairs
 from clockwork_experiments.train.training import (
@@ -97,19 +95,11 @@ def train(
 
 def restored(pipe: StableSRPipeline, low: torch.Tensor, steps: int) -> torch.Tensor:
     """Return the latents that a model restores from uint8 images, on the CPU."""
-    translator = RestorationTranslator(pipe, 0.0)
-    spec = TranslationSpec("restoration", steps)
-    shape, parts = translator.noise_shape(low), []
+    translator = Translator("restoration", pipe)
+    spec, parts = TranslationSpec("restoration", steps), []
     for start in tqdm(range(0, len(low), 64), desc="restoring", disable=None):
         rows = low[start : start + 64]
         seeds = [image_seed(9, start + row) for row in range(len(rows))]
-        made = translate(
-            translator,
-            WholePasses(pipe.unet),
-            rows,
-            translator.encode([""] * len(rows)),
-            initial_noise(seeds, shape),
-            spec,
-        )
+        made = translator.translate(rows, [""] * len(rows), seeds, spec)
         parts.append(made.float().cpu())
     return torch.cat(parts)

@@ -25,21 +25,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from clockwork_diffusion.passes import WholePasses
 from clockwork_diffusion.stablesr.overlay import learned_parts
 from clockwork_diffusion.stablesr.pipeline import StableSRPipeline
 from clockwork_diffusion.timesteps import check_timesteps
 from clockwork_experiments.base import chunks
 from clockwork_experiments.generate.text import image_seed, initial_noise
-from clockwork_experiments.generate.translate import (
-    TranslationSpec,
-    Translator,
-    translate,
-)
-from clockwork_experiments.generate.translators import (
-    RestorationTranslator,
-    load_translator,
-)
+from clockwork_experiments.generate.translate import TranslationSpec, Translator
+from clockwork_experiments.generate.translators import load_translator
 from clockwork_experiments.mini.pairs import Pairs
 from clockwork_experiments.models.loading import default_device
 from clockwork_experiments.score.metrics import psnr
@@ -176,7 +168,7 @@ def train(
     recipe, device = spec.optimisation, pipe.device
     student = Student(pipe).to(device)
     noise = Noise(pipe.scheduler.config, device)
-    teacher = RestorationTranslator(pipe, 0.0)
+    teacher = Translator("restoration", pipe)
     timesteps = torch.tensor(spec.timesteps, device=device)
     places = torch.arange(recipe.batch_size) % len(timesteps)
 
@@ -237,14 +229,8 @@ def restore(
     """
     parts = []
     for rows in images.split(BATCH):
-        made = translate(
-            translator,
-            WholePasses(translator.pipe.unet),
-            rows,
-            translator.encode([""] * len(rows)),
-            _noises(translator, rows, seed, first),
-            spec,
-        )
+        seeds = [image_seed(seed, first + index) for index in range(len(rows))]
+        made = translator.translate(rows, [""] * len(rows), seeds, spec)
         parts.append(made.float().cpu())
         first += len(rows)
     return torch.cat(parts)
@@ -254,7 +240,7 @@ def _noises(
     translator: Translator, images: torch.Tensor, seed: int, first: int
 ) -> torch.Tensor:
     seeds = [image_seed(seed, first + index) for index in range(len(images))]
-    return initial_noise(seeds, translator.noise_shape(images))
+    return initial_noise(seeds, translator.latent_shape(images))
 
 
 @torch.inference_mode()

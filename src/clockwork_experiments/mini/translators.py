@@ -38,7 +38,6 @@ from torch.nn import functional
 from transformers import CLIPTextModel
 
 from clockwork_diffusion.encoding import encode_images
-from clockwork_diffusion.passes import WholePasses
 from clockwork_diffusion.stablesr.pipeline import StableSRPipeline
 from clockwork_diffusion.stablesr.spade import (
     SpadeUNet,
@@ -46,10 +45,10 @@ from clockwork_diffusion.stablesr.spade import (
     spades,
 )
 from clockwork_diffusion.stablesr.structure_encoder import StructureEncoder
-from clockwork_experiments.generate.tasks import PROMPTED, check_task
-from clockwork_experiments.generate.text import image_seed, initial_noise
-from clockwork_experiments.generate.translate import TranslationSpec, translate
-from clockwork_experiments.generate.translators import JOINED, load_translator
+from clockwork_experiments.generate.tasks import JOINED, PROMPTED, check_task
+from clockwork_experiments.generate.text import image_seed
+from clockwork_experiments.generate.translate import TranslationSpec
+from clockwork_experiments.generate.translators import load_translator
 from clockwork_experiments.mini import scenes
 from clockwork_experiments.mini.cfw import FuseSpec
 from clockwork_experiments.mini.pairs import Pairs
@@ -521,14 +520,7 @@ def measure(
     translation = TranslationSpec(spec.task, steps, guidance)
     prompts = pairs.prompts if spec.task in PROMPTED else [""] * len(pairs)
     seeds = [image_seed(0, index) for index in range(len(pairs))]
-    latents = translate(
-        translator,
-        WholePasses(translator.pipe.unet),
-        pairs.inputs,
-        translator.encode(prompts),
-        initial_noise(seeds, translator.noise_shape(pairs.inputs)),
-        translation,
-    )
+    latents = translator.translate(pairs.inputs, prompts, seeds, translation)
     images = translator.decode(latents, pairs.inputs)
     found = float(psnr(images, pairs.targets).mean())
     what = f"{len(pairs)} validation pairs, {steps} steps, guidance {guidance:g}"

@@ -20,23 +20,26 @@ What the paper does not say, and what we chose:
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import hashlib
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import SchedulerMixin, StableDiffusionPipeline, UNet2DConditionModel
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from torch import nn
 from tqdm import tqdm
 
 from clockwork_diffusion.encoding import Prompts
-from clockwork_diffusion.schedulers import new_scheduler
-from clockwork_experiments.generate.text import SamplerSpec, image_seed, initial_noise
+from clockwork_experiments.generate.text import (
+    SamplerSpec,
+    generators,
+    image_seed,
+    sample,
+)
 from clockwork_experiments.score import metrics
 
 ALIASES: dict[str, str] = {"bottleneck": "mid_block"}
@@ -186,9 +189,9 @@ def perturbed(
     layer: str,
     alpha: float,
     seeds: Sequence[int],
-    step: int,
-) -> Iterator[None]:
-    """Perturb a layer's output in the UNet's passes within a block.
+    start: int = 0,
+) -> Iterator[Callable[..., dict[str, Any]]]:
+    """Perturb a layer's output in the UNet's passes within a block, from a step on.
 
     Leaves nothing behind: afterwards the UNet computes what it did before.
 
@@ -199,7 +202,11 @@ def perturbed(
         alpha: α of Eq. 1.
         seeds: The images' seeds. A pass may have several rows per image, as guidance
             does: all images empty, then all prompted.
-        step: Index of the sampling step; decides z.
+        start: Index of the first perturbed step.
+
+    Yields:
+        A pipeline's ``callback_on_step_end``, which tells that a step is over; the step
+        decides z.
 
     Raises:
         ValueError: If there is no such layer, α is not from 0 to 1, or within the block
@@ -207,7 +214,7 @@ def perturbed(
     """
     path, module = find_layer(unet, layer)
     _check_alpha(alpha)
-    reached = False
+    reached, step = False, 0
 
     def replace(_module: nn.Module, _inputs: Any, output: Any) -> Any:
         nonlocal reached
@@ -221,13 +228,22 @@ def perturbed(
             raise ValueError(
                 f"{len(seeds)} seeds do not fit a batch of {len(features)}"
             )
+        if step < start:
+            return output
         z = feature_noise(seeds, path, step, features.shape[1:]).to(features.device)
         new = perturb(features, alpha, z.repeat(copies, 1, 1, 1))
         return _replace(output, features, new)
 
+    def on_step_end(
+        _pipe: Any, index: int, _timestep: Any, given: dict[str, Any]
+    ) -> dict[str, Any]:
+        nonlocal step
+        step = index + 1
+        return given
+
     handle = module.register_forward_hook(replace)
     try:
-        yield
+        yield on_step_end
     finally:
         handle.remove()
     if not reached:
@@ -246,82 +262,6 @@ def _check_alpha(alpha: float) -> None:
         raise ValueError(f"alpha {alpha} is not from 0 to 1")
 
 
-# --- one run of sampling -------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Moment:
-    """A run of sampling between two steps, from which `advance` goes on at will.
-
-    Attributes:
-        index: Index of the next step.
-        latents: ``(N, C, h, w)``.
-        scheduler: The scheduler, with what it remembers of the steps before.
-    """
-
-    index: int
-    latents: torch.Tensor
-    scheduler: SchedulerMixin
-
-
-def begin(
-    unet: UNet2DConditionModel,
-    scheduler_config: object,
-    noise: torch.Tensor,
-    sampler: SamplerSpec,
-) -> Moment:
-    """Return the moment before the first step."""
-    scheduler = new_scheduler(sampler.scheduler, scheduler_config, sampler.steps)
-    latents = noise.to(unet.device, unet.dtype) * scheduler.init_noise_sigma
-    return Moment(0, latents, scheduler)
-
-
-@torch.inference_mode()
-def advance(
-    unet: UNet2DConditionModel,
-    moment: Moment,
-    prompts: Prompts,
-    sampler: SamplerSpec,
-    until: int,
-    layer: str | None = None,
-    alpha: float = 1.0,
-    seeds: Sequence[int] = (),
-) -> Moment:
-    """Take the steps before ``until``, with a layer perturbed in each or with none.
-
-    Without a layer the latents are those of `text.sample_latents` bit for bit.
-
-    Args:
-        unet: The UNet.
-        moment: Where to go on from; it is left as it is.
-        prompts: Encoded prompts, N of them.
-        sampler: How to sample.
-        until: Index of the first step that is not taken.
-        layer: The layer to perturb; see `find_layer`.
-        alpha: α of Eq. 1.
-        seeds: The N images' seeds; for z.
-    """
-    scheduler, latents = copy.deepcopy(moment.scheduler), moment.latents
-    guided = sampler.branches == 2
-    text = prompts.text
-    if guided:
-        text = torch.cat([prompts.empty.expand(len(prompts), -1, -1), text])
-    for index in range(moment.index, until):
-        timestep = scheduler.timesteps[index]
-        batch = torch.cat([latents, latents]) if guided else latents
-        batch = scheduler.scale_model_input(batch, timestep)
-        if layer is None:
-            eps = unet(batch, timestep, text, return_dict=False)[0]
-        else:
-            with perturbed(unet, layer, alpha, seeds, index):
-                eps = unet(batch, timestep, text, return_dict=False)[0]
-        if guided:
-            empty, prompted = eps.chunk(2)
-            eps = empty + sampler.guidance * (prompted - empty)
-        latents = scheduler.step(eps, timestep, latents, return_dict=False)[0]
-    return Moment(until, latents, scheduler)
-
-
 # --- the grid ------------------------------------------------------------------------
 
 
@@ -330,8 +270,6 @@ def sample_grid(
     pipe: StableDiffusionPipeline, prompts: Prompts, spec: PerturbationSpec, first: int
 ) -> dict[str, torch.Tensor]:
     """Sample every perturbation of some prompts, and measure its distance to none.
-
-    The steps before a start are the same for every layer and α, and computed once.
 
     Args:
         pipe: The pipeline.
@@ -352,15 +290,7 @@ def sample_grid(
     for layer in spec.layers:
         find_layer(unet, layer)
     seeds = [image_seed(spec.seed, first + index) for index in range(len(prompts))]
-    size = unet.config.sample_size
-    noise = initial_noise(seeds, (unet.config.in_channels, size, size))
-    moment = begin(unet, pipe.scheduler.config, noise, sampler)
-    end = len(moment.scheduler.timesteps)
-    moments = {}
-    for start in sorted(spec.starts):
-        moment = advance(unet, moment, prompts, sampler, start)
-        moments[start] = moment
-    latents = advance(unet, moment, prompts, sampler, end).latents
+    latents = sample(pipe, prompts, generators(seeds), sampler)
     pixels = decode_pixels(pipe, latents)
     kept = max(0, min(len(prompts), spec.kept - first))
     values: dict[str, list[torch.Tensor]] = {name: [] for name in MEASURES}
@@ -372,9 +302,8 @@ def sample_grid(
         for start in spec.starts
     ]
     for layer, alpha, start in tqdm(cells, desc="cells", leave=False, disable=None):
-        other = advance(
-            unet, moments[start], prompts, sampler, end, layer, alpha, seeds
-        ).latents
+        with perturbed(unet, layer, alpha, seeds, start) as on_step_end:
+            other = sample(pipe, prompts, generators(seeds), sampler, on_step_end)
         decoded = decode_pixels(pipe, other)
         for name, value in measure(decoded, pixels, other, latents).items():
             values[name].append(value)

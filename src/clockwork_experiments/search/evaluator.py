@@ -13,20 +13,22 @@ import itertools
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.depth_skip import levels_of
 from clockwork_diffusion.level_schedule import LevelPasses
-from clockwork_diffusion.passes import UNetPasses
+from clockwork_diffusion.pipeline import sampling_with
 from clockwork_experiments.base import chunks, lease, storage
 from clockwork_experiments.data import shards
 from clockwork_experiments.data.pair_sets import PairSet, image_rows, read_set
 from clockwork_experiments.generate import text
-from clockwork_experiments.generate import translate as translation
+from clockwork_experiments.generate.translate import TranslationSpec, Translator
 from clockwork_experiments.models import encoders, perceptual
 from clockwork_experiments.score import metrics, translation_scores
 
@@ -47,7 +49,7 @@ class Plan:
         timesteps: The timesteps to visit, descending.
         levels: The level that the UNet is kept to at each; the whole UNet if empty.
         clock: Runs the whole of that once in so many steps; 1 at every step.
-        scheduler: A key of `clockwork_diffusion.schedulers.SOLVERS`.
+        scheduler: A key of `clockwork_experiments.generate.translate.SOLVERS`.
         adaptor: What stands in for the rest, with a clock; a name.
     """
 
@@ -89,8 +91,8 @@ class Model:
         lpips: Scores images against the targets; or None.
     """
 
-    translator: translation.Translator
-    spec: translation.TranslationSpec
+    translator: Translator
+    spec: TranslationSpec
     clip: encoders.ClipEncoder
     frechet: encoders.FrechetEncoder | None = None
     adaptor: Any = None
@@ -101,7 +103,7 @@ class Model:
         """The level of the whole UNet."""
         return levels_of(self.translator.pipe.unet)
 
-    def at(self, plan: Plan) -> translation.TranslationSpec:
+    def at(self, plan: Plan) -> TranslationSpec:
         """Return how it translates by a schedule."""
         return replace(
             self.spec,
@@ -307,27 +309,28 @@ class Bench:
             self._measured[plan] = by_pair(self._stored(plan))
         return self._measured[plan]
 
-    def translate(self, passes: UNetPasses, plan: Plan, rows: slice) -> torch.Tensor:
-        """Return the images that a UNet's passes make of some pairs.
+    def translate(self, plan: Plan, rows: slice) -> torch.Tensor:
+        """Return the images that the model makes of some pairs by a schedule.
 
         From the noise of all runs; uint8 ``(n, 3, H, W)``.
         """
-        translator, spec = self._model.translator, self._model.at(plan)
-        shape = translator.noise_shape(self._inputs[:1])
-        prompts = translator.encode(self._prompts[rows])
+        model = self._model
+        translator, spec = model.translator, model.at(plan)
+        unet = translator.pipe.unet
+        applied: AbstractContextManager[Any] = nullcontext()
+        if plan.levels or plan.clock > 1:
+            levels = plan.levels or (model.full,) * len(plan.timesteps)
+            adaptor = model.adaptor if plan.clock > 1 else None
+            passes = LevelPasses(unet, levels, plan.timesteps, adaptor)
+            applied = sampling_with(translator.pipe, passes, Clock(plan.clock))
         parts = []
-        for start in range(rows.start, rows.stop, self._batch_size):
-            end = min(start + self._batch_size, rows.stop)
-            inputs = self._inputs[start:end]
-            latents = translation.translate(
-                translator,
-                passes,
-                inputs,
-                prompts[start - rows.start : end - rows.start],
-                text.initial_noise(self._seeds[start:end], shape),
-                spec,
-            )
-            parts.append(translator.decode(latents, inputs))
+        with applied:
+            for start in range(rows.start, rows.stop, self._batch_size):
+                batch = slice(start, min(start + self._batch_size, rows.stop))
+                inputs, prompts = self._inputs[batch], self._prompts[batch]
+                seeds = self._seeds[batch]
+                latents = translator.translate(inputs, prompts, seeds, spec)
+                parts.append(translator.decode(latents, inputs))
         return torch.cat(parts)
 
     def judge(
@@ -383,29 +386,19 @@ class Bench:
         reference, making = self._kept.images(
             self._inputs.shape,
             together,
-            lambda rows: self.translate(
-                self._passes(self.reference), self.reference, rows
-            ),
+            lambda rows: self.translate(self.reference, rows),
         )
         itself = plan == self.reference
-        passes = self._passes(plan)
 
         def look(rows: slice) -> dict[str, torch.Tensor]:
             start = time.perf_counter()
             shown = reference[rows]
-            images = shown if itself else self.translate(passes, plan, rows)
+            images = shown if itself else self.translate(plan, rows)
             return {**self._look(images, shown, rows), "seconds": _since(start)}
 
         values = chunks.in_chunks(len(self), together, look, state, "", plan.name)
         seconds = values.pop("seconds").sum() + (making if itself else 0)
         return {**self._complete(values), "seconds": seconds}
-
-    def _passes(self, plan: Plan) -> LevelPasses:
-        model = self._model
-        levels = plan.levels or (model.full,) * len(plan.timesteps)
-        adaptor = model.adaptor if plan.clock > 1 else None
-        unet = model.translator.pipe.unet
-        return LevelPasses(unet, levels, plan.timesteps, adaptor)
 
 
 def open_bench(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from argparse import Namespace
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,6 @@ def _samples_per_second(spec: StorageSpec, model: Path) -> dict[str, float]:
     import torch
 
     from clockwork_diffusion import encoding
-    from clockwork_diffusion.passes import Passes
     from clockwork_diffusion.unet import SplitUNet
     from clockwork_experiments.models import loading
     from clockwork_experiments.train import trajectories
@@ -75,7 +75,6 @@ def _samples_per_second(spec: StorageSpec, model: Path) -> dict[str, float]:
 
     device = loading.default_device()
     pipe = loading.load_pipeline(model, device)
-    passes = Passes(SplitUNet(pipe.unet, spec.trajectory.cut))
     # What the prompts say does not change the time.
     width = pipe.unet.config.cross_attention_dim
     prompts = encoding.Prompts(
@@ -88,10 +87,9 @@ def _samples_per_second(spec: StorageSpec, model: Path) -> dict[str, float]:
     speeds = {}
     for stored in trajectories.STORED:
         chosen = replace(spec.trajectory, stored=stored)
-        config = pipe.scheduler.config
-        shard = trajectories.unroll(passes, config, prompts, chosen, 0, clean)
-        shard |= trajectories.constants(passes, config, prompts, chosen)
-        data = trajectories.join([shard], "", lambda: passes.split)
+        shard = trajectories.unroll(pipe, prompts, chosen, 0, clean)
+        shard |= trajectories.constants(pipe, prompts, chosen)
+        data = trajectories.join([shard], "", partial(SplitUNet, pipe.unet, chosen.cut))
 
         def deliver(number: int, data: trajectories.Recorded = data) -> None:
             generator = generator_for(0, number)

@@ -60,7 +60,7 @@ def main(args: Namespace) -> None:
         {
             "unit": "one UNet call at batch 1, down to a level",
             "task": spec.task,
-            "rows": len(task.rows),
+            "rows": task.rows,
             "tokens": spec.tokens,
             "size": unet.config.sample_size,
             "levels": levels,

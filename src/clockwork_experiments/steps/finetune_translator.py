@@ -37,7 +37,7 @@ def main(args: Namespace) -> None:
     pairs = pair_sets.read_set(args.set)
     inputs, targets = pair_sets.image_rows(args.set.with_suffix(".safetensors"), pairs)
 
-    from clockwork_diffusion import depth_skip, passes
+    from clockwork_diffusion import depth_skip
     from clockwork_experiments.generate import translate, translators
     from clockwork_experiments.mini import card, finetuning, restorer
     from clockwork_experiments.mini.pairs import scene_pairs
@@ -87,15 +87,15 @@ def main(args: Namespace) -> None:
         storage.write_checksums(folder)
         tuned = depth_skip.DepthSkipUNet.from_pretrained(folder, local_files_only=True)
         tuned = tuned.float().to(device).eval()
-        whole_unet = translator.pipe.unet
-        whole, cut, further = (
-            bench.translate(passes.WholePasses(unet), plan, slice(0, len(bench)))
-            for unet in (
-                whole_unet,
-                depth_skip.depth_skip(whole_unet, training.level),
-                tuned,
-            )
-        )
+        pipe, made = translator.pipe, []
+        for unet in (
+            pipe.unet,
+            depth_skip.depth_skip(pipe.unet, training.level),
+            tuned,
+        ):
+            pipe.unet = unet
+            made.append(bench.translate(plan, slice(0, len(bench))))
+        whole, cut, further = made
         values = {
             name: evaluator.by_pair(bench.judge(images, whole))
             for name, images in (("whole", whole), ("cut", cut), ("tuned", further))

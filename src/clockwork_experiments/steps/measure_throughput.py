@@ -57,19 +57,13 @@ def main(args: Namespace) -> None:
     import torch
 
     from clockwork_diffusion import encoding
-    from clockwork_diffusion.passes import Passes
-    from clockwork_diffusion.unet import SplitUNet
     from clockwork_experiments.cost import latency
-    from clockwork_experiments.generate.text import (
-        SamplerSpec,
-        initial_noise,
-        sample_latents,
-    )
+    from clockwork_experiments.generate import text
     from clockwork_experiments.models import loading
     from clockwork_experiments.train import trajectories
 
     spec = parse(ThroughputSpec, args.spec)
-    sampler = parse(SamplerSpec, spec.sampler, "spec.sampler")
+    sampler = parse(text.SamplerSpec, spec.sampler, "spec.sampler")
     recorded = parse(trajectories.TrajectorySpec, spec.trajectory, "spec.trajectory")
     folder, device = Path(spec.model), loading.default_device()
     pipe = loading.load_pipeline(folder, device)
@@ -78,18 +72,19 @@ def main(args: Namespace) -> None:
         [f"image {index}" for index in range(spec.batch_size)],
         lambda texts: torch.zeros(len(texts), spec.text_channels, device=device),
     )
-    passes = Passes(SplitUNet(pipe.unet, recorded.cut))
     config, unet = pipe.scheduler.config, pipe.unet
     shape = trajectories.latent_shape(unet)
-    noise = initial_noise(range(spec.batch_size), shape)
+    noise = text.initial_noise(range(spec.batch_size), shape)
 
     def sample() -> torch.Tensor:
-        return sample_latents(passes, config, encoded, noise, sampler)
+        return text.sample(
+            pipe, encoded, text.generators(range(spec.batch_size)), sampler
+        )
 
     def unroll() -> dict[str, torch.Tensor]:
-        return trajectories.unroll(passes, config, encoded, recorded, 0)
+        return trajectories.unroll(pipe, encoded, recorded, 0)
 
-    loops: dict[str, tuple[Callable[[], object], SamplerSpec]] = {
+    loops: dict[str, tuple[Callable[[], object], text.SamplerSpec]] = {
         "sampling": (sample, sampler),
         "trajectories": (unroll, recorded.sampler),
     }

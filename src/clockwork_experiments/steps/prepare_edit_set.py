@@ -65,17 +65,13 @@ def _sampled(
     from tqdm import tqdm
 
     from clockwork_diffusion import encoding
-    from clockwork_diffusion.passes import Passes
-    from clockwork_diffusion.unet import SplitUNet
     from clockwork_experiments.generate import text
     from clockwork_experiments.models import loading
 
     pipe = loading.load_pipeline(model, loading.default_device())
-    side, channels = pipe.unet.config.sample_size, pipe.unet.config.in_channels
-    made = side * pipe.vae_scale_factor
+    made = pipe.unet.config.sample_size * pipe.vae_scale_factor
     if made != size:
         raise ValueError(f"{model} samples {made}×{made} pixels, not {size}×{size}")
-    passes = Passes(SplitUNet(pipe.unet, "stage1"))
     alike: dict[tuple[float, int], list[int]] = {}
     for index, source in waiting.items():
         alike.setdefault((source.guidance, source.steps), []).append(index)
@@ -86,13 +82,10 @@ def _sampled(
     ]
     images: dict[int, torch.Tensor] = {}
     for (guidance, steps), rows in tqdm(batches, desc="sources", disable=None):
-        latents = text.sample_latents(
-            passes,
-            pipe.scheduler.config,
+        latents = text.sample(
+            pipe,
             encoding.encode_prompts(pipe, [prompts[row] for row in rows]),
-            text.initial_noise(
-                [waiting[row].seed for row in rows], (channels, side, side)
-            ),
+            text.generators([waiting[row].seed for row in rows]),
             text.SamplerSpec("ddim", steps, guidance),
         )
         images |= dict(zip(rows, encoding.decode_latents(pipe, latents), strict=True))

@@ -52,8 +52,7 @@ def main(args: Namespace) -> None:
 
     import torch
 
-    from clockwork_diffusion import deepcache, depth_skip, encoding
-    from clockwork_diffusion.passes import UNetPasses
+    from clockwork_diffusion import depth_skip, encoding
     from clockwork_experiments.base import chunks
     from clockwork_experiments.generate import runs, text
     from clockwork_experiments.models import loading
@@ -75,28 +74,24 @@ def main(args: Namespace) -> None:
     )
     marks = [args.spec, str(rows), storage.sha256_folder(args.model)]
     marks += [provenance.code_sha256("steps.sample_images"), *loaded.checksums]
-    passes: UNetPasses = loaded.passes
-    if spec.branch is not None:
-        passes = deepcache.BranchPasses(deepcache.BranchUNet(pipe.unet, spec.branch))
     encoded = encoding.encode_prompts(
         pipe, prompts[rows.start : rows.stop], loaded.pool
     )
-    size, channels = pipe.unet.config.sample_size, pipe.unet.config.in_channels
 
     def sample(part: slice) -> dict[str, torch.Tensor]:
         seeds = [
             text.image_seed(spec.seed, rows.start + index)
             for index in range(part.start, part.stop)
         ]
-        noise = text.initial_noise(seeds, (channels, size, size))
-        latents = text.sample_latents(
-            passes, pipe.scheduler.config, encoded[part], noise, sampler
-        )
+        drawn = text.generators(seeds)
+        latents = text.sample(pipe, encoded[part], drawn, sampler)
         return {"images": encoding.decode_latents(pipe, latents)}
 
-    tensors = chunks.in_chunks(
-        len(rows), spec.batch_size, sample, args.state, "\n".join(marks), "images"
-    )
+    adaptor, branch = loaded.passes.adaptor, spec.branch
+    with runs.applied(pipe, sampler.phases, adaptor, branch=branch, prompts=encoded):
+        tensors = chunks.in_chunks(
+            len(rows), spec.batch_size, sample, args.state, "\n".join(marks), "images"
+        )
     marked = notes([args.model, args.clip])
     storage.write_tensors(args.output, tensors, {"spec": args.spec, **marked})
     chunks.discard(args.state)

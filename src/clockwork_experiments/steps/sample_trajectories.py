@@ -14,8 +14,6 @@ from clockwork_experiments.run import new_parser, run
 def main(args: Namespace) -> None:
     """Record batch by batch; batches of a killed run are kept."""
     from clockwork_diffusion import encoding
-    from clockwork_diffusion.passes import Passes
-    from clockwork_diffusion.unet import SplitUNet
     from clockwork_experiments.base import chunks
     from clockwork_experiments.models import encoders, loading
     from clockwork_experiments.train import trajectories
@@ -25,7 +23,6 @@ def main(args: Namespace) -> None:
     rows = datasets.shard_rows(len(prompts), args.shard, args.shards)
     device = loading.default_device()
     pipe = loading.load_pipeline(args.model, device)
-    passes = Passes(SplitUNet(pipe.unet, spec.cut))
     clip = encoders.load_clip(args.clip, device)
     encoded = encoding.encode_prompts(
         pipe,
@@ -50,8 +47,7 @@ def main(args: Namespace) -> None:
         len(rows),
         spec.batch_size,
         lambda part: trajectories.unroll(
-            passes,
-            pipe.scheduler.config,
+            pipe,
             encoded[part],
             spec,
             rows.start + part.start,
@@ -61,7 +57,7 @@ def main(args: Namespace) -> None:
         f"{args.spec}\n{teacher}\n{clip.sha256}\n{code}\n{rows}\n{images}",
         "trajectories",
     )
-    tensors |= trajectories.constants(passes, pipe.scheduler.config, encoded, spec)
+    tensors |= trajectories.constants(pipe, encoded, spec)
     storage.write_tensors(args.output, tensors, {"teacher": teacher, "spec": args.spec})
     chunks.discard(args.state)
 

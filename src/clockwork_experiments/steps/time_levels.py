@@ -57,7 +57,7 @@ def main(args: Namespace) -> None:
 
     spec = parse(LevelTimingSpec, args.spec)
     task = task_architectures.task_of(spec.task)
-    rows = len(task.rows)
+    rows = task.rows
     device, dtype = loading.default_device(), getattr(torch, spec.dtype)
     config, branch_config = (
         None if path is None else storage.read_json(storage.existing(path))

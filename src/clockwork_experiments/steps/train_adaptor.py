@@ -116,8 +116,7 @@ def _fresh(
     Raises:
         ValueError: If their prompts or images are missing.
     """
-    from clockwork_diffusion import encoding, passes
-    from clockwork_diffusion.unet import SplitUNet
+    from clockwork_diffusion import encoding
     from clockwork_experiments.models import encoders
     from clockwork_experiments.train import trajectories
 
@@ -139,8 +138,7 @@ def _fresh(
             return encoding.encode_images(vae, _images(images, rows, len(prompts)))
 
     fresh = trajectories.FreshTrajectories(
-        passes.Passes(SplitUNet(pipe.unet, recorded.cut)),
-        pipe.scheduler.config,
+        pipe,
         lambda texts: encoding.encode_prompts(
             pipe, texts, lambda more: encoders.clip_text_features(clip, list(more))
         ),

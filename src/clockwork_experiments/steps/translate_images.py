@@ -53,13 +53,13 @@ def main(args: Namespace) -> None:
     inputs = stored[rows.start : rows.stop]
 
     from clockwork_diffusion import depth_skip
-    from clockwork_diffusion.passes import UNetPasses, WholePasses
+    from clockwork_diffusion.clock import Clock
     from clockwork_experiments.base import chunks
     from clockwork_experiments.generate import runs, text, translators
-    from clockwork_experiments.generate import translate as translation
+    from clockwork_experiments.generate.translate import TranslationSpec
     from clockwork_experiments.models import loading
 
-    chosen = parse(translation.TranslationSpec, spec.translation, "spec.translation")
+    chosen = parse(TranslationSpec, spec.translation, "spec.translation")
     if chosen.task != pairs.task:
         raise ValueError(f"{args.set} is for {pairs.task}, not for {chosen.task}")
     if args.searched is not None:
@@ -71,7 +71,6 @@ def main(args: Namespace) -> None:
     translator = translators.load_translator(
         chosen.task, args.translator, args.model, device
     )
-    shape = translator.noise_shape(inputs)
     marks = [
         args.spec,
         str(chosen.visited),
@@ -86,42 +85,35 @@ def main(args: Namespace) -> None:
         # Not as something to undo: what is left out leaves the memory.
         pipe = translator.pipe
         pipe.unet = depth_skip.depth_skip(pipe.unet, spec.level)
-    passes: UNetPasses = WholePasses(translator.pipe.unet)
+    adaptor = None
     if spec.kind:
-        passes = runs.load_passes(
+        adaptor = runs.load_passes(
             translator.pipe,
             args.translator,
             spec.cut,
             scheduler=chosen.scheduler,
             steps=chosen.steps,
             kind=spec.kind,
-        ).passes
-    encoded = translator.encode(pairs.prompts[rows.start : rows.stop])
+        ).passes.adaptor
+    prompts = pairs.prompts[rows.start : rows.stop]
 
     def translate(part: slice) -> dict[str, torch.Tensor]:
         seeds = [
             text.image_seed(spec.seed, rows.start + index)
             for index in range(part.start, part.stop)
         ]
-        latents = translation.translate(
-            translator,
-            passes,
-            inputs[part],
-            encoded[part],
-            text.initial_noise(seeds, shape),
-            chosen,
-            generators=text.step_generators(seeds, shape),
-        )
+        latents = translator.translate(inputs[part], prompts[part], seeds, chosen)
         return {"images": translator.decode(latents, inputs[part])}
 
-    tensors = chunks.in_chunks(
-        len(rows),
-        spec.batch_size,
-        translate,
-        args.state,
-        "\n".join(marks),
-        "translations",
-    )
+    with runs.applied(translator.pipe, Clock(chosen.clock), adaptor):
+        tensors = chunks.in_chunks(
+            len(rows),
+            spec.batch_size,
+            translate,
+            args.state,
+            "\n".join(marks),
+            "translations",
+        )
     marked = notes([args.translator, args.model])
     storage.write_tensors(args.output, tensors, {"spec": args.spec, **marked})
     chunks.discard(args.state)

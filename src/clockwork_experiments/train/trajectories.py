@@ -16,13 +16,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
 from clockwork_diffusion.adaptor_training import Picked, Recorded
 from clockwork_diffusion.adaptors import log_snr
 from clockwork_diffusion.clock import Clock, steps_of_calls
 from clockwork_diffusion.encoding import Prompts
 from clockwork_diffusion.passes import Passes, Past
+from clockwork_diffusion.pipeline import sampling_with
 from clockwork_diffusion.plug_and_play.loops import (
     InversionSpec,
     ddim_timesteps,
@@ -33,9 +34,9 @@ from clockwork_diffusion.unet import SplitUNet
 from clockwork_experiments.base import interruption, storage
 from clockwork_experiments.generate.text import (
     SamplerSpec,
+    generators,
     image_seed,
-    initial_noise,
-    sample_latents,
+    sample,
 )
 from clockwork_experiments.train.backbones import Noise
 from clockwork_experiments.train.training import generator_for
@@ -160,8 +161,7 @@ class _Watched:
 
 
 def unroll(
-    passes: Passes,
-    scheduler_config: object,
+    pipe: StableDiffusionPipeline,
     prompts: Prompts,
     spec: TrajectorySpec,
     first: int,
@@ -170,8 +170,7 @@ def unroll(
     """Record the trajectories of some prompts, each with the noise of its place.
 
     Args:
-        passes: The teacher.
-        scheduler_config: Configuration of the model's own scheduler.
+        pipe: The teacher.
         prompts: N encoded prompts with their pooled embeddings.
         spec: What to record.
         first: Index of the first prompt within its set; decides the noise.
@@ -182,8 +181,7 @@ def unroll(
         See `record`.
     """
     seeds = [image_seed(spec.seed, first + index) for index in range(len(prompts))]
-    noise = initial_noise(seeds, latent_shape(passes.unet))
-    return record(passes, scheduler_config, prompts, spec, noise, clean)
+    return record(pipe, prompts, spec, generators(seeds), clean)
 
 
 def latent_shape(unet: UNet2DConditionModel) -> tuple[int, int, int]:
@@ -193,11 +191,10 @@ def latent_shape(unet: UNet2DConditionModel) -> tuple[int, int, int]:
 
 
 def record(
-    passes: Passes,
-    scheduler_config: object,
+    pipe: StableDiffusionPipeline,
     prompts: Prompts,
     spec: TrajectorySpec,
-    noise: torch.Tensor,
+    drawn: Sequence[torch.Generator],
     clean: torch.Tensor | None = None,
 ) -> dict[str, torch.Tensor]:
     """Run the teacher and record what the spec asks for at every step.
@@ -206,12 +203,11 @@ def record(
     a previous step.
 
     Args:
-        passes: The teacher.
-        scheduler_config: Configuration of the model's own scheduler.
+        pipe: The teacher.
         prompts: N encoded prompts with their pooled embeddings.
         spec: What to record.
-        noise: Starting noise, or what is added to images, ``(N, C, h, w)``; inversion
-            has none.
+        drawn: Draws each prompt's starting noise, or what is added to its image;
+            inversion has none.
         clean: Latents of the prompts' images, ``(N, C, h, w)``, if they start from
             images.
 
@@ -236,16 +232,19 @@ def record(
             rows = value.view(branches, count, *value.shape[1:]).transpose(0, 1)
             kept[name][index:] = [rows.to("cpu", dtype)]
 
-    watched = _Watched(passes)
+    watched = _Watched(Passes(SplitUNet(pipe.unet, spec.cut)))
     if spec.source in OF_IMAGES:
-        clean = _checked(clean, noise.shape, spec.source)
+        shape = latent_shape(pipe.unet)
+        clean = _checked(clean, (count, *shape), spec.source)
         if spec.source == "noised":
-            _add_noise(passes, scheduler_config, prompts, spec, noise, clean, keep)
+            noise = torch.stack([torch.randn(shape, generator=each) for each in drawn])
+            _add_noise(pipe, prompts, spec, noise, clean, keep)
         else:
             inversion = InversionSpec(spec.sampler.steps)
-            invert(watched, scheduler_config, clean, prompts, inversion, keep)
+            invert(watched, pipe.scheduler.config, clean, prompts, inversion, keep)
     else:
-        sample_latents(watched, scheduler_config, prompts, noise, spec.sampler, keep)
+        with sampling_with(pipe, watched, observe=keep):
+            sample(pipe, prompts, drawn, spec.sampler)
     tensors = {name: torch.stack(steps, dim=2) for name, steps in kept.items()}
     if "x" in tensors:
         # Both branches of guidance see the same.
@@ -262,21 +261,20 @@ def record(
 
 
 def _checked(
-    clean: torch.Tensor | None, shape: torch.Size, source: str
+    clean: torch.Tensor | None, shape: tuple[int, ...], source: str
 ) -> torch.Tensor:
     """Return the latents of images, or say what is wrong with them."""
     if clean is None or clean.shape != shape:
         given = "none" if clean is None else f"latents of shape {tuple(clean.shape)}"
         raise ValueError(
-            f"source {source!r} needs latents of shape {tuple(shape)}, not {given}"
+            f"source {source!r} needs latents of shape {shape}, not {given}"
         )
     return clean
 
 
 @torch.inference_mode()
 def _add_noise(
-    passes: Passes,
-    scheduler_config: object,
+    pipe: StableDiffusionPipeline,
     prompts: Prompts,
     spec: TrajectorySpec,
     noise: torch.Tensor,
@@ -284,13 +282,14 @@ def _add_noise(
     keep: Callable[[int, torch.Tensor, _Pass], None],
 ) -> None:
     """Show the teacher noised images in place of its own samples."""
-    unet, guided = passes.unet, spec.sampler.branches == 2
+    unet, guided = pipe.unet, spec.sampler.branches == 2
+    passes = Passes(SplitUNet(unet, spec.cut))
     text = prompts.text
     if guided:
         text = torch.cat([prompts.empty.expand_as(text), text])
-    schedule = Noise(scheduler_config, unet.device)
+    schedule = Noise(pipe.scheduler.config, unet.device)
     clean, noise = clean.to(unet.device), noise.to(unet.device)
-    timesteps = recorded_timesteps(spec.sampler, scheduler_config)
+    timesteps = recorded_timesteps(spec.sampler, pipe.scheduler.config)
     for index, timestep in enumerate(timesteps):
         # Some samplers stop between two timesteps, and the schedule has none there.
         at = timestep.round().long().to(unet.device).expand(len(clean))
@@ -305,7 +304,7 @@ def _add_noise(
 
 
 def constants(
-    passes: Passes, scheduler_config: object, prompts: Prompts, spec: TrajectorySpec
+    pipe: StableDiffusionPipeline, prompts: Prompts, spec: TrajectorySpec
 ) -> dict[str, torch.Tensor]:
     """Return what a shard holds besides what `record` yields.
 
@@ -314,11 +313,10 @@ def constants(
         the teacher is asked with:
         ``timesteps``, ``(steps,)``; ``text``, ``(N, L, D)``; ``empty``, ``(1, L, D)``.
     """
-    timesteps = timesteps_of(spec, scheduler_config)
-    levels = log_snr_of(spec, scheduler_config)
+    timesteps = timesteps_of(spec, pipe.scheduler.config)
     tensors = {
-        "t_emb": time_embeddings(passes, timesteps, prompts.text),
-        "log_snr": levels,
+        "t_emb": time_embeddings(pipe.unet, timesteps, prompts.text),
+        "log_snr": log_snr_of(spec, pipe.scheduler.config),
     }
     if spec.stored == "latents":
         like = {"device": "cpu", "dtype": getattr(torch, spec.dtype)}
@@ -364,16 +362,12 @@ def recorded_timesteps(sampler: SamplerSpec, scheduler_config: object) -> torch.
 
 @torch.inference_mode()
 def time_embeddings(
-    passes: Passes, timesteps: torch.Tensor, text: torch.Tensor
+    unet: UNet2DConditionModel, timesteps: torch.Tensor, text: torch.Tensor
 ) -> torch.Tensor:
     """Return the UNet's time embedding of each sampling step, ``(steps, E)``."""
-    unet = passes.split.unet
-    size = unet.config.sample_size
+    split, size = SplitUNet(unet), unet.config.sample_size
     blank = torch.zeros(1, unet.config.in_channels, size, size).to(text)
-    rows = [
-        passes.split.condition(blank, timestep, text[:1]).t_emb
-        for timestep in timesteps
-    ]
+    rows = [split.condition(blank, timestep, text[:1]).t_emb for timestep in timesteps]
     return torch.cat(rows).cpu().float()
 
 
@@ -597,8 +591,7 @@ class FreshTrajectories:
     alone: an epoch can be recorded again, in whole or in part.
 
     Attributes:
-        passes: The teacher.
-        scheduler_config: Configuration of the model's own scheduler.
+        pipe: The teacher.
         encode: Encodes prompts, and pools them.
         prompts: All prompts.
         spec: What to record of them.
@@ -608,8 +601,7 @@ class FreshTrajectories:
             ``(N, C, h, w)``, if their trajectories start from images.
     """
 
-    passes: Passes
-    scheduler_config: object
+    pipe: StableDiffusionPipeline
     encode: Callable[[Sequence[str]], Prompts]
     prompts: Sequence[str]
     spec: TrajectorySpec
@@ -654,26 +646,25 @@ class FreshTrajectories:
         places = self.prompts_of(epoch)
         if part is not None:
             places = places[part.start : part.stop]
-        shape = latent_shape(self.passes.unet)
         shards: list[dict[str, torch.Tensor]] = []
         with interruption.noticing_sigterm() as terminated:
             for batch in places.split(self.spec.batch_size):
                 if terminated():
                     done = len(shards) * self.spec.batch_size
                     raise interruption.stopped(f"epoch {epoch}", done, len(places))
-                noise = [
-                    torch.randn(
-                        shape, generator=generator_for(self.spec.seed, epoch, place)
-                    )
+                drawn = [
+                    generator_for(self.spec.seed, epoch, place)
                     for place in batch.tolist()
                 ]
                 prompts = self.encode([self.prompts[place] for place in batch.tolist()])
                 clean = None if self.clean is None else self.clean(batch)
-                arguments = (self.passes, self.scheduler_config, prompts, self.spec)
-                tensors = record(*arguments, torch.stack(noise), clean)
+                arguments = (self.pipe, prompts, self.spec)
+                tensors = record(*arguments, drawn, clean)
                 shards.append({**tensors, **constants(*arguments)})
         log.info("epoch %d: recorded %d prompts", epoch, len(places))
-        return join(shards, self.teacher, lambda: self.passes.split)
+        return join(
+            shards, self.teacher, lambda: SplitUNet(self.pipe.unet, self.spec.cut)
+        )
 
 
 @torch.no_grad()
