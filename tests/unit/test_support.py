@@ -15,15 +15,17 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 
 from clockwork_diffusion.adaptors import build_adaptor
 from clockwork_diffusion.deepcache import deepcache
 from clockwork_diffusion.depth_skip import depth_skipped
 from clockwork_diffusion.pipeline import clockwork
+from clockwork_diffusion.plug_and_play.pipeline import edit_image
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 sys.path.insert(0, str(Path(__file__).parent))
-from pipelines import KINDS, Kind  # noqa: E402
+from pipelines import KINDS, PROMPT, SIZE, Kind  # noqa: E402
 from test_other_unets import kandinsky, motion, unconditional, video  # noqa: E402
 
 PAGE = Path(__file__).parents[2] / "docs" / "support.md"
@@ -194,6 +196,9 @@ def page(rows: dict[str, dict[str, str]]) -> str:
             "zeros go through other kernels than products with zero do. Refused: in",
             "one line, before anything is sampled.",
             "",
+            "Plug-and-Play (`edit_image`) edits with text-to-image pipelines of SD 1.x",
+            "and 2.x, and refuses others.",
+            "",
             f"| pipeline | {' | '.join(METHODS)} |",
             f"|---|{'---|' * len(METHODS)}",
             *lines,
@@ -202,6 +207,17 @@ def page(rows: dict[str, dict[str, str]]) -> str:
             "",
         ]
     )
+
+
+@pytest.mark.parametrize("name", ["SDXL", "InstructPix2Pix", "LCM"])
+def test_plug_and_play_refuses_what_it_cannot_edit(name):
+    pipe = next(kind for kind in KINDS if kind.name == name).build()
+    calls = Calls(pipe.unet)
+    image = Image.new("RGB", (SIZE, SIZE))
+    message = f"is for text-to-image pipelines of SD 1.x .* {type(pipe).__name__} is"
+    with pytest.raises(ValueError, match=message):
+        edit_image(pipe, image, PROMPT, ["a blue square"])
+    assert not calls.count
 
 
 @pytest.fixture(scope="module")

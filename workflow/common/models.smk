@@ -52,6 +52,21 @@ def mini_models():
     return trained + list(entries("mini", "backbones"))
 
 
+MINI_ADAPTORS = texts.read_yaml(
+    Path(workflow.basedir) / "workflow" / "mini_adaptors.yaml"
+)
+
+
+def mini_adaptors():
+    """Return the mini models that adaptors are shipped for."""
+    return list(MINI_ADAPTORS)
+
+
+def mini_adaptor(wildcards):
+    """Return how to train a shipped adaptor, as JSON."""
+    return json.dumps(MINI_ADAPTORS[wildcards.teacher])
+
+
 def recipe(name):
     """Return a params function for a mini model's recipe, as JSON text."""
     return lambda wildcards: json.dumps(entry("mini", "training", name))

@@ -7,7 +7,9 @@ trains all of them again into results/mini/models; `ship_models` puts those in p
 
 localrules:
     mini_models,
+    mini_adaptors,
     ship_models,
+    ship_adaptors,
     quality,
     draw_quality,
 
@@ -30,6 +32,62 @@ rule ship_models:
         folders=expand("results/mini/models/{model}", model=mini_models()),
     shell:
         "cp -r {params.folders} resources/mini/ 2> {log}"
+
+
+rule mini_adaptors:
+    """Train the shipped adaptors of the mini models, those of Table 1."""
+    input:
+        expand(
+            "results/mini/models/adaptors/{teacher}/README.md", teacher=mini_adaptors()
+        ),
+
+
+rule ship_adaptors:
+    """Replace the shipped adaptors by those that `mini_adaptors` trained."""
+    input:
+        rules.mini_adaptors.input,
+    log:
+        "logs/mini/ship_adaptors.log",
+    conda:
+        "../../environment.yml"
+    shell:
+        "cp -r results/mini/models/adaptors resources/mini/ 2> {log}"
+
+
+rule train_mini_adaptor:
+    """Train an adaptor of a shipped mini model with the library's `train_adaptor`.
+
+    Reads: the shipped model.
+    Writes: the adaptor's weights in half precision, and its card.
+    """
+    input:
+        code=code("train_mini_adaptor"),
+        model="resources/mini/{teacher}/SHA256SUMS",
+    output:
+        card="results/mini/models/adaptors/{teacher}/README.md",
+    log:
+        "logs/mini/train_mini_adaptor/{teacher}.log",
+    benchmark:
+        "benchmarks/mini/train_mini_adaptor/{teacher}.tsv"
+    wildcard_constraints:
+        teacher="|".join(mini_adaptors()),
+    conda:
+        "../../environment.yml"
+    threads: 2
+    resources:
+        gpu=1,
+        gpu_model=gpu_model,
+        mem_mb=memory(4000),
+        runtime=walltime(120),
+    params:
+        spec=mini_adaptor,
+        model="resources/mini/{teacher}",
+        folder="results/mini/models/adaptors/{teacher}",
+    shell:
+        "rm -f {params.folder:q}/config.json &&"
+        " python -m clockwork_experiments.steps.train_mini_adaptor"
+        " --spec {params.spec:q} --model {params.model} --output {params.folder}"
+        " --threads {threads} --log {log}"
 
 
 rule quality:

@@ -14,7 +14,7 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
-from clockwork_diffusion.adaptors import build_adaptor
+from clockwork_diffusion.adaptors import build_adaptor, cut_of
 from clockwork_diffusion.encoding import decode_latents, encode_images, encode_prompts
 from clockwork_diffusion.passes import Passes
 from clockwork_diffusion.plug_and_play.loops import (
@@ -61,9 +61,11 @@ def edit_image(
         An image per target prompt.
 
     Raises:
-        ValueError: If the image has another mode or size, there is no target prompt, or
-            inversion keeps no latent for a timestep of generation.
+        ValueError: If the pipeline's UNet is told more than a prompt, as SDXL's or an
+            editing model's, the image has another mode or size, there is no target
+            prompt, or inversion keeps no latent for a timestep of generation.
     """
+    _check_unet(pipe)
     inversion = inversion or InversionSpec(50)
     generation = generation or GenerationSpec(50, 15.0, 0.8, 0.5)
     side = pipe.unet.config.sample_size * pipe.vae_scale_factor
@@ -80,7 +82,7 @@ def edit_image(
         ddim_timesteps(config, generation.steps),
     )
     inverting, generating = (
-        Passes(SplitUNet(pipe.unet, "stage1" if given is None else given.config.cut))
+        Passes(SplitUNet(pipe.unet, cut_of(given) or "stage1"))
         if clock == 1
         else _clocked(pipe, given)
         for clock, given in (
@@ -104,6 +106,23 @@ def edit_image(
     ]
 
 
+def _check_unet(pipe: Any) -> None:
+    """Refuse a pipeline whose UNet needs more than latents, a timestep and a prompt."""
+    config = pipe.unet.config
+    channels = pipe.vae.config.latent_channels
+    told = {
+        "sizes and a pooled prompt": config.addition_embed_type is not None,
+        "its guidance": config.time_cond_proj_dim is not None,
+        f"{config.in_channels} channels": config.in_channels != channels,
+    }
+    more = [name for name, found in told.items() if found]
+    if more:
+        raise ValueError(
+            "Plug-and-Play is for text-to-image pipelines of SD 1.x and 2.x, and the "
+            f"UNet of this {type(pipe).__name__} is given {' and '.join(more)}"
+        )
+
+
 def _pixels(image: Image.Image) -> torch.Tensor:
     """Return an image as uint8, ``(1, 3, H, W)``."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
@@ -112,4 +131,6 @@ def _pixels(image: Image.Image) -> torch.Tensor:
 def _clocked(pipe: StableDiffusionPipeline, adaptor: Any) -> Passes:
     if adaptor is None:
         adaptor = build_adaptor("identity", pipe.unet, "stage1", 1)
-    return Passes(SplitUNet(pipe.unet, adaptor.config.cut), adaptor)
+    passes = Passes(SplitUNet(pipe.unet, cut_of(adaptor) or "stage1"), adaptor)
+    passes.match(pipe.unet.dtype, pipe.unet.device)
+    return passes
