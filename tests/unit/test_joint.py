@@ -350,7 +350,7 @@ def figure_spec(**changed) -> JointParetoSpec:
 def test_a_panel_for_each_score_and_cost(found):
     axes = draw_joint_pareto(figure_spec(), found).axes
     labels = [(each.get_xlabel(), each.get_ylabel()) for each in axes]
-    psnr = "PSNR to the reference, dB"
+    psnr = "PSNR to reference, dB"
     assert labels == [
         ("GFLOPs per image", psnr),
         ("ms per image", psnr),

@@ -51,6 +51,7 @@ from clockwork_experiments.claims.timesteps import StepAnswer
 from clockwork_experiments.cost.formulas import run_flops
 from clockwork_experiments.report.tables import UNKNOWN
 from clockwork_experiments.score import metrics
+from clockwork_experiments.score.names import SCORES
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 
@@ -84,20 +85,28 @@ class Metric:
     factor: float = 1.0
 
 
+def _score(name: str, source: str, digits: int = 0) -> Metric:
+    score = SCORES[name]
+    unit = f" {score.unit}" if score.unit else ""
+    label = score.prose or score.label
+    return Metric(label, source, digits or score.digits, score.sign, unit)
+
+
 METRICS: dict[str, Metric] = {
-    "frechet": Metric("Fréchet", "features", 3, -1),
-    "clip": Metric("CLIP", "features", 4, 1),
-    "clip_above_chance": Metric("CLIP above chance", "features", 4, 1),
-    "psnr": Metric("PSNR to the teacher", "images", 2, 1, " dB"),
-    "edit_clip": Metric("CLIP", "edits", 4, 1),
-    "structure": Metric("DINO distance", "edits", 4, -1),
-    "clip_image": Metric("CLIP_I", "translations", 4, 1),
-    "clip_direction": Metric("CLIP_D", "translations", 4, 1),
-    "psnr_to_target": Metric("PSNR to the target", "translations", 2, 1, " dB"),
-    "psnr_to_whole": Metric("PSNR to the whole UNet", "translations", 2, 1, " dB"),
-    "lpips": Metric("LPIPS to the target", "translations", 4, -1),
-    "translated_clip": Metric("CLIP", "translations", 4, 1),
-    "translated_frechet": Metric("Fréchet", "translations", 3, -1),
+    # A difference of distances wants a digit more than a distance.
+    "frechet": _score("frechet", "features", 3),
+    "clip": _score("clip", "features"),
+    "clip_above_chance": _score("clip_above_chance", "features"),
+    "psnr": _score("psnr_to_teacher", "images"),
+    "edit_clip": _score("clip", "edits"),
+    "structure": _score("structure", "edits"),
+    "clip_image": _score("clip_image", "translations"),
+    "clip_direction": _score("clip_direction", "translations"),
+    "psnr_to_target": _score("psnr", "translations"),
+    "psnr_to_whole": _score("psnr_to_whole", "translations"),
+    "lpips": _score("lpips", "translations"),
+    "translated_clip": _score("clip", "translations"),
+    "translated_frechet": _score("frechet", "translations", 3),
     "flops": Metric("FLOPs saved", "flops", 1, unit=" %", factor=100),
     "deep_share": Metric("parameters", "levels", 2, unit=" %", factor=100),
     "footprint": Metric("parameters saved", "levels", 2, unit=" %", factor=100),
@@ -106,16 +115,24 @@ METRICS: dict[str, Metric] = {
     "level_time": Metric("time saved", "level_latency", 1, unit=" %", factor=100),
     "multi_time": Metric("time saved", "schedules", 2, unit=" % of the whole UNet's"),
     "multi_clip_image": Metric(
-        "CLIP_I", "searches", 2, unit=" % of the whole UNet's", factor=100
+        SCORES["clip_image"].label,
+        "searches",
+        2,
+        unit=" % of the whole UNet's",
+        factor=100,
     ),
     "multi_clip_direction": Metric(
-        "CLIP_D", "searches", 2, unit=" % of the whole UNet's", factor=100
+        SCORES["clip_direction"].label,
+        "searches",
+        2,
+        unit=" % of the whole UNet's",
+        factor=100,
     ),
-    "steps_psnr": Metric("PSNR to many steps", "steps", 2, 1, " dB"),
-    "steps_target": Metric("PSNR to the target", "steps", 2, 1, " dB"),
-    "steps_clip_image": Metric("CLIP_I", "steps", 4, 1),
-    "steps_clip_direction": Metric("CLIP_D", "steps", 4, 1),
-    "steps_clip": Metric("CLIP", "steps", 4, 1),
+    "steps_psnr": _score("psnr_to_reference", "steps"),
+    "steps_target": _score("psnr", "steps"),
+    "steps_clip_image": _score("clip_image", "steps"),
+    "steps_clip_direction": _score("clip_direction", "steps"),
+    "steps_clip": _score("clip", "steps"),
     "gamma_below": Metric("−ln γ", "gammas", 3),
     "gamma_above": Metric("ln γ", "gammas", 3),
     "gamma_ratio": Metric("ln of the ratio of γ", "gammas", 3),

@@ -19,18 +19,16 @@ from clockwork_experiments.base import storage
 from clockwork_experiments.cost.formulas import translation_flops, translation_ms
 from clockwork_experiments.report import level_tables
 from clockwork_experiments.report.level_tables import Cells, LevelColumn
+from clockwork_experiments.score import names
 
 PSNR = "psnr_to_teacher"
 """The score that time steps are searched by."""
 
-SCORES: dict[str, tuple[str, int]] = {
-    PSNR: ("PSNR, dB", 2),
-    "clip": ("CLIP", 4),
-    "clip_image": ("CLIP_I", 4),
-    "clip_direction": ("CLIP_D", 4),
-    "psnr": ("PSNR to the right answer, dB", 2),
+SCORES = {
+    PSNR: names.SCORES["psnr_to_reference"],
+    **{n: names.SCORES[n] for n in ("clip", "clip_image", "clip_direction", "psnr")},
 }
-"""Scores: what the reader sees, and decimals. More is better of all of them."""
+"""By the key that searches write. More is better of all of them."""
 
 UNITS = {"TFLOPs": 1e-12, "GFLOPs": 1e-9}
 """Units of FLOPs, and their factors."""
@@ -428,7 +426,7 @@ def _signed(number: Interval, digits: int) -> str:
 
 def columns_of(spec: JointTableSpec) -> dict[str, LevelColumn]:
     """Return the columns."""
-    names = dict.fromkeys((PSNR, *(n for model in spec.models for n in model.scores)))
+    shown = dict.fromkeys((PSNR, *(n for model in spec.models for n in model.scores)))
     return {
         "model": LevelColumn("model"),
         "combination": LevelColumn("in place"),
@@ -437,7 +435,7 @@ def columns_of(spec: JointTableSpec) -> dict[str, LevelColumn]:
         "gamma": LevelColumn("γ", 3),
         "flops": LevelColumn(spec.unit, 2),
         "ms": LevelColumn("ms", 1),
-        **{name: LevelColumn(*SCORES[name]) for name in names},
+        **{n: LevelColumn(SCORES[n].name, SCORES[n].digits) for n in shown},
         "beyond": LevelColumn("ΔPSNR to plain at equal FLOPs, dB", 2),
         "transfer": LevelColumn("ΔPSNR with the plain sampler's γ, dB", 2),
         "front": LevelColumn("on the front by"),

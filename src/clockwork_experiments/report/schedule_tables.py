@@ -11,7 +11,10 @@ from typing import Any
 
 from clockwork_experiments.report import level_tables
 from clockwork_experiments.report.level_tables import Cells, LevelColumn
+from clockwork_experiments.score.names import SCORES
 from clockwork_experiments.search.levels import DIRECTION, LIKENESS, PROBLEMS
+
+LIKE, TOLD = SCORES[LIKENESS], SCORES[DIRECTION]
 
 COLUMNS: dict[str, LevelColumn] = {
     "problem": LevelColumn("problem"),
@@ -20,10 +23,10 @@ COLUMNS: dict[str, LevelColumn] = {
     "time_published": LevelColumn("Δtime, % (published)", 2),
     "time": LevelColumn("Δtime, %", 2),
     "milliseconds": LevelColumn("Δtime, %, measured", 2),
-    f"{LIKENESS}_published": LevelColumn("ΔCLIP_I (published)", 2),
-    LIKENESS: LevelColumn("ΔCLIP_I, held out", 4),
-    f"{DIRECTION}_published": LevelColumn("ΔCLIP_D (published)", 2),
-    DIRECTION: LevelColumn("ΔCLIP_D, held out", 4),
+    f"{LIKENESS}_published": LevelColumn(f"Δ{LIKE.name} (published)", 2),
+    LIKENESS: LevelColumn(f"Δ{LIKE.name}, held out", LIKE.digits),
+    f"{DIRECTION}_published": LevelColumn(f"Δ{TOLD.name} (published)", 2),
+    DIRECTION: LevelColumn(f"Δ{TOLD.name}, held out", TOLD.digits),
     "parameters_published": LevelColumn("Δparameters, % (published)", 2),
     "parameters": LevelColumn("Δparameters, %", 2),
     "best_single": LevelColumn("best single level"),

@@ -8,11 +8,12 @@ Nothing here needs torch.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from clockwork_experiments.report import level_tables
 from clockwork_experiments.report.level_tables import Cells, LevelColumn
+from clockwork_experiments.score import names
 
 METHODS = {
     "uniform": "uniform",
@@ -34,38 +35,31 @@ UNITS = {"min": 60.0, "h": 3600.0}
 """Units of printed search times, in seconds."""
 
 SCORES = {
-    "frechet": ("FID (published) ↓", LevelColumn("Fréchet ↓", 2)),
-    "clip": ("CLIP score (published) ↑", LevelColumn("CLIP ↑", 4)),
-    "aesthetic": (
-        "CLIP aesthetic (published) ↑",
-        LevelColumn("CLIP aesthetic ↑", 2),
-    ),
-    "clip_image": ("CLIP_I (published) ↑", LevelColumn("CLIP_I ↑", 4)),
-    "clip_direction": ("CLIP_D (published) ↑", LevelColumn("CLIP_D ↑", 4)),
-    "psnr": (
-        "PSNR to target, dB (published) ↑",
-        LevelColumn("PSNR to target, dB ↑", 2),
-    ),
-    "psnr_to_teacher": (
-        "PSNR to reference, dB (published) ↑",
-        LevelColumn("PSNR to reference, dB ↑", 2),
-    ),
-    "lpips": ("LPIPS to target (published) ↓", LevelColumn("LPIPS to target ↓", 4)),
+    # CLIP's printed scores are a hundred times the cosine.
+    "frechet": names.SCORES["frechet"],
+    "clip": replace(names.SCORES["clip"], published="CLIP score"),
+    **{n: names.SCORES[n] for n in ("aesthetic", "clip_image", "clip_direction")},
+    "psnr": names.SCORES["psnr"],
+    "psnr_to_teacher": names.SCORES["psnr_to_reference"],
+    "lpips": names.SCORES["lpips"],
 }
-"""Scores: the header of the published column, and our column."""
+"""By the key that searches write."""
 
 STEP_COLUMNS: dict[str, LevelColumn] = {
     "label": LevelColumn("model"),
     "steps": LevelColumn("steps", 0),
     "method": LevelColumn("time steps"),
-    **{f"{name}_published": LevelColumn(text) for name, (text, _) in SCORES.items()},
+    **{
+        f"{name}_published": LevelColumn(score.published_header)
+        for name, score in SCORES.items()
+    },
     "time_published": LevelColumn("search (published) ↓"),
     "speed_up_published": LevelColumn("speed-up (published) ↑", 1),
     "gamma": LevelColumn("γ", 3),
-    **{name: column for name, (_, column) in SCORES.items()},
+    **{name: LevelColumn(score.header, score.digits) for name, score in SCORES.items()},
     **{
-        f"{name}_minus_uniform": LevelColumn(f"Δ{column.header[:-2]}", column.digits)
-        for name, (_, column) in SCORES.items()
+        f"{name}_minus_uniform": LevelColumn(f"Δ{score.name}", score.digits)
+        for name, score in SCORES.items()
     },
     "n": LevelColumn("n", 0),
     "evaluations": LevelColumn("evaluations ↓", 0),

@@ -23,6 +23,7 @@ from clockwork_experiments.cost.formulas import (
     translation_flops,
 )
 from clockwork_experiments.random import marks
+from clockwork_experiments.score.names import SCORES
 
 UNKNOWN = "—"
 
@@ -128,9 +129,17 @@ class Column:
     factor: float = 1.0
 
 
+SHOWN_SCORES = {
+    **{name: name for name in ("frechet", "clip", "psnr_to_teacher", "structure")},
+    **{name: name for name in ("psnr_to_true", "psnr_to_source", "lpips")},
+    **{name: name for name in ("clip_image", "clip_direction")},
+    "psnr_to_target": "psnr",
+}
+"""Columns of scores, and the scores that they show."""
+
 COLUMNS: dict[str, Column] = {
-    "fid_published": Column("FID (published) ↓", "published", "fid", 2),
-    "clip_published": Column("CLIP (published) ↑", "published", "clip", 3),
+    "fid_published": Column(SCORES["frechet"].published_header, "published", "fid", 2),
+    "clip_published": Column(SCORES["clip"].published_header, "published", "clip", 3),
     "tflops_published": Column("TFLOPs (published) ↓", "published", "tflops", 1),
     "gpu_ms_published": Column("RTX 3080 ms (published)", "published", "gpu_ms", 0),
     "phone_ms_published": Column("Galaxy S23 ms (published)", "published", "phone", 0),
@@ -140,9 +149,6 @@ COLUMNS: dict[str, Column] = {
     ),
     "v100_published": Column("V100 ms (published)", "published", "v100", 0),
     "a100_published": Column("A100 ms (published)", "published", "a100", 0),
-    "frechet": Column("Fréchet ↓", "score", "frechet", 2),
-    "clip": Column("CLIP ↑", "score", "clip", 4),
-    "psnr_to_teacher": Column("PSNR to teacher, dB ↑", "score", "psnr_to_teacher", 2),
     "tflops": Column("TFLOPs ↓", "flops", "flops", 3, 1e-12),
     "tflops_with_attention": Column(
         "TFLOPs with attention ↓", "flops", "flops_with_attention", 3, 1e-12
@@ -175,9 +181,6 @@ COLUMNS: dict[str, Column] = {
     "latency": Column("UNet ms ↓", "latency", "mean_ms", 0),
     "latency_saving": Column("ms saved", "latency_saving", "mean_ms", 0, 100.0),
     "n": Column("n", "n", "n", 0),
-    "structure": Column("DINO ↓", "score", "structure", 4),
-    "psnr_to_true": Column("PSNR to exact edit, dB ↑", "score", "psnr_to_true", 2),
-    "psnr_to_source": Column("PSNR to source, dB", "score", "psnr_to_source", 2),
     "memory_mb": Column("kept per image, MB", "memory", "bytes", 1, 1e-6),
     "edit_latency": Column("edit, s ↓", "edit_latency", "mean_ms", 2, 1e-3),
     "edit_latency_saving": Column(
@@ -194,16 +197,16 @@ COLUMNS: dict[str, Column] = {
     "gflops_profiled": Column(
         "GFLOPs, profiled ↓", "flops_profiled", "profiled", 3, 1e-9
     ),
-    "clip_image": Column("CLIP_I ↑", "score", "clip_image", 4),
-    "clip_direction": Column("CLIP_D ↑", "score", "clip_direction", 4),
-    "psnr_to_target": Column("PSNR to target, dB ↑", "score", "psnr", 2),
-    "lpips": Column("LPIPS to target ↓", "score", "lpips", 4),
     "kept": Column("kept, %", "kept", "parameters", 1, 100.0),
     "kept_published": Column("kept, % (published)", "published", "kept", 1),
     "quality_published": Column("quality (published)", "published", "quality", 2),
     "tflops_printed": Column(
         "TFLOPs by Eqs. 2–4 ↓", "flops_printed", "flops", 1, 1e-12
     ),
+    **{
+        column: Column(SCORES[key].header, "score", key, SCORES[key].digits)
+        for column, key in SHOWN_SCORES.items()
+    },
 }
 
 SOURCES = {

@@ -164,8 +164,7 @@ def _draw_panel(
     axes.set_xlabel(
         f"{spec.unit} per image" if cost == "flops" else "ms per image", size=8.5
     )
-    label = "PSNR to the reference, dB" if score == PSNR else SCORES[score][0]
-    axes.set_ylabel(label, size=8.5, labelpad=3)
+    axes.set_ylabel(SCORES[score].name, size=8.5, labelpad=3)
     axes.tick_params(labelsize=7.5)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#EBEBEB", linewidth=0.6)

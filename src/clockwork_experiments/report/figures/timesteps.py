@@ -24,6 +24,7 @@ from clockwork_experiments.report.figures.curves import Shown, label_points
 from clockwork_experiments.report.figures.pieces import FAINT, INK, canvas, text
 from clockwork_experiments.report.figures.style import COLOURS
 from clockwork_experiments.report.step_tables import METHODS
+from clockwork_experiments.score.names import SCORES
 
 EVEN = "#666666"
 """Colour of evenly spaced steps."""
@@ -154,8 +155,9 @@ def draw_plane(spec: StepPlaneSpec, searches: Mapping[str, Found]) -> Figure:
     axes.plot(
         [x], [y], marker="*", ms=13, ls="", color=COLOURS[5], mec=INK, label=label
     )
-    axes.set_xlabel("CLIP_I: like the input (higher is better)")
-    axes.set_ylabel("CLIP_D: as told (higher is better)")
+    likeness, direction = (SCORES[name].label for name in CLIP_SCORES)
+    axes.set_xlabel(f"{likeness}: like the input (higher is better)")
+    axes.set_ylabel(f"{direction}: as told (higher is better)")
     axes.margins(0.1)
     _tidy(axes)
     axes.xaxis.set_major_locator(MaxNLocator(6))
