@@ -32,7 +32,7 @@ from clockwork_experiments.report.figures.timesteps import (
     draw_progress,
     draw_ticks,
 )
-from clockwork_experiments.report.step_tables import METHODS
+from clockwork_experiments.report.tables.timesteps import METHODS
 from clockwork_experiments.steps import draw_figure
 
 REGISTRY = Path(__file__).parents[2] / "workflow" / "papers" / "compression.yaml"

@@ -5,13 +5,14 @@ import json
 from argparse import Namespace
 
 import pytest
+import set_step
 import torch
 
 from clockwork_diffusion.depth_skip import describe_levels, shared_parameters
 from clockwork_experiments.base import storage
 from clockwork_experiments.cost import latency
 from clockwork_experiments.cost.flops import count_control, count_full, count_level
-from clockwork_experiments.cost.formulas import run_flops, run_parameters
+from clockwork_experiments.cost.formulas import kept_share, run_flops, run_parameters
 from clockwork_experiments.cost.task_architectures import (
     build_branch,
     build_task_unet,
@@ -19,25 +20,17 @@ from clockwork_experiments.cost.task_architectures import (
 )
 from clockwork_experiments.generate.tasks import TASKS
 from clockwork_experiments.report.figures.levels import LevelMapSpec, draw_level_map
-from clockwork_experiments.report.level_tables import (
-    COST_COLUMNS,
-    LEVEL_COLUMNS,
+from clockwork_experiments.report.tables.levels import (
     CostRow,
     CostTableSpec,
     LevelTableSpec,
-    fill_costs,
-    fill_levels,
     image_macs,
-    kept_share,
     short,
-    to_csv,
-    to_latex,
-    to_markdown,
 )
+from clockwork_experiments.report.tables.table import Results
 from clockwork_experiments.steps import (
     draw_figure,
     sample_images,
-    set_table,
     time_levels,
 )
 
@@ -92,6 +85,11 @@ def all_counted(counted) -> dict:
     return counts
 
 
+def results(counts: dict, timed: dict | None = None) -> Results:
+    timings = {} if timed is None else {"edit": timed}
+    return Results({}, levels={"edit": counts}, level_latency=timings)
+
+
 @pytest.mark.parametrize("name", TABLE_S8)
 def test_table_s8_has_the_printed_macs(counted, name):
     steps, printed = TABLE_S8[name]
@@ -137,7 +135,8 @@ def test_an_unknown_task():
 
 def test_table_s7_shows_the_printed_beside_the_counted(all_counted):
     spec = LevelTableSpec("Title", "Caption.", "edit", PUBLISHED)
-    rows = fill_levels(spec, all_counted, {})
+    table = spec.make(results(all_counted))
+    rows = table.rows
     assert len(rows) == 13
     for row in rows:
         for key in PUBLISHED:
@@ -146,12 +145,12 @@ def test_table_s7_shows_the_printed_beside_the_counted(all_counted):
     assert rows[8]["encoder"] == "down2.r1 + a1"
     assert rows[3]["decoder"] == "up2.r2 + a2 + up"
     assert all(row["latency"] is None for row in rows)
-    text = to_markdown("Title", "Caption.", LEVEL_COLUMNS, rows)
+    text = table.markdown()
     assert "| D09" in text and "17.47" in text and "—" in text
-    assert "---" in to_latex("Title", "5 %", LEVEL_COLUMNS, rows, "s7")
-    assert len(to_csv(LEVEL_COLUMNS, rows).splitlines()) == 14
+    assert "---" in table.latex("s7")
+    assert len(table.csv().splitlines()) == 14
     # Columns of which nothing is printed are not there.
-    assert "latency_published" not in to_csv(LEVEL_COLUMNS, rows)
+    assert "latency_published" not in table.csv()
 
 
 def test_latency_shares_are_those_of_what_a_level_adds(all_counted):
@@ -160,7 +159,8 @@ def test_latency_shares_are_those_of_what_a_level_adds(all_counted):
         for level in range(1, 14)
     }
     spec = LevelTableSpec("Title", "Caption.", "edit")
-    rows = fill_levels(spec, all_counted, {"levels": times, "branch": None})
+    timed = {"levels": times, "branch": None, "device": "d", "dtype": "float32"}
+    rows = spec.make(results(all_counted, timed)).rows
     assert [row["latency"] for row in rows] == pytest.approx([100 / 13] * 13)
     assert rows[8]["latency_kept"] == pytest.approx(100 * 9 / 13)
 
@@ -168,13 +168,16 @@ def test_latency_shares_are_those_of_what_a_level_adds(all_counted):
 def test_published_values_must_be_one_per_level(all_counted):
     spec = LevelTableSpec("Title", "Caption.", "edit", {"share": (1.0, 2.0)})
     with pytest.raises(ValueError, match="2 values are published as 'share', and the"):
-        fill_levels(spec, all_counted, {})
-    with pytest.raises(ValueError, match="nothing is published as 'macs'"):
-        LevelTableSpec("Title", "Caption.", "edit", {"macs": (1.0,)})
+        spec.make(results(all_counted))
 
 
 def test_table_s8_shows_the_printed_beside_the_counted(counted):
-    timed = {"levels": {"9": {"runs": [30.0]}}, "branch": {"runs": [10.0]}}
+    timed = {
+        "levels": {"9": {"runs": [30.0]}},
+        "branch": {"runs": [10.0]},
+        "device": "d",
+        "dtype": "float32",
+    }
     spec = CostTableSpec(
         "Title",
         "Caption.",
@@ -183,20 +186,17 @@ def test_table_s8_shows_the_printed_beside_the_counted(counted):
             CostRow("StableSR, D8", "restoration", 8, 50),
         ),
     )
-    rows = fill_costs(spec, counted, {"control": timed})
+    found = Results({}, levels=counted, level_latency={"control": timed})
+    rows = spec.make(found).rows
     assert rows[0]["tmacs"] == pytest.approx(rows[0]["tmacs_published"], rel=1e-3)
     assert rows[0]["seconds"] == pytest.approx(20 * 0.040)
     assert rows[0]["kept"] == pytest.approx(60.78, abs=0.005)
     assert rows[1]["seconds"] is None
     assert rows[0]["saved"] == pytest.approx(39.2, abs=0.05)
-    text = to_markdown("T", "C", COST_COLUMNS, rows)
+    text = spec.make(found).markdown()
     assert "TMACs (published)" in text and "GMACs" not in text
-    small = fill_costs(CostTableSpec("T", "C", spec.rows, "G"), counted, {})
+    small = CostTableSpec("T", "C", spec.rows, "G").make(found).rows
     assert small[0]["gmacs"] == pytest.approx(1e3 * rows[0]["tmacs"])
-    with pytest.raises(ValueError, match="unit 'M' is not one of T, G"):
-        CostTableSpec("T", "C", spec.rows, "M")
-    with pytest.raises(ValueError, match="'edits' is not one of those counted: edit,"):
-        fill_costs(CostTableSpec("T", "C", (CostRow("", "edits", 9, 1),)), counted, {})
 
 
 def test_names_of_modules_in_few_letters():
@@ -214,11 +214,11 @@ def test_the_steps_set_and_draw_what_is_counted(tmp_path, all_counted):
     device = {"device": "some device", "dtype": "float32"}
     storage.write_json(timed, {**device, "levels": calls, "branch": None})
     spec = {"title": "T", "caption": "C.", "translator": "edit"}
-    given = {"runs": "{}", "levels": [counts], "output": tmp_path / "s7.csv"}
+    given = {"levels": [counts], "output": tmp_path / "s7.csv"}
 
     def set_levels(spec: dict, **other) -> str:
-        arguments = {"kind": "levels", "level_latency": [], **given, **other}
-        set_table.main(Namespace(spec=json.dumps(spec), **arguments))
+        arguments = {"kind": "levels", **given, **other}
+        set_step.set_table(spec=json.dumps(spec), **arguments)
         assert (tmp_path / "s7.tex").is_file()
         return (tmp_path / "s7.md").read_text("utf-8")
 
@@ -228,8 +228,6 @@ def test_the_steps_set_and_draw_what_is_counted(tmp_path, all_counted):
     costs = {"title": "T", "caption": "C.", "rows": [row]}
     assert "| Edit" in set_levels(costs, kind="level_costs", level_latency=[timed])
     assert "0.090" in (tmp_path / "s7.md").read_text("utf-8")
-    with pytest.raises(ValueError, match="the table shows 'control', not edit"):
-        set_levels({**spec, "translator": "control"})
     figure = {"title": "T", "caption": "C.", "level": 9}
     arguments = {"kind": "level_map", "spec": json.dumps(figure), "levels": counts}
     draw_figure.main(Namespace(**arguments, output=tmp_path / "map.png"))

@@ -2,20 +2,15 @@
 
 import dataclasses
 import json
-from argparse import Namespace
 
 import pytest
+import set_step
 
 from clockwork_experiments.base import storage
 from clockwork_experiments.cost import formulas
-from clockwork_experiments.report import tables
-from clockwork_experiments.report.schedule_tables import (
-    MultiTableRow,
-    MultiTableSpec,
-    fill,
-    to_text,
-)
-from clockwork_experiments.steps import set_table
+from clockwork_experiments.report.tables import results as tables
+from clockwork_experiments.report.tables.levels import MultiTableRow, MultiTableSpec
+from clockwork_experiments.report.tables.table import Results, Value
 
 SPEC = MultiTableSpec(
     "Table S6",
@@ -48,7 +43,7 @@ FOUND = {"multi": {"rows": [answer(10, "a", [8, 10]), answer(9, "b", [11, 7])]}}
 
 
 def test_published_and_held_out_gains_stand_side_by_side():
-    first, second = to_text(fill(SPEC, FOUND))
+    first, second = SPEC.make(Results({}, search=FOUND)).text()
     assert first["problem"] == "(a) fixed memory, least time" and first["row"] == "D10"
     assert first["levels"] == "8, 10" and first["milliseconds"] == "−0.75"
     assert (first["best_single"], first["time_beyond"]) == ("D09", "−0.50")
@@ -62,15 +57,11 @@ def test_published_and_held_out_gains_stand_side_by_side():
 
 
 def test_without_a_search_ours_is_unknown_and_a_missing_answer_is_named(tmp_path):
-    (first, _) = to_text(fill(SPEC, {}))
+    (first, _) = SPEC.make(Results({})).text()
     assert "time" not in first and first["time_published"] == "−7.46"
     missing = {"multi": {"rows": FOUND["multi"]["rows"][:1]}}
     with pytest.raises(ValueError, match=r"no answer for D9 and problem \(b\)"):
-        fill(SPEC, missing)
-    with pytest.raises(ValueError, match="'e' is not one of a, b, c, d"):
-        MultiTableRow(9, "e")
-    with pytest.raises(ValueError, match="'lpips' is not one of time, "):
-        MultiTableRow(9, "a", {"lpips": 1.0})
+        SPEC.make(Results({}, search=missing))
 
 
 @pytest.mark.parametrize("found", [FOUND, None])
@@ -81,11 +72,7 @@ def test_step_writes_table_s6(tmp_path, found):
         storage.write_json(search, found)
     spec = json.dumps(dataclasses.asdict(SPEC))
     output = tmp_path / "s6.csv"
-    set_table.main(
-        Namespace(
-            kind="multi_depth", spec=spec, runs="{}", search=search, output=output
-        )
-    )
+    set_step.set_table(kind="multi_depth", spec=spec, search=search, output=output)
     csv, markdown = (output.with_suffix(s).read_text("utf-8") for s in (".csv", ".md"))
     assert ("clip_image_low" in csv and "0.012" in csv) == (found is not None)
     (line,) = (line for line in markdown.splitlines() if " D10 " in line)
@@ -144,15 +131,14 @@ def test_a_translation_fills_a_row():
             tables.Row("whole", "whole"),
         ),
     )
-    results = tables.Results(
+    results = Results(
         runs={"whole": RUN, "cut": CUT},
         scores={"cut": {"scores": scores}},
         levels={"ip2p": COUNTS},
     )
-    (cut, whole) = tables.fill(spec, results)
-    found = [None if value is None else value.value for value in cut]
-    assert found == [60.8, 198 / 360, 200, pytest.approx(-1 / 3), 20.0, 48, None]
-    assert whole[1].value == 1.0 and whole[2].value == 300 and whole[3] is None
-    assert "| 60.8 | 55.0 |".replace(" ", "") in tables.to_markdown(
-        spec, [cut, whole]
-    ).replace(" ", "")
+    table = spec.make(results)
+    cut, whole = ([row[name] for name in spec.columns] for row in table.rows)
+    assert cut[:4] == [60.8, 198 / 360, 200, pytest.approx(-1 / 3)]
+    assert cut[4:] == [Value(20.0, 19.0, 21.0), 48, None]
+    assert whole[1] == 1.0 and whole[2] == 300 and whole[3] is None
+    assert "|60.8|55.0|" in table.markdown().replace(" ", "")

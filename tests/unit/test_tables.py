@@ -1,12 +1,14 @@
+import csv
+import io
 import json
 import re
-from argparse import Namespace
 
 import pytest
+import set_step
 
 from clockwork_experiments.base import storage
-from clockwork_experiments.report import tables
-from clockwork_experiments.steps import set_table
+from clockwork_experiments.report.tables import results as tables
+from clockwork_experiments.report.tables.table import Results
 
 COUNTS = {
     "full": {"flops": 100.0, "flops_with_attention": 120.0},
@@ -23,7 +25,7 @@ RUNS = {
 SCORES = {
     "sd": {"scores": {"clip": {"value": 0.3, "low": 0.29, "high": 0.31, "n": 500}}}
 }
-RESULTS = tables.Results(
+RESULTS = Results(
     RUNS,
     SCORES,
     {"sd": COUNTS},
@@ -42,7 +44,7 @@ def spec(columns: list[str]) -> tables.TableSpec:
 
 def test_cells():
     chosen = spec(["fid_published", "clip", "saving", "latency_saving", "n"])
-    shown = tables.to_markdown(chosen, tables.fill(chosen, RESULTS)).splitlines()
+    shown = chosen.make(RESULTS).markdown().splitlines()
     cells = [[c.strip() for c in line.split("|")[1:-1]] for line in shown[4:7]]
     assert cells == [
         ["Other & Co.", "26.90", "—", "—", "—", "—"],
@@ -54,10 +56,10 @@ def test_cells():
 def test_rows_of_the_identity_say_both_flops_and_others_one():
     counts = {**COUNTS, "adaptors": {"resnet": {**COUNTS["adaptors"]["resnet"]}}}
     counts["adaptors"]["resnet"]["step_after_upsampler"] = {"flops": 30.0}
-    results = tables.Results(RUNS, flops={"sd": counts})
+    results = Results(RUNS, flops={"sd": counts})
     chosen = spec(["gflops", "gflops_kept", "mflops_per_call_kept"])
-    cells = tables.fill(chosen, results)
-    assert [[c and c.value for c in row] for row in cells] == [
+    rows = chosen.make(results).rows
+    assert [[row[name] for name in chosen.columns] for row in rows] == [
         [None, None, None],
         [2 * 800, None, None],
         [2 * (400 + 160), 2 * (400 + 120), 2 * 30],
@@ -66,14 +68,16 @@ def test_rows_of_the_identity_say_both_flops_and_others_one():
 
 def test_csv_holds_every_number_with_its_interval():
     chosen = spec(["clip", "gflops"])
-    frame = tables.to_frame(chosen, tables.fill(chosen, RESULTS))
-    assert list(frame["clip_low"])[1] == 0.29
-    assert list(frame["gflops"])[1:] == [1600.0, 1120.0]
+    rows = list(csv.DictReader(io.StringIO(chosen.make(RESULTS).csv())))
+    assert rows[1]["clip_low"] == "0.29"
+    assert [row["gflops"] for row in rows[1:]] == ["1600.0", "1120.0"]
+    assert (rows[2]["row"], rows[2]["run"]) == ("+ Clockwork", "clocked")
+    assert rows[2]["ours"] == "True"
 
 
 def test_latex_is_escaped():
     chosen = spec(["fid_published", "saving"])
-    text = tables.to_latex(chosen, tables.fill(chosen, RESULTS), "table_1")
+    text = chosen.make(RESULTS).latex("table_1")
     assert r"Other \& Co." in text
     assert r"A 100 \% caption." in text
     assert "—" not in text and "−" not in text and r"$-$30 \%" in text
@@ -119,14 +123,14 @@ def edited(columns: list[str], **change) -> list[list[str]]:
         tables.Row("SD", run="sd"),
     )
     spec = tables.TableSpec("Table", "Caption.", tuple(columns), rows)
-    results = tables.Results(
+    results = Results(
         runs={**RUNS, **EDITED},
         scores=EDIT_SCORES,
         flops={"sd": COUNTS},
         latency={"runs": {"real/pnp/steps100": {"mean_ms": 1.0}}},
         **change,
     )
-    lines = tables.to_markdown(spec, tables.fill(spec, results)).splitlines()
+    lines = spec.make(results).markdown().splitlines()
     return [[c.strip() for c in line.split("|")[2:-1]] for line in lines[4:7]]
 
 
@@ -160,12 +164,12 @@ def test_profiles_of_edited_runs_and_sources_that_cost_nothing():
     cells = edited(["gflops_profiled"], profiles=profiles)
     assert cells == [["1.234"], ["—"], ["—"]]
     # Eqs. 2–4: 100 passes of one row, and 50 of three.
-    one = tables.Results({**EDITED, **RUNS}, flops={"sd": COUNTS})
+    one = Results({**EDITED, **RUNS}, flops={"sd": COUNTS})
     column = tables.COLUMNS["tflops_printed"]
     value = tables.cell(column, tables.Row("", run="real/pnp/steps100"), one)
-    assert value is not None and value.value == 250 * COUNTS["full"]["flops"]
+    assert value == 250 * COUNTS["full"]["flops"]
     assert tables.cell(column, tables.Row("", run="sd"), one) is None
-    unedited = tables.Results({"real/unedited/s": {}}, flops={"sd": COUNTS})
+    unedited = Results({"real/unedited/s": {}}, flops={"sd": COUNTS})
     row = tables.Row("", run="real/unedited/s")
     for name in ("gflops", "saving", "tflops_printed", "gflops_profiled"):
         assert tables.cell(tables.COLUMNS[name], row, unedited) is None
@@ -205,10 +209,11 @@ SETTINGS = settings(
 
 
 def test_settings_stand_beside_the_papers():
-    frame = tables.fill_settings(SETTINGS, EDITED)
-    assert list(frame.columns) == ["setting", "published", "ours"]
-    assert list(frame["ours"]) == ["100", "15", "0.8", "False", "", "a caption"]
-    shown = tables.settings_to_markdown(SETTINGS, frame).splitlines()
+    table = SETTINGS.make(Results(EDITED))
+    assert list(table.columns) == ["setting", "published", "ours"]
+    found = [row["ours"] for row in table.rows]
+    assert found == ["100", "15", "0.8", "False", None, "a caption"]
+    shown = table.markdown().splitlines()
     assert shown[0] == "**Settings**" and shown[-1] == "Caption."
     cells = [
         [c.strip() for c in re.split(r"(?<!\\)\|", line)[1:-1]] for line in shown[4:10]
@@ -216,7 +221,7 @@ def test_settings_stand_beside_the_papers():
     assert cells[0] == ["Inversion steps", "—", "100"]
     assert cells[4] == ["Negative", r"ugly \| blurry", "—"]
     assert cells[5][1] == "a &lt;style&gt; of an &lt;instance&gt;"
-    latex = tables.settings_to_latex(SETTINGS, frame, "table_s4")
+    latex = table.latex("table_s4")
     assert r"a \textless{}style\textgreater{} of an" in latex
     assert r"$\tau$\_f & 0.8 & 0.8" in latex
     assert r"Inversion steps & --- & 100" in latex
@@ -232,31 +237,17 @@ def test_plain_values():
 def test_settings_refuse_what_there_is_not():
     odd = settings(tables.SettingRow("Odd", ours="generation.beauty"))
     with pytest.raises(ValueError, match="'beauty' is not one of steps, clock, adap"):
-        tables.fill_settings(odd, EDITED)
+        odd.make(Results(EDITED))
     deep = settings(tables.SettingRow("Deep", ours="inversion.steps.more"))
     with pytest.raises(ValueError, match="'more' is not one of none"):
-        tables.fill_settings(deep, EDITED)
-    with pytest.raises(ValueError, match=r"run 'real/clocked/.*' is not .* \(sd\)$"):
-        tables.fill_settings(SETTINGS, {"sd": RUNS["sd"]})
-    with pytest.raises(ValueError, match="row 'Two' has a key path 'a.b' and a text"):
-        tables.SettingRow("Two", ours="a.b", text="c")
+        deep.make(Results(EDITED))
 
 
 # --- the step ---------------------------------------------------------------------
 
 
 def run_step(tmp_path, **given) -> str:
-    default = {
-        "kind": "results",
-        "scores": [],
-        "flops": [],
-        "profiles": [],
-        "levels": [],
-        "latency": None,
-        "edit_latency": None,
-        "output": tmp_path / "table.csv",
-    }
-    set_table.main(Namespace(**{**default, **given}))
+    set_step.set_table(**{"output": tmp_path / "table.csv", **given})
     assert (tmp_path / "table.tex").is_file() and (tmp_path / "table.md").is_file()
     return (tmp_path / "table.csv").read_text()
 
@@ -282,14 +273,14 @@ def test_the_step_sets_a_table_of_edited_runs(tmp_path):
             {"label": "SD", "run": "sd"},
         ],
     }
-    csv = run_step(
+    written = run_step(
         tmp_path,
         spec=json.dumps(spec),
         runs=json.dumps({**RUNS, **EDITED}),
         scores=[scores, sampled],
         edit_latency=tmp_path / "editing.json",
     )
-    rows = csv.splitlines()
+    rows = written.splitlines()
     assert rows[0].endswith(
         "structure,structure_low,structure_high,n,memory_mb,edit_latency"
     )
@@ -307,8 +298,8 @@ def test_the_step_sets_a_table_of_settings(tmp_path):
         ],
     }
     given = {"spec": json.dumps(spec), "runs": json.dumps(EDITED)}
-    csv = run_step(tmp_path, kind="settings", **given)
-    assert csv.splitlines() == ["setting,published,ours", "Guidance,15.0,15"]
+    written = run_step(tmp_path, kind="settings", **given)
+    assert written.splitlines() == ["setting,published,ours", "Guidance,15.0,15"]
     assert "| Guidance  | 15.0  " in (tmp_path / "table.md").read_text()
     with pytest.raises(ValueError, match="kind 'odd' is not one of results, settings"):
         run_step(tmp_path, kind="odd", **given)

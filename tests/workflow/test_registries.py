@@ -31,8 +31,11 @@ from clockwork_experiments.mini.restorer import RestorerSpec
 from clockwork_experiments.mini.structure import StructureSpec
 from clockwork_experiments.mini.teacher import TeacherSpec
 from clockwork_experiments.mini.translators import TranslatorSpec
-from clockwork_experiments.report import joint_tables, tables
-from clockwork_experiments.report.step_tables import METHODS as COMPARED
+from clockwork_experiments.report.tables import joint
+from clockwork_experiments.report.tables import levels as level_tables
+from clockwork_experiments.report.tables import results as tables
+from clockwork_experiments.report.tables.table import Results
+from clockwork_experiments.report.tables.timesteps import METHODS as COMPARED
 from clockwork_experiments.score.perturbation import PerturbationSpec
 from clockwork_experiments.search.evolution import EvolutionSpec
 from clockwork_experiments.search.levels import PROBLEMS, MultiSpec, Threshold
@@ -417,16 +420,27 @@ def test_schema_and_code_know_the_same_choices():
     solvers = SCHEMA["translation"]["properties"]["scheduler"]
     assert solvers["enum"] == list(SOLVERS)
     assert SCHEMA["translation_set"]["properties"]["task"]["enum"] == list(TASKS)
+    costs = PAPER["level_costs"]["properties"]
+    assert costs["unit"]["enum"] == list(level_tables.UNITS)
+    published = PAPER["levels"]["properties"]["published"]["properties"]
+    assert {f"{name}_published" for name in published} <= set(
+        level_tables.LEVEL_COLUMNS
+    )
+    rows = PAPER["multi_depth"]["properties"]["rows"]["items"]["properties"]
+    assert rows["problem"]["enum"] == list(PROBLEMS)
+    assert {f"{name}_published" for name in rows["published"]["properties"]} <= set(
+        level_tables.MULTI_COLUMNS
+    )
     for name in ("joint", "joint_pareto"):
         together = PAPER[name]["properties"]
-        assert set(together["unit"]["enum"]) == set(joint_tables.UNITS)
+        assert set(together["unit"]["enum"]) == set(joint.UNITS)
         assert together["method"]["enum"] == list(METHODS)
         scores = together["models"]["items"]["properties"]["scores"]["items"]
-        assert {joint_tables.PSNR, *scores["enum"]} == set(joint_tables.SCORES)
+        assert {joint.PSNR, *scores["enum"]} == set(joint.SCORES)
 
 
 def test_every_kind_of_column_has_a_source():
-    results = fields(tables.Results)
+    results = fields(Results)
     for name, column in tables.COLUMNS.items():
         source = tables.SOURCES[column.kind]
         assert source in results if source else column.kind == "published", name

@@ -3,7 +3,7 @@
 import json
 import shlex
 
-from clockwork_experiments.report.tables import SOURCES
+from clockwork_experiments.report.tables.results import SOURCES
 
 
 def table_of(wildcards):

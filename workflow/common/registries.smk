@@ -5,8 +5,8 @@ from jsonschema.exceptions import best_match
 
 from clockwork_experiments.config import parse as specs
 from clockwork_diffusion.clock import clock_of
-from clockwork_experiments.report.step_tables import GammaTableSpec, ScoreTableSpec
-from clockwork_experiments.report.tables import COLUMNS, SOURCES
+from clockwork_experiments.report.tables.timesteps import GammaTableSpec, ScoreTableSpec
+from clockwork_experiments.report.tables.results import COLUMNS, SOURCES
 
 SCHEMAS = Path(workflow.basedir) / "workflow" / "schemas"
 PAPERS = {

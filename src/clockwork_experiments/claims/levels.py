@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clockwork_experiments.cost.formulas import kept_share
-from clockwork_experiments.report.level_tables import image_macs
+from clockwork_experiments.report.tables.levels import image_macs
 from clockwork_experiments.search.levels import PROBLEMS
 
 

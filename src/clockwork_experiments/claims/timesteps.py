@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from clockwork_experiments.report.step_tables import METHODS
+from clockwork_experiments.report.tables.timesteps import METHODS
 
 SCORES = {
     "steps_psnr": "psnr_to_teacher",
@@ -57,7 +57,7 @@ class StepAnswer:
     Attributes:
         search: Id of the search.
         steps: Number of time steps.
-        method: A key of `clockwork_experiments.report.step_tables.METHODS`.
+        method: A key of `clockwork_experiments.report.tables.timesteps.METHODS`.
         over: The method of the same search that it is compared with.
         than: The search whose γ, by the same method, it is compared with.
     """

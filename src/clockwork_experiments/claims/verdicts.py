@@ -49,7 +49,7 @@ from clockwork_experiments.claims.levels import (
 )
 from clockwork_experiments.claims.timesteps import StepAnswer
 from clockwork_experiments.cost.formulas import run_flops
-from clockwork_experiments.report.tables import UNKNOWN
+from clockwork_experiments.report.tables.table import UNKNOWN
 from clockwork_experiments.score import metrics
 from clockwork_experiments.score.names import SCORES
 

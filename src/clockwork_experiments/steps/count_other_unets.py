@@ -64,30 +64,24 @@ KEYS = {"": "flops", "_with_attention": "flops_with_attention"}
 
 def main(args: Namespace) -> None:
     """Count on the meta device, and set the table."""
-    from clockwork_experiments.report import level_tables
-    from clockwork_experiments.report.level_tables import LevelColumn
+    from clockwork_experiments.report.tables.table import Column, Table
 
     spec = parse(OtherUNetsSpec, args.spec)
     columns = {
-        "label": LevelColumn(""),
-        "steps": LevelColumn("steps", 0),
-        "parameters": LevelColumn("parameters, M", 2),
-        "gflops_light": LevelColumn("GFLOPs a light call", 1),
-        "tflops": LevelColumn("TFLOPs an image", 3),
-        "saved": LevelColumn("saved, %", 1),
-        "tflops_kept": LevelColumn("TFLOPs, upsampled kept", 3),
-        "saved_kept": LevelColumn("saved, %, upsampled kept", 1),
-        "tflops_with_attention": LevelColumn("TFLOPs with attention", 3),
-        "saved_with_attention": LevelColumn("saved, %, with attention", 1),
+        "label": Column(""),
+        "steps": Column("steps"),
+        "parameters": Column("parameters, M", 2),
+        "gflops_light": Column("GFLOPs a light call", 1),
+        "tflops": Column("TFLOPs an image", 3),
+        "saved": Column("saved, %", 1),
+        "tflops_kept": Column("TFLOPs, upsampled kept", 3),
+        "saved_kept": Column("saved, %, upsampled kept", 1),
+        "tflops_with_attention": Column("TFLOPs with attention", 3),
+        "saved_with_attention": Column("saved, %, with attention", 1),
     }
     rows = [row for each in spec.runs for row in rows_of(each)]
-    text = (spec.title, spec.caption, columns, rows)
-    files = {
-        ".csv": level_tables.to_csv(columns, rows),
-        ".md": level_tables.to_markdown(*text),
-        ".tex": level_tables.to_latex(*text, args.output.stem),
-    }
-    for suffix, content in files.items():
+    table = Table(spec.title, spec.caption, columns, rows)
+    for suffix, content in table.files(args.output.stem).items():
         storage.write_text(args.output.with_suffix(suffix), content)
     versions = provenance.versions("torch", "diffusers", "deepspeed")
     storage.write_json(

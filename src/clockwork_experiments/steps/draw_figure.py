@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from argparse import Namespace
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from matplotlib.figure import Figure
 from clockwork_experiments.base import storage
 from clockwork_experiments.config.parse import parse
 from clockwork_experiments.data import datasets, shards
-from clockwork_experiments.report import joint_tables
 from clockwork_experiments.report.figures import (
     caching,
     curves,
@@ -29,6 +28,7 @@ from clockwork_experiments.report.figures import (
     training,
     translations,
 )
+from clockwork_experiments.report.tables.table import Results
 from clockwork_experiments.run import new_parser, run
 
 SPECS: dict[str, type] = {
@@ -101,8 +101,11 @@ def main(args: Namespace) -> None:
         "search_progress": lambda: timesteps.draw_progress(spec, _searches(args)),
         "joint_pareto": lambda: joint.draw_joint_pareto(
             spec,
-            joint_tables.read_measured(
-                args.searches, args.runs, args.counts, args.level_latency
+            Results(
+                runs=args.runs,
+                step_searches=_searches(args),
+                levels=_by_id(args.counts),
+                level_latency=_by_id(args.level_latency),
             ),
         ),
     }
@@ -120,7 +123,11 @@ def _grid(spec: grid.FigureSpec, args: Namespace) -> Figure:
 
 def _searches(args: Namespace) -> dict[str, Any]:
     """Return searches by id; none where a figure needs none."""
-    return {path.stem: storage.read_json(path) for path in args.searches or ()}
+    return _by_id(args.searches or ())
+
+
+def _by_id(paths: Iterable[Path]) -> dict[str, Any]:
+    return {path.stem: storage.read_json(path) for path in paths}
 
 
 def _latencies(args: Namespace) -> dict[str, float]:

@@ -12,18 +12,17 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from clockwork_experiments.report.figures.style import COLOURS
-from clockwork_experiments.report.joint_tables import (
+from clockwork_experiments.report.tables.joint import (
     PSNR,
     SCORES,
     UNIFORM,
     UNITS,
     JointModel,
-    Measured,
     Point,
-    check_unit,
     front,
     model_points,
 )
+from clockwork_experiments.report.tables.table import Results
 
 PLAIN, OTHERS = "#333333", (COLOURS[0], COLOURS[2], COLOURS[1], COLOURS[3], COLOURS[4])
 """Colours of the plain sampler, and of one combination after the other."""
@@ -42,7 +41,7 @@ class JointParetoSpec:
         title: Heading.
         caption: What the reader must know; for the report.
         models: The models, from top to bottom.
-        unit: A key of `clockwork_experiments.report.joint_tables.UNITS`.
+        unit: A key of `clockwork_experiments.report.tables.joint.UNITS`.
         method: The method whose steps are drawn beside the uniform ones.
     """
 
@@ -53,8 +52,7 @@ class JointParetoSpec:
     method: str = "bracketed"
 
     def __post_init__(self) -> None:
-        """Reject other units, and more combinations than colours."""
-        check_unit(self.unit)
+        """Reject more combinations than colours."""
         if not self.models or not all(model.scores for model in self.models):
             raise ValueError("the figure needs a model at least, and a score of each")
         if len(self.labels) > 1 + len(OTHERS):
@@ -75,7 +73,7 @@ class JointParetoSpec:
         )
 
 
-def draw_joint_pareto(spec: JointParetoSpec, found: Measured) -> Figure:
+def draw_joint_pareto(spec: JointParetoSpec, found: Results) -> Figure:
     """Draw the scores of all combinations against FLOPs, and latency where it is timed.
 
     Args:
@@ -83,7 +81,7 @@ def draw_joint_pareto(spec: JointParetoSpec, found: Measured) -> Figure:
         found: All that is known of the models.
 
     Raises:
-        ValueError: As `clockwork_experiments.report.joint_tables.model_points`.
+        ValueError: As `clockwork_experiments.report.tables.joint.model_points`.
     """
     shown = [model_points(model, found, spec.method) for model in spec.models]
     timed = any(point.ms is not None for points in shown for point in points)

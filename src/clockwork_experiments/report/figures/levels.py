@@ -20,7 +20,7 @@ from clockwork_experiments.report.figures.pieces import (
     text,
 )
 from clockwork_experiments.report.figures.style import COLOURS
-from clockwork_experiments.report.level_tables import level_name, short
+from clockwork_experiments.report.tables.levels import level_name, short
 
 KEPT, ZERO = COLOURS[0], COLOURS[1]
 """Colours of what is kept, and of the zeros."""

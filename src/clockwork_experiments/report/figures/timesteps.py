@@ -23,7 +23,7 @@ from clockwork_experiments.claims.timesteps import Found, answer_of
 from clockwork_experiments.report.figures.curves import Shown, label_points
 from clockwork_experiments.report.figures.pieces import FAINT, INK, canvas, text
 from clockwork_experiments.report.figures.style import COLOURS
-from clockwork_experiments.report.step_tables import METHODS
+from clockwork_experiments.report.tables.timesteps import METHODS
 from clockwork_experiments.score.names import SCORES
 
 EVEN = "#666666"

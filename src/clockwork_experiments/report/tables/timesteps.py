@@ -1,18 +1,22 @@
-"""Set tables of time-step optimisation: the γ found, scores, and what searches cost.
+"""The γ that searches for time steps find, their scores, and what searches cost.
 
 Searches are those of `search_steps`. Printed values stand beside ours, as text, since
-tables print the same metric with different digits; what is not known is an em dash.
-Nothing here needs torch.
+tables print the same score with different digits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from clockwork_experiments.report import level_tables
-from clockwork_experiments.report.level_tables import Cells, LevelColumn
+from clockwork_experiments.report.tables.table import (
+    Cells,
+    Column,
+    Results,
+    Table,
+    Value,
+)
 from clockwork_experiments.score import names
 
 METHODS = {
@@ -45,28 +49,25 @@ SCORES = {
 }
 """By the key that searches write."""
 
-STEP_COLUMNS: dict[str, LevelColumn] = {
-    "label": LevelColumn("model"),
-    "steps": LevelColumn("steps", 0),
-    "method": LevelColumn("time steps"),
+STEP_COLUMNS: dict[str, Column] = {
+    "label": Column("model"),
+    "steps": Column("steps"),
+    "method": Column("time steps"),
+    **{f"{name}_published": Column(s.published_header) for name, s in SCORES.items()},
+    "time_published": Column("search (published) ↓"),
+    "speed_up_published": Column("speed-up (published) ↑", 1, suffix="×"),
+    "gamma": Column("γ", 3),
+    **{name: Column(s.header, s.digits) for name, s in SCORES.items()},
     **{
-        f"{name}_published": LevelColumn(score.published_header)
-        for name, score in SCORES.items()
+        f"{name}_minus_uniform": Column(f"Δ{s.name}", s.digits, signed=True)
+        for name, s in SCORES.items()
     },
-    "time_published": LevelColumn("search (published) ↓"),
-    "speed_up_published": LevelColumn("speed-up (published) ↑", 1),
-    "gamma": LevelColumn("γ", 3),
-    **{name: LevelColumn(score.header, score.digits) for name, score in SCORES.items()},
-    **{
-        f"{name}_minus_uniform": LevelColumn(f"Δ{score.name}", score.digits)
-        for name, score in SCORES.items()
-    },
-    "n": LevelColumn("n", 0),
-    "evaluations": LevelColumn("evaluations ↓", 0),
-    "seconds": LevelColumn("search, s ↓", 1),
-    "unet_calls": LevelColumn("search, UNet evaluations ↓", 0),
-    "speed_up_seconds": LevelColumn("speed-up, s ↑", 1),
-    "speed_up_unet_calls": LevelColumn("speed-up, UNet evaluations ↑", 1),
+    "n": Column("n"),
+    "evaluations": Column("evaluations ↓"),
+    "seconds": Column("search, s ↓", 1),
+    "unet_calls": Column("search, UNet evaluations ↓"),
+    "speed_up_seconds": Column("speed-up, s ↑", 1, suffix="×"),
+    "speed_up_unet_calls": Column("speed-up, UNet evaluations ↑", 1, suffix="×"),
 }
 """What tables of scores can show."""
 
@@ -123,6 +124,28 @@ class GammaTableSpec:
         """Return the searches that are shown, id to label."""
         return {column.search: column.label for column in self.columns if column.search}
 
+    def make(self, results: Results) -> Table:
+        """Return the table."""
+        found = results.step_searches
+        rows: list[Cells] = []
+        for index, steps in enumerate(self.steps):
+            line: Cells = {"steps": steps, "method": "published"}
+            for each in self.columns:
+                line[each.label] = each.published[index] if each.published else None
+            rows.append(line)
+            for method in GAMMA_METHODS:
+                line = {"steps": steps, "method": METHODS[method]}
+                for each in self.columns:
+                    entry = _by_method(found, each.search, steps).get(method, {})
+                    line[each.label] = entry.get("gamma")
+                rows.append(line)
+        columns = {name: STEP_COLUMNS[name] for name in ("steps", "method")}
+        digits = STEP_COLUMNS["gamma"].digits
+        columns |= {c.label: Column(c.label, digits) for c in self.columns}
+        told = {name: _pairs(search) for name, search in found.items()}
+        caption = self.caption + _ours(self.searches, told)
+        return Table(self.title, caption, columns, rows)
+
 
 @dataclass(frozen=True)
 class StepRows:
@@ -157,10 +180,6 @@ class StepRows:
                     f"{', '.join(self.methods)}"
                 )
             for name, text in printed.items():
-                if name not in (*SCORES, "time"):
-                    raise ValueError(
-                        f"{name!r} is not one of {', '.join((*SCORES, 'time'))}"
-                    )
                 _check_printed(name, text)
 
 
@@ -201,9 +220,27 @@ class ScoreTableSpec:
         """Return the searches that are shown, id to label."""
         return {rows.search: rows.label for rows in self.rows if rows.search}
 
-
-StepTableSpec = GammaTableSpec | ScoreTableSpec
-"""The tables of this module."""
+    def make(self, results: Results) -> Table:
+        """Return the table; a score has its interval beside it."""
+        found = results.step_searches
+        columns = {name: STEP_COLUMNS[name] for name in self.columns}
+        rows: list[Cells] = []
+        for group in self.rows:
+            entries = _by_method(found, group.search, group.steps)
+            for method in group.methods:
+                printed = group.published.get(method, {})
+                known: Cells = {
+                    "label": group.label,
+                    "steps": group.steps,
+                    "method": METHODS[method],
+                    "speed_up_published": _printed_speed_up(group, method),
+                    **{f"{name}_published": text for name, text in printed.items()},
+                    **(_measured(entries, method) if method in entries else {}),
+                }
+                rows.append({name: known.get(name) for name in columns})
+        told = {name: _pairs(each) + _held_out(each) for name, each in found.items()}
+        caption = self.caption + _ours(self.searches, told)
+        return Table(self.title, caption, columns, rows)
 
 
 def printed_seconds(text: str) -> float:
@@ -235,88 +272,6 @@ def _check_printed(name: str, text: str) -> None:
         raise ValueError(f"{name} {text!r} is not a printed number") from None
 
 
-def columns_of(spec: StepTableSpec) -> dict[str, LevelColumn]:
-    """Return a table's columns in order, intervals not included."""
-    if isinstance(spec, ScoreTableSpec):
-        return {name: STEP_COLUMNS[name] for name in spec.columns}
-    columns = {name: STEP_COLUMNS[name] for name in ("steps", "method")}
-    digits = STEP_COLUMNS["gamma"].digits
-    return columns | {c.label: LevelColumn(c.label, digits) for c in spec.columns}
-
-
-def fill(spec: StepTableSpec, found: Mapping[str, Mapping[str, Any]]) -> list[Cells]:
-    """Return the rows of a table; a score has the ends of its interval beside it.
-
-    Args:
-        spec: The table.
-        found: Searches by id, as `search_steps` writes them, where there are any.
-
-    Raises:
-        ValueError: If a search is not one that the table shows, or has a method that
-            there is not.
-    """
-    for name, search in found.items():
-        if name not in spec.searches:
-            shown = ", ".join(spec.searches) or "none"
-            raise ValueError(
-                f"search {name!r} is not one that the table shows: {shown}"
-            )
-        for entry in search["searches"]:
-            if entry["method"] not in METHODS:
-                raise ValueError(
-                    f"search {name!r} has a method {entry['method']!r}, which is not "
-                    f"one of {', '.join(METHODS)}"
-                )
-    if isinstance(spec, GammaTableSpec):
-        return _fill_gammas(spec, found)
-    return [line for rows in spec.rows for line in _fill_rows(spec, rows, found)]
-
-
-def _fill_gammas(
-    spec: GammaTableSpec, found: Mapping[str, Mapping[str, Any]]
-) -> list[Cells]:
-    lines = []
-    for index, steps in enumerate(spec.steps):
-        line: Cells = {"steps": steps, "method": "published"}
-        for column in spec.columns:
-            printed = column.published
-            line[column.label] = printed[index] if printed else None
-        lines.append(line)
-        for method in GAMMA_METHODS:
-            line = {"steps": steps, "method": METHODS[method]}
-            for column in spec.columns:
-                entry = _by_method(found, column.search, steps).get(method, {})
-                line[column.label] = entry.get("gamma")
-            lines.append(line)
-    return lines
-
-
-def _fill_rows(
-    spec: ScoreTableSpec, rows: StepRows, found: Mapping[str, Mapping[str, Any]]
-) -> list[Cells]:
-    entries = _by_method(found, rows.search, rows.steps)
-    lines = []
-    for method in rows.methods:
-        line: Cells = dict.fromkeys(spec.columns)
-        known: Cells = {
-            "label": rows.label,
-            "steps": rows.steps,
-            "method": METHODS[method],
-            "speed_up_published": _printed_speed_up(rows, method),
-            **{
-                f"{name}_published": text
-                for name, text in rows.published.get(method, {}).items()
-            },
-        }
-        if method in entries:
-            known |= _measured(entries, method)
-        # Ends of intervals go with the columns that they are of.
-        ends = [f"{name}_{end}" for name in spec.columns for end in ("low", "high")]
-        line |= {k: v for k, v in known.items() if k in (*spec.columns, *ends)}
-        lines.append(line)
-    return lines
-
-
 def _by_method(
     found: Mapping[str, Mapping[str, Any]], search: str, steps: int
 ) -> dict[str, Mapping[str, Any]]:
@@ -334,8 +289,7 @@ def _measured(entries: Mapping[str, Mapping[str, Any]], method: str) -> Cells:
     for name, gain in heldout.get("minus_uniform", {}).items():
         scores[f"{name}_minus_uniform"] = gain
     for name, score in scores.items():
-        cells[name] = score["value"]
-        cells[f"{name}_low"], cells[f"{name}_high"] = score["low"], score["high"]
+        cells[name] = Value(score["value"], score["low"], score["high"])
         cells["n"] = score["n"]
     if method == "uniform":  # nothing is searched
         return cells
@@ -358,61 +312,25 @@ def _printed_speed_up(rows: StepRows, method: str) -> float | None:
     return printed_seconds(other) / printed_seconds(own)
 
 
-def notes(spec: StepTableSpec, found: Mapping[str, Mapping[str, Any]]) -> str:
-    """Return what to add to a caption: pairs of our searches, and their references."""
+def _pairs(search: Mapping[str, Any]) -> str:
+    return f"searched on {search['pairs']['search']} pairs"
+
+
+def _held_out(search: Mapping[str, Any]) -> str:
+    made = search["references"]
+    return (
+        f", scored on {search['pairs']['heldout']} others; the reference of "
+        f"{search['reference']} steps took {made['unet_calls']} UNet evaluations and "
+        f"{made['seconds']:.1f} s more"
+    )
+
+
+def _ours(labels: Mapping[str, str], told: Mapping[str, str]) -> str:
+    """Return what a caption adds on our searches: what is told of each, once."""
     texts: dict[str, list[str]] = {}
-    for name, label in spec.searches.items():
-        if name not in found:
-            continue
-        search = found[name]
-        pairs, made = search["pairs"], search["references"]
-        text = f"searched on {pairs['search']} pairs"
-        if isinstance(spec, ScoreTableSpec):
-            text += (
-                f", scored on {pairs['heldout']} others; the reference of "
-                f"{search['reference']} steps took {made['unet_calls']} UNet "
-                f"evaluations and {made['seconds']:.1f} s more"
-            )
-        texts.setdefault(text, []).append(label)
+    for name, label in labels.items():
+        if name in told:
+            texts.setdefault(told[name], []).append(label)
     if len(texts) == 1:
         return f" Ours: {next(iter(texts))}."
     return "".join(f" {', '.join(of)}: {text}." for text, of in texts.items())
-
-
-def to_csv(columns: Mapping[str, LevelColumn], cells: Sequence[Cells]) -> str:
-    """Return a table for machines, intervals in columns of their own."""
-    # Those without an interval in any row are not shown.
-    known = {
-        key: column
-        for name, column in columns.items()
-        for key in (name, f"{name}_low", f"{name}_high")
-    }
-    return level_tables.to_csv(known, cells)
-
-
-def to_text(columns: Mapping[str, LevelColumn], cells: Sequence[Cells]) -> list[Cells]:
-    """Return the rows as people read them.
-
-    Intervals are in brackets, differences signed, and speed-ups say how many times.
-    """
-    return [
-        {name: _show(line, name, column) for name, column in columns.items()}
-        for line in cells
-    ]
-
-
-def _show(line: Cells, name: str, column: LevelColumn) -> str | None:
-    value = line.get(name)
-    if value is None or isinstance(value, str):
-        return value
-    sign = "+" if name.endswith("_minus_uniform") else ""
-
-    def show(number: float | str | None) -> str:
-        return f"{number:{sign}.{column.digits}f}"
-
-    text = show(value)
-    if name.startswith("speed_up"):
-        text += "×"
-    if f"{name}_low" in line:
-        text += f" [{show(line[f'{name}_low'])}, {show(line[f'{name}_high'])}]"
-    return text.replace("-", "−")

@@ -1,0 +1,1 @@
+"""Tables: one kind of table, and a module for each thing that fills one."""
