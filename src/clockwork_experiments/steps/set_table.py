@@ -13,10 +13,10 @@ from clockwork_experiments.config.parse import parse
 from clockwork_experiments.random import marks
 from clockwork_experiments.report import pages
 from clockwork_experiments.report.tables import joint, levels, results, timesteps
-from clockwork_experiments.report.tables.table import Results, Table
+from clockwork_experiments.report.tables.table import Results, Spec
 from clockwork_experiments.run import new_parser, run
 
-SPECS: dict[str, type] = {
+SPECS: dict[str, type[Spec]] = {
     "results": results.TableSpec,
     "settings": results.SettingsSpec,
     "levels": levels.LevelTableSpec,
@@ -62,7 +62,7 @@ def main(args: Namespace) -> None:
             if (path := getattr(args, name)) is not None
         },
     )
-    table: Table = parse(SPECS[args.kind], args.spec).make(found)
+    table = parse(SPECS[args.kind], args.spec).make(found)
     label = args.output.stem
     files = table.files(label)
     files[".html"] = pages.to_page(files[".md"], label)

@@ -19,6 +19,7 @@ from clockwork_experiments.report.tables.table import (
     Cells,
     Column,
     Results,
+    Spec,
     Table,
     Value,
 )
@@ -77,19 +78,15 @@ class JointModel:
 
 
 @dataclass(frozen=True)
-class JointTableSpec:
+class JointTableSpec(Spec):
     """The table.
 
     Attributes:
-        title: Its heading.
-        caption: What the reader must know, in full sentences.
         models: The models, one after the other.
         unit: A key of `UNITS`.
         method: The method whose steps stand beside the uniform ones.
     """
 
-    title: str
-    caption: str
     models: tuple[JointModel, ...]
     unit: str = "GFLOPs"
     method: str = "bracketed"

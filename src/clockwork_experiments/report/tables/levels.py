@@ -15,6 +15,7 @@ from clockwork_experiments.report.tables.table import (
     Cells,
     Column,
     Results,
+    Spec,
     Table,
     Value,
 )
@@ -91,19 +92,15 @@ def _published(values: Mapping[str, float]) -> Cells:
 
 
 @dataclass(frozen=True)
-class LevelTableSpec:
+class LevelTableSpec(Spec):
     """A table of a UNet's levels (Table S7).
 
     Attributes:
-        title: Its heading.
-        caption: What the reader must know, in full sentences.
         translator: Id of the model.
         published: Printed values by column, level 1 first: ``share``, ``kept``,
             ``latency`` or ``latency_kept``.
     """
 
-    title: str
-    caption: str
     translator: str
     published: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
@@ -174,18 +171,14 @@ class CostRow:
 
 
 @dataclass(frozen=True)
-class CostTableSpec:
+class CostTableSpec(Spec):
     """A table of what images cost at some levels (Table S8).
 
     Attributes:
-        title: Its heading.
-        caption: What the reader must know, in full sentences.
         rows: The rows.
         unit: Of MACs, a key of `UNITS`.
     """
 
-    title: str
-    caption: str
     rows: tuple[CostRow, ...]
     unit: str = "T"
 
@@ -251,18 +244,14 @@ class MultiTableRow:
 
 
 @dataclass(frozen=True)
-class MultiTableSpec:
+class MultiTableSpec(Spec):
     """What a level for each step gains over one level for all of them (Table S6).
 
     Attributes:
-        title: Its heading.
-        caption: What the reader must know, in full sentences.
         rows: The rows.
         search: Id of our search; without one, our cells are unknown.
     """
 
-    title: str
-    caption: str
     rows: tuple[MultiTableRow, ...]
     search: str = ""
 

@@ -22,6 +22,7 @@ from clockwork_experiments.report.tables.table import (
     Cells,
     Column,
     Results,
+    Spec,
     Table,
     Value,
 )
@@ -162,18 +163,14 @@ class Row:
 
 
 @dataclass(frozen=True)
-class TableSpec:
+class TableSpec(Spec):
     """A table at one scale.
 
     Attributes:
-        title: Its heading.
-        caption: What the reader must know, in full sentences.
         columns: Keys of `COLUMNS`.
         rows: The rows.
     """
 
-    title: str
-    caption: str
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
 
@@ -357,18 +354,14 @@ class SettingRow:
 
 
 @dataclass(frozen=True)
-class SettingsSpec:
+class SettingsSpec(Spec):
     """A table of settings: the paper's beside those of one of our runs.
 
     Attributes:
-        title: Its heading.
-        caption: What the reader must know, in full sentences.
         run: Id of our run; an edited run is ``<edit_set>/<edit>/<setting>``.
         rows: The rows.
     """
 
-    title: str
-    caption: str
     run: str
     rows: tuple[SettingRow, ...]
 

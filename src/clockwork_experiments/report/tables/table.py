@@ -216,3 +216,20 @@ class Results:
         """Return a sentence that says where levels were timed; empty if nowhere."""
         named = {f"{t['device']}, {t['dtype']}" for t in self.level_latency.values()}
         return f" Timed on: {'; '.join(sorted(named))}." if named else ""
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a table at one scale is made from; each kind adds what it shows.
+
+    Attributes:
+        title: Its heading.
+        caption: What the reader must know, in full sentences.
+    """
+
+    title: str
+    caption: str
+
+    def make(self, results: Results) -> Table:
+        """Return the table."""
+        raise NotImplementedError

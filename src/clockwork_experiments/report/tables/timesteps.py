@@ -14,6 +14,7 @@ from clockwork_experiments.report.tables.table import (
     Cells,
     Column,
     Results,
+    Spec,
     Table,
     Value,
 )
@@ -88,18 +89,14 @@ class GammaColumn:
 
 
 @dataclass(frozen=True)
-class GammaTableSpec:
+class GammaTableSpec(Spec):
     """A table of the γ that searches find (Tables S1 and S2).
 
     Attributes:
-        title: Its heading.
-        caption: What the reader must know, in full sentences.
         steps: Numbers of steps: as many groups of rows.
         columns: Its columns of γ.
     """
 
-    title: str
-    caption: str
     steps: tuple[int, ...]
     columns: tuple[GammaColumn, ...]
 
@@ -184,18 +181,14 @@ class StepRows:
 
 
 @dataclass(frozen=True)
-class ScoreTableSpec:
+class ScoreTableSpec(Spec):
     """A table of what time steps are worth, and what it takes to find them.
 
     Attributes:
-        title: Its heading.
-        caption: What the reader must know, in full sentences.
         columns: Keys of `STEP_COLUMNS`.
         rows: The rows.
     """
 
-    title: str
-    caption: str
     columns: tuple[str, ...]
     rows: tuple[StepRows, ...]
 
