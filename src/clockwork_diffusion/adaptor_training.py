@@ -373,6 +373,19 @@ def train_adaptor(
         ValueError: If an argument is not legal, the captions are too few, the folder
             holds an adaptor or another training already, the number of steps is not
             what the pipeline makes, or the loss or a feature is not finite.
+
+    >>> import torch
+    >>> from diffusers import StableDiffusionPipeline
+    >>> mini = "resources/mini/stable-diffusion"
+    >>> pipe = StableDiffusionPipeline.from_pretrained(mini, dtype=torch.float32)
+    >>> import tempfile
+    >>> captions = ["a red ring on the sea", "a blue square on the grass"]
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     adaptor = train_adaptor(
+    ...         pipe, captions, folder, steps=2, updates=1, batch_size=2, held_out=0
+    ...     )
+    >>> adaptor.inputs
+    ('r_in', 'r_out')
     """
     folder = Path(folder)
     clock = clock if isinstance(clock, Clock) else Clock(clock)

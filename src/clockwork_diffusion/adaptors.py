@@ -601,6 +601,13 @@ def load_adaptor(source: str | PathLike[str], revision: str | None = None) -> An
     Raises:
         ValueError: If there is no such folder and no such repository, it holds no
             adaptor, or its weights are damaged, incomplete or not finite.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     IdentityAdaptor(cut="stage2").save_pretrained(folder)
+    ...     adaptor = load_adaptor(folder)
+    >>> adaptor.config.cut
+    'stage2'
     """
     folder = _folder(source, revision)
     try:

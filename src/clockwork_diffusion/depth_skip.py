@@ -424,18 +424,42 @@ def apply_depth_skip(pipe: Any, level: int) -> None:
     Raises:
         ValueError: If this is in force already, `depth_skip` refuses, or the method
             that is applied does not fit.
+
+    >>> import torch
+    >>> from diffusers import StableDiffusionPipeline
+    >>> mini = "resources/mini/stable-diffusion"
+    >>> pipe = StableDiffusionPipeline.from_pretrained(mini, dtype=torch.float32)
+    >>> apply_depth_skip(pipe, level=9)
+    >>> image = pipe("a red ring on the sea", num_inference_steps=4).images[0]
+    >>> remove_depth_skip(pipe)
     """
     put_depth(pipe, partial(_cut, level=level))
 
 
 def remove_depth_skip(pipe: Any) -> None:
-    """Give a pipeline its whole UNet back; without depth-skip, do nothing."""
+    """Give a pipeline its whole UNet back; without depth-skip, do nothing.
+
+    >>> import torch
+    >>> from diffusers import StableDiffusionPipeline
+    >>> mini = "resources/mini/stable-diffusion"
+    >>> pipe = StableDiffusionPipeline.from_pretrained(mini, dtype=torch.float32)
+    >>> apply_depth_skip(pipe, level=9)
+    >>> remove_depth_skip(pipe)
+    """
     take_depth(pipe)
 
 
 @contextmanager
 def depth_skipped(pipe: Any, level: int) -> Iterator[None]:
-    """Apply depth-skip within a block."""
+    """Apply depth-skip within a block.
+
+    >>> import torch
+    >>> from diffusers import StableDiffusionPipeline
+    >>> mini = "resources/mini/stable-diffusion"
+    >>> pipe = StableDiffusionPipeline.from_pretrained(mini, dtype=torch.float32)
+    >>> with depth_skipped(pipe, level=9):
+    ...     image = pipe("a red ring on the sea", num_inference_steps=4).images[0]
+    """
     apply_depth_skip(pipe, level)
     try:
         yield

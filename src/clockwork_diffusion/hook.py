@@ -211,6 +211,7 @@ class Hook:
         met = [reference() for reference in self._pipes]
         return [pipe for pipe in met if pipe is not None]
 
+    @torch.compiler.disable
     def __call__(
         self,
         sample: torch.Tensor,
@@ -264,7 +265,7 @@ class Hook:
             pooled,
             more=call.more,
             last=call.last,
-            log_snr=call.log_snr() if passes.history > 1 and not call.first else None,
+            log_snr=call.log_snr() if passes.history > 1 else None,
             **kwargs,
         )
         seconds = settings.summary.seconds(sample, started)

@@ -101,6 +101,16 @@ def apply_clockwork(
             the cut or is compiled or wrapped by something unknown, the adaptor needs
             text embeddings and gets none, or the scheduler does not say which of its
             calls begin a step.
+
+    >>> import torch
+    >>> from diffusers import StableDiffusionPipeline
+    >>> mini = "resources/mini/stable-diffusion"
+    >>> pipe = StableDiffusionPipeline.from_pretrained(mini, dtype=torch.float32)
+    >>> summary = apply_clockwork(pipe, clock=2)
+    >>> image = pipe("a red ring on the sea", num_inference_steps=4).images[0]
+    >>> summary.full_steps, summary.light_steps
+    ((1, 3), (2, 4))
+    >>> remove_clockwork(pipe)
     """
     if not isinstance(clock, Clock):
         if clock is None:
@@ -128,7 +138,16 @@ def apply_clockwork(
 
 
 def remove_clockwork(pipe: Any) -> None:
-    """Take Clockwork off a pipeline's UNet; if it is not on, do nothing."""
+    """Take Clockwork off a pipeline's UNet; if it is not on, do nothing.
+
+    >>> import torch
+    >>> from diffusers import StableDiffusionPipeline
+    >>> mini = "resources/mini/stable-diffusion"
+    >>> pipe = StableDiffusionPipeline.from_pretrained(mini, dtype=torch.float32)
+    >>> summary = apply_clockwork(pipe)
+    >>> remove_clockwork(pipe)
+    >>> remove_clockwork(pipe)
+    """
     take(pipe, _Clockwork)
 
 
@@ -146,7 +165,17 @@ def clockwork(
     timed: bool = False,
     observe: Observer | None = None,
 ) -> Iterator[Summary]:
-    """Apply Clockwork within a block; see `apply_clockwork` for the arguments."""
+    """Apply Clockwork within a block; see `apply_clockwork` for the arguments.
+
+    >>> import torch
+    >>> from diffusers import StableDiffusionPipeline
+    >>> mini = "resources/mini/stable-diffusion"
+    >>> pipe = StableDiffusionPipeline.from_pretrained(mini, dtype=torch.float32)
+    >>> with clockwork(pipe, adaptor_steps=(3, 4)) as summary:
+    ...     image = pipe("a red ring on the sea", num_inference_steps=4).images[0]
+    >>> print(str(summary).splitlines()[0])
+    Clockwork, the adaptor at steps 3, 4, 4 steps
+    """
     summary = apply_clockwork(
         pipe,
         clock,

@@ -11,8 +11,9 @@ request known, and neither is a heuristic of order or of time:
   time step with different texts are the branches of sequential guidance.
 
 Calls that agree in both (MultiDiffusion's views, one scheduler's steps looped over
-twice) are matched to the nearest input of the step before. A time step that is a plain
-number, or a copy, says nothing: such calls run the whole UNet, with one warning.
+twice at once) are matched to the nearest input among those of the step before. A time
+step that is a plain number, or a copy, says nothing: such calls run the whole UNet,
+with one warning.
 
 Storages are referred to weakly. A weak reference keeps the address from being given to
 another one, so that it identifies the storage, and does not keep its memory.
@@ -20,6 +21,7 @@ another one, so that it identifies the storage, and does not keep its memory.
 
 from __future__ import annotations
 
+import functools
 import gc
 import warnings
 import weakref
@@ -49,8 +51,8 @@ class Call(NamedTuple):
         last: Whether no step follows.
         steps: Number of the run's steps, or None if it is unknown.
         scheduler: Whose time steps they are, or None if it is unknown.
-        log_snr: Returns the log-SNR of each step of the run, ``(steps,)``, or None if
-            the scheduler is unknown.
+        log_snr: Returns the log-SNR of each step up to this one, or None if the
+            scheduler is unknown; to be asked from the first call on.
     """
 
     step: int
@@ -64,97 +66,90 @@ class Call(NamedTuple):
 
 
 @dataclass
-class _Branch:
-    """The calls of a run that agree in time steps and text; one a step, most often."""
+class _Strand:
+    """One call at each place of a run's time steps, in even strides of 1 or -1."""
 
+    offset: int
+    stride: int = 0
+    calls: int = 0  # places before this one
+    starts: list[int] = field(default_factory=list)  # the first place of each step
     memory: Memory = field(default_factory=Memory)
     signature: torch.Tensor | None = None
 
+    def expects(self, offset: int) -> bool:
+        """Tell whether an offset is the next place."""
+        moved = offset - self.offset
+        return moved == self.stride if self.stride else abs(moved) == 1
+
 
 class _Run:
-    """One pass through a scheduler's time steps with one text."""
+    """Calls with the same time steps and the same text: one strand, most often."""
 
     def __init__(
         self,
         grid: StorageWeakRef,
-        offset: int,
         end: int,
         step_of: Callable[[int], int],
-        text: torch.Tensor | None,
-        scheduler: SchedulerMixin | None = None,
+        digest: tuple[torch.Tensor, ...],
+        scheduler: SchedulerMixin | None,
     ) -> None:
-        self.begun, self.scheduler = offset, scheduler
+        self.grid, self.end, self.step_of = grid, end, step_of
+        # Not held: it would hold its time steps, and these are never over.
+        self.scheduler = (lambda: None) if scheduler is None else weakref.ref(scheduler)
         self._log_snr: torch.Tensor | None = None
-        self.grid, self.step_of = grid, step_of
-        self.offset, self.end, self.stride = offset, end, 0
-        self.calls = 0  # places of the grid before this one
-        self.branches: list[_Branch] = []
-        self.waiting: list[_Branch] = []
-        self.watch: Any = None
+        self.digest = digest
         self.text: StorageWeakRef | None = None
-        self.digest: tuple[torch.Tensor, ...] = ()
-        if text is not None:
-            self.digest = _digest(text)
+        self.watch: Any = None
+        self.strands: list[_Strand] = []
 
-    def follows(self, offset: int) -> bool:
-        """Tell whether an offset is the same place, or the next one in even strides."""
-        moved = offset - self.offset
-        if self.stride and moved:
-            return moved == self.stride
-        return moved >= -1
-
-    def move(self, offset: int) -> None:
-        """Go on to an offset, which may be the same."""
-        if offset != self.offset:
-            self.stride = offset - self.offset
-            self.offset = offset
-            self.calls += 1
-            self.waiting = list(self.branches)
-            self.branches = []
-
-    def branch_of(self, sample: torch.Tensor) -> _Branch:
-        """Return the branch that an input continues, or a new one."""
+    def strand(self, offset: int, sample: torch.Tensor) -> _Strand:
+        """Return the strand that an input continues, or a new one."""
         signature = _signature(sample)
-        chosen = 0
-        if len(self.waiting) > 1:
-            distances = [_distance(each, signature) for each in self.waiting]
-            chosen = distances.index(min(distances))
-        branch = self.waiting.pop(chosen) if self.waiting else _Branch()
-        branch.signature = signature
-        self.branches.append(branch)
-        return branch
+        ready = [strand for strand in self.strands if strand.expects(offset)]
+        if len(ready) > 1:
+            distances = [_distance(each, signature) for each in ready]
+            ready = [ready[distances.index(min(distances))]]
+        if ready:
+            (found,) = ready
+            found.stride = offset - found.offset
+            found.offset = offset
+            found.calls += 1
+        else:
+            found = _Strand(offset)
+            self.strands.append(found)
+        if self.step_of(found.calls) == len(found.starts):
+            found.starts.append(offset)
+        found.signature = signature
+        return found
 
-    def call(self, branch: _Branch, first: bool) -> Call:
-        stride = self.stride or 1
-        following = self.offset + stride
-        last = not 0 <= following <= self.end
-        index = self.step_of(self.calls)
-        more = not last and self.step_of(self.calls + 1) == index
-        left = (self.end - self.offset if stride > 0 else self.offset) // abs(stride)
-        steps = self.step_of(self.calls + left) + 1
-        known = (steps, self.scheduler, self.log_snr)
-        return Call(index, branch.memory, first, more, last, *known)
+    def call(self, strand: _Strand, first: bool) -> Call:
+        """Return where a strand's call stands."""
+        stride = strand.stride or 1
+        left = self.end - strand.offset if stride > 0 else strand.offset
+        step = self.step_of(strand.calls)
+        more = left > 0 and self.step_of(strand.calls + 1) == step
+        steps = self.step_of(strand.calls + left) + 1
+        return Call(
+            step,
+            strand.memory,
+            first,
+            more,
+            left <= 0,
+            steps,
+            self.scheduler(),
+            functools.partial(self.log_snr, strand),
+        )
 
-    def log_snr(self) -> torch.Tensor | None:
-        """Return the log-SNR of each step, at the first of its calls."""
-        if self._log_snr is None and self.scheduler is not None:
-            timesteps: torch.Tensor = getattr(self.scheduler, "timesteps")  # noqa: B009
-            begun = self.begun - int(timesteps.storage_offset())
-            stride = self.stride or 1
-            ahead = timesteps[begun:] if stride > 0 else timesteps[: begun + 1].flip(0)
-            places = ahead[:: abs(stride)]
-            owners = [self.step_of(call) for call in range(len(places))]
-            firsts = [owners.index(step) for step in range(owners[-1] + 1)]
-            self._log_snr = log_snr(self.scheduler, places[firsts])
-        return self._log_snr
-
-    def kept(self) -> list[torch.Tensor]:
-        """Return the features that are kept."""
-        return [
-            each
-            for branch in (*self.branches, *self.waiting)
-            for each in branch.memory.kept()
-        ]
+    def log_snr(self, strand: _Strand) -> torch.Tensor | None:
+        """Return the log-SNR of each of a strand's steps so far."""
+        scheduler: Any = self.scheduler()
+        if self._log_snr is None and scheduler is not None:
+            # At the first call these are still its time steps.
+            self._begun = int(scheduler.timesteps.storage_offset())
+            self._log_snr = log_snr(scheduler, scheduler.timesteps)
+        if self._log_snr is None:
+            return None
+        return self._log_snr[[start - self._begun for start in strand.starts]]
 
 
 class Requests:
@@ -178,7 +173,12 @@ class Requests:
 
     def kept(self) -> list[torch.Tensor]:
         """Return the features that are kept, of all runs."""
-        return [each for run in list(self._runs.values()) for each in run.kept()]
+        return [
+            each
+            for run in list(self._runs.values())
+            for strand in run.strands
+            for each in strand.memory.kept()
+        ]
 
     def place(
         self, sample: torch.Tensor, timestep: Any, text: torch.Tensor | None
@@ -199,40 +199,43 @@ class Requests:
             return Call(0, Memory())
         offset = int(timestep.storage_offset())
         key = (storage._cdata, _text_key(text))
-        run = self._runs.get(key) or self._moved(storage, offset, text, key)
-        if run is None or not run.follows(offset):
-            run = self._begin(storage, timestep, offset, text, key)
-            if run is None:
-                self._warn()
-                return Call(0, Memory())
-        first = not run.branches and not run.waiting
-        run.move(offset)
-        return run.call(run.branch_of(sample), first)
+        run = self._runs.get(key) or self._moved(offset, text, key)
+        if run is None:
+            run = self._begin(storage, timestep, text, key)
+        if run is None:
+            self._warn()
+            return Call(0, Memory())
+        starting = (
+            strand.calls == 0
+            for other, each in list(self._runs.items())
+            if other[0] == key[0]
+            for strand in each.strands
+        )
+        first = not any(starting)
+        strand = run.strand(offset, sample)
+        return run.call(strand, first and strand.calls == 0)
 
     def _begin(
         self,
         storage: torch.UntypedStorage,
         timestep: torch.Tensor,
-        offset: int,
         text: torch.Tensor | None,
         key: tuple[int, Any],
     ) -> _Run | None:
         for other, run in list(self._runs.items()):
             if run.grid.expired():
                 self._runs.pop(other, None)
-        size = storage.nbytes() // timestep.element_size()
+        end = storage.nbytes() // timestep.element_size() - 1
         scheduler = self._owner(storage)
-        if scheduler is None and size == 1:
+        if scheduler is None and end == 0:
             return None  # a copy, not one of several steps
-        start, end = 0, size - 1
         if scheduler is not None:
             steps: torch.Tensor = scheduler.timesteps  # type: ignore[attr-defined]
-            start = int(steps.storage_offset())
-            end = start + len(steps) - 1
-        grid = StorageWeakRef(storage)
-        run = _Run(grid, offset, end, step_of(scheduler), text, scheduler)
+            end = int(steps.storage_offset()) + len(steps) - 1
+        digest = () if text is None else _digest(text)
+        run = _Run(StorageWeakRef(storage), end, step_of(scheduler), digest, scheduler)
         self._runs[key] = run
-        self._watch(run, key, text, run.calls)
+        self._watch(run, key, text)
         return run
 
     def _owner(self, storage: torch.UntypedStorage) -> SchedulerMixin | None:
@@ -248,11 +251,7 @@ class Requests:
         return None
 
     def _moved(
-        self,
-        storage: torch.UntypedStorage,
-        offset: int,
-        text: torch.Tensor | None,
-        key: tuple[int, Any],
+        self, offset: int, text: torch.Tensor | None, key: tuple[int, Any]
     ) -> _Run | None:
         """Find the run whose text tensor is gone, and has come back as an equal one.
 
@@ -267,43 +266,34 @@ class Requests:
             if other[0] == key[0]
             and run.text is not None
             and run.text.expired()
-            and offset != run.offset
-            and run.follows(offset)
+            and any(strand.expects(offset) for strand in run.strands)
         ]
         if not found:
             return None
         digest = _digest(text)
-        found = [
-            each
-            for each in found
-            if len(each[1].digest) == len(digest)
-            and all(
-                torch.equal(*pair) for pair in zip(each[1].digest, digest, strict=True)
-            )
-        ]
-        if len(found) != 1:
+        same = [each for each in found if all(map(torch.equal, each[1].digest, digest))]
+        if len(same) != 1:
             return None
-        other, run = found[0]
+        other, run = same[0]
         del self._runs[other]
         self._runs[key] = run
-        self._watch(run, key, text, run.calls + 1)
+        self._watch(run, key, text)
         return run
 
-    def _watch(
-        self, run: _Run, key: tuple[int, Any], text: torch.Tensor | None, begun: int
-    ) -> None:
+    def _watch(self, run: _Run, key: tuple[int, Any], text: Any) -> None:
         """Let a run's features go with its text, should it end before its last step."""
         if text is None:
             return
         run.text = StorageWeakRef(text.untyped_storage())
         runs = weakref.ref(self)
+        places = sum(strand.calls for strand in run.strands)
+        begun = places + (1 if run.strands else 0)
 
         def gone(_: Any) -> None:
             requests = runs()
-            # One that has served a single call may be a loop's, made anew each time.
-            if requests is None or run.calls <= begun:
-                return
-            if requests._runs.get(key) is run:
+            # A text that has served at one place only may be a loop's, joined anew.
+            served = sum(strand.calls for strand in run.strands) > begun
+            if requests is not None and served and requests._runs.get(key) is run:
                 del requests._runs[key]
 
         run.watch = weakref.ref(text if text._base is None else text._base, gone)
@@ -379,8 +369,8 @@ def _signature(sample: torch.Tensor) -> torch.Tensor:
     return flat[:: max(1, flat.numel() // _SIGNATURE)].clone()
 
 
-def _distance(branch: _Branch, signature: torch.Tensor) -> float:
-    before = branch.signature
+def _distance(strand: _Strand, signature: torch.Tensor) -> float:
+    before = strand.signature
     if before is None or before.shape != signature.shape:
         return float("inf")
     return float((before.to(signature) - signature).square().sum())

@@ -2,8 +2,8 @@
 
 `at_timesteps` is for pipelines of one's own::
 
-    pipe.scheduler = at_timesteps(pipe.scheduler, gamma_timesteps(10, 1 / 1.8))
-    image = pipe("make it autumn", image=photo, num_inference_steps=10).images[0]
+    with at_timesteps(pipe, gamma_timesteps(10, 1 / 1.8)):
+        image = pipe("make it autumn", image=photo, num_inference_steps=10).images[0]
 
 The last step always yields the clean image predicted at the last timestep, whatever
 that is; no further step leads to timestep 0 (Kim et al. 2024, official code).
@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import diffusers
@@ -172,7 +173,12 @@ def name_of(scheduler: Any) -> str:
 class AtTimesteps:
     """What the schedulers below share: they know no timesteps but the chosen ones."""
 
-    chosen: tuple[int, ...]
+    config: Any
+
+    @property
+    def chosen(self) -> tuple[int, ...]:
+        """The time steps, descending."""
+        return tuple(self.config.chosen)
 
     def check_count(self, number: int | None) -> None:
         """Refuse another number of steps than was chosen.
@@ -250,11 +256,11 @@ _OWN_TIMESTEPS = {
 _LAST_IS_CLEAN: dict[str, Any] = {"final_sigmas_type": "zero", **_OWN_TIMESTEPS}
 
 
-def at_timesteps(scheduler: SchedulerMixin, timesteps: Sequence[int]) -> SchedulerMixin:
+def visiting(scheduler: SchedulerMixin, timesteps: Sequence[int]) -> SchedulerMixin:
     """Return a scheduler of the same kind and noise schedule that visits given steps.
 
-    DDIM becomes DPM-Solver++ of first order, which is the same for η = 0. The scheduler
-    is for use, not for `save_pretrained`, which keeps no time steps.
+    DDIM becomes DPM-Solver++ of first order, which is the same for η = 0. The time
+    steps are in its configuration, and saved with it.
 
     Args:
         scheduler: Of diffusers: DDIM, DPM-Solver++ multistep, PNDM (PLMS, as Stable
@@ -262,8 +268,8 @@ def at_timesteps(scheduler: SchedulerMixin, timesteps: Sequence[int]) -> Schedul
         timesteps: The time steps, descending, within what the model was trained with.
 
     Raises:
-        ValueError: If it is another scheduler, or the timesteps do not descend or are
-            not the model's.
+        ValueError: If it is another scheduler or clips its samples, or the timesteps do
+            not descend or are not the model's.
     """
     kinds: dict[type, tuple[type, dict[str, Any]]] = {
         DDIMScheduler: (DPMSolverAtTimesteps, {"solver_order": 1, **_LAST_IS_CLEAN}),
@@ -280,11 +286,85 @@ def at_timesteps(scheduler: SchedulerMixin, timesteps: Sequence[int]) -> Schedul
             f"{type(scheduler).__name__} takes no time steps of one's own; those that "
             f"do are {', '.join(kind.__name__ for kind in kinds)}"
         )
+    if isinstance(scheduler, DDIMScheduler) and scheduler.config.clip_sample:
+        raise ValueError(
+            "this DDIMScheduler has clip_sample=True, which DPM-Solver++ in its place "
+            "has not; set it to False, as for all latent diffusion"
+        )
     if not timesteps:
         raise ValueError("there are no timesteps")
     check_timesteps(timesteps, scheduler.config.num_train_timesteps)
     made, options = kinds[known[0]]
     found: Any = made.from_config(scheduler.config, **options)  # type: ignore[attr-defined]
-    found.chosen = tuple(int(each) for each in timesteps)
+    found.register_to_config(chosen=[int(each) for each in timesteps])
     found.set_timesteps()
     return found
+
+
+def apply_timesteps(pipe: Any, timesteps: Sequence[int]) -> None:
+    """Let a pipeline's scheduler visit given time steps.
+
+    Args:
+        pipe: A diffusers pipeline.
+        timesteps: The time steps, descending; as many as ``num_inference_steps`` must
+            be then. See `clockwork_diffusion.timesteps.gamma_timesteps`.
+
+    Raises:
+        ValueError: If some are in force already, or as `visiting`.
+
+    >>> import torch
+    >>> from diffusers import StableDiffusionPipeline
+    >>> mini = "resources/mini/stable-diffusion"
+    >>> pipe = StableDiffusionPipeline.from_pretrained(mini, dtype=torch.float32)
+    >>> apply_timesteps(pipe, (900, 600, 300, 0))
+    >>> image = pipe("a red ring on the sea", num_inference_steps=4).images[0]
+    >>> remove_timesteps(pipe)
+    """
+    if isinstance(pipe.scheduler, AtTimesteps):
+        raise ValueError(
+            "the pipeline's scheduler visits chosen time steps already: remove those "
+            "first"
+        )
+    chosen = visiting(pipe.scheduler, timesteps)
+    vars(chosen)[_BEFORE] = pipe.scheduler
+    pipe.scheduler = chosen
+
+
+def remove_timesteps(pipe: Any) -> None:
+    """Give a pipeline its scheduler back; without chosen time steps, do nothing.
+
+    A scheduler that was put in the pipeline meanwhile stays.
+
+    >>> import torch
+    >>> from diffusers import StableDiffusionPipeline
+    >>> mini = "resources/mini/stable-diffusion"
+    >>> pipe = StableDiffusionPipeline.from_pretrained(mini, dtype=torch.float32)
+    >>> apply_timesteps(pipe, (900, 600, 300, 0))
+    >>> remove_timesteps(pipe)
+    """
+    before = vars(pipe.scheduler).get(_BEFORE)
+    if before is not None:
+        pipe.scheduler = before
+
+
+@contextmanager
+def at_timesteps(pipe: Any, timesteps: Sequence[int]) -> Iterator[None]:
+    """Visit given time steps within a block; see `apply_timesteps`.
+
+    >>> import torch
+    >>> from diffusers import StableDiffusionPipeline
+    >>> mini = "resources/mini/stable-diffusion"
+    >>> pipe = StableDiffusionPipeline.from_pretrained(mini, dtype=torch.float32)
+    >>> from clockwork_diffusion.timesteps import gamma_timesteps
+    >>> with at_timesteps(pipe, gamma_timesteps(4, 1 / 1.8)):
+    ...     image = pipe("a red ring on the sea", num_inference_steps=4).images[0]
+    """
+    apply_timesteps(pipe, timesteps)
+    try:
+        yield
+    finally:
+        remove_timesteps(pipe)
+
+
+_BEFORE = "_scheduler_before"
+"""Where a scheduler of chosen time steps keeps the one whose place it has taken."""

@@ -14,7 +14,7 @@ from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.made_for import facts_of_use
 from clockwork_diffusion.pipeline import clockwork
 from clockwork_diffusion.pooling import PooledTable
-from clockwork_diffusion.schedulers import at_timesteps
+from clockwork_diffusion.schedulers import visiting
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from pipelines import NOISE, PROMPT, sd  # noqa: E402
@@ -128,7 +128,7 @@ def test_extrapolation_goes_by_log_snr_where_steps_are_uneven():
     """A hook of our own on the upsampler extrapolates by hand, at γ's time steps."""
     pipe = sd(scheduler=DDIMScheduler(**NOISE))
     chosen = [990, 900, 500, 120, 10]
-    pipe.scheduler = at_timesteps(pipe.scheduler, chosen)
+    pipe.scheduler = visiting(pipe.scheduler, chosen)
     with clockwork(pipe, 2, adaptor=ExtrapolationAdaptor()):
         made = draw(pipe, num_inference_steps=5)
     at = log_snr(pipe.scheduler, torch.tensor(chosen)).tolist()

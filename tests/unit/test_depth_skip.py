@@ -15,7 +15,7 @@ from diffusers.models.resnet import ResnetBlock2D
 from torch import nn
 
 from clockwork_diffusion.adaptors import IdentityAdaptor
-from clockwork_diffusion.deepcache import BranchUNet
+from clockwork_diffusion.branches import BranchUNet
 from clockwork_diffusion.depth_skip import (
     DepthSkipUNet,
     apply_depth_skip,

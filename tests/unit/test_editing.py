@@ -12,8 +12,8 @@ from clockwork_diffusion.adaptors import (
     IdentityAdaptor,
     build_adaptor,
 )
+from clockwork_diffusion.branches import BranchPasses, BranchUNet
 from clockwork_diffusion.clock import Clock
-from clockwork_diffusion.deepcache import BranchPasses, BranchUNet
 from clockwork_diffusion.encoding import (
     Prompts,
     decode_latents,

@@ -12,7 +12,7 @@ from diffusers import (
 from torch import nn
 
 from clockwork_diffusion.adaptors import build_adaptor
-from clockwork_diffusion.deepcache import BranchUNet
+from clockwork_diffusion.branches import BranchUNet
 from clockwork_diffusion.depth_skip import DepthSkipUNet, depth_skip, describe_levels
 from clockwork_diffusion.unet import SplitUNet
 

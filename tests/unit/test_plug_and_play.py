@@ -55,6 +55,13 @@ def test_one_call_does_what_its_parts_do(pipe, image):
     assert not np.array_equal(np.array(edited[0]), np.array(edited[1]))
 
 
+def test_one_prompt_as_text_is_one_prompt(pipe, image):
+    few = InversionSpec(2), GenerationSpec(2, 2.0, 0.8, 0.5)
+    (one,) = edit_image(pipe, image, "a red ring", TARGETS[0], *few)
+    (same,) = edit_image(pipe, image, "a red ring", TARGETS[:1], *few)
+    assert np.array_equal(np.array(one), np.array(same))
+
+
 def test_kept_activations_give_the_same_images_and_no_hook_stays(pipe, image, tmp_path):
     plain, kept, spilled = (
         edit_image(

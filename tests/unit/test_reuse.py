@@ -8,8 +8,8 @@ from bare import sample_latents
 from diffusers import ControlNetModel, StableDiffusionPipeline
 
 from clockwork_diffusion.adaptors import IdentityAdaptor
+from clockwork_diffusion.branches import BranchPasses, BranchUNet
 from clockwork_diffusion.clock import Clock
-from clockwork_diffusion.deepcache import BranchPasses, BranchUNet
 from clockwork_diffusion.encoding import Prompts, encode_prompts
 from clockwork_diffusion.passes import Passes
 from clockwork_diffusion.unet import SplitUNet

@@ -7,7 +7,7 @@ from diffusers import AutoencoderKL, DDIMScheduler, UNet2DConditionModel
 from diffusers.models.resnet import ResnetBlock2D
 
 from clockwork_diffusion.depth_skip import DepthSkipUNet, depth_skip
-from clockwork_diffusion.schedulers import at_timesteps, new_scheduler
+from clockwork_diffusion.schedulers import new_scheduler, visiting
 from clockwork_diffusion.stablesr.cfw import CFWAutoencoder
 from clockwork_diffusion.stablesr.colour_fix import adain, fix_colours, wavelet
 from clockwork_diffusion.stablesr.pipeline import StableSRPipeline
@@ -394,7 +394,7 @@ def test_wavelet_changes_colours_and_keeps_detail():
 def at(pipe, timesteps):
     """Return a scheduler of the pipeline's noise schedule at given time steps."""
     own = new_scheduler("ddim", pipe.scheduler.config, 3)
-    return at_timesteps(own, timesteps)
+    return visiting(own, timesteps)
 
 
 def restore(pipe, image, seed=0, **kwargs):

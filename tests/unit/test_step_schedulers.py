@@ -8,11 +8,17 @@ from diffusers import (
     DPMSolverMultistepScheduler,
     EulerDiscreteScheduler,
     PNDMScheduler,
+    StableDiffusionPipeline,
 )
 
 from clockwork_diffusion.depth_skip import depth_skipped
 from clockwork_diffusion.pipeline import clockwork
-from clockwork_diffusion.schedulers import at_timesteps
+from clockwork_diffusion.schedulers import (
+    apply_timesteps,
+    at_timesteps,
+    remove_timesteps,
+    visiting,
+)
 from clockwork_diffusion.timesteps import gamma_timesteps
 from clockwork_experiments.models import loading
 
@@ -60,14 +66,14 @@ def test_ddim_goes_from_one_chosen_step_to_the_next(noise, alphas):
             break
         following = alphas[CHOSEN[index + 1]]
         x = following.sqrt() * clean + (1 - following).sqrt() * output
-    scheduler = at_timesteps(KINDS["ddim"], CHOSEN)
+    scheduler = visiting(KINDS["ddim"], CHOSEN)
     assert torch.allclose(run(scheduler, noise), x, atol=1e-4)
     assert tuple(scheduler.timesteps.tolist()) == CHOSEN
 
 
 def test_euler_goes_down_the_chosen_noise_levels(noise, alphas):
     sigmas = [((1 - alphas[t]) / alphas[t]).sqrt() for t in CHOSEN] + [0.0]
-    scheduler = at_timesteps(KINDS["euler"], CHOSEN)
+    scheduler = visiting(KINDS["euler"], CHOSEN)
     x = noise * scheduler.init_noise_sigma
     for t, now, then in zip(CHOSEN, sigmas, sigmas[1:], strict=False):
         x = x + (then - now) * eps(x / (now**2 + 1).sqrt(), t)
@@ -77,11 +83,11 @@ def test_euler_goes_down_the_chosen_noise_levels(noise, alphas):
 def test_dpm_solver_is_the_one_of_diffusers(noise):
     known = DPMSolverMultistepScheduler(**BETAS)
     known.set_timesteps(timesteps=list(CHOSEN))
-    found = run(at_timesteps(KINDS["dpmpp"], CHOSEN), noise)
+    found = run(visiting(KINDS["dpmpp"], CHOSEN), noise)
     assert torch.allclose(found, run(known, noise), atol=1e-6)
     # Its own choice of noise levels gives way.
     karras = DPMSolverMultistepScheduler(**BETAS, use_karras_sigmas=True)
-    assert torch.equal(run(at_timesteps(karras, CHOSEN), noise), found)
+    assert torch.equal(run(visiting(karras, CHOSEN), noise), found)
 
 
 @pytest.mark.parametrize("steps", [2, 3, 4, 10])
@@ -89,11 +95,11 @@ def test_plms_is_the_one_of_diffusers_where_steps_are_even(noise, steps):
     known = PNDMScheduler(**BETAS, skip_prk_steps=True, set_alpha_to_one=True)
     known.set_timesteps(steps)
     even = sorted(set(known.timesteps.tolist()), reverse=True)
-    scheduler = at_timesteps(KINDS["pndm"], even)
+    scheduler = visiting(KINDS["pndm"], even)
     assert scheduler.timesteps.tolist() == known.timesteps.tolist()
     assert torch.allclose(run(scheduler, noise), run(known, noise), atol=1e-6)
     # At others it differs from what diffusers would make of as many.
-    scheduler = at_timesteps(KINDS["pndm"], gamma_timesteps(steps, 1 / 1.8))
+    scheduler = visiting(KINDS["pndm"], gamma_timesteps(steps, 1 / 1.8))
     assert not torch.allclose(run(scheduler, noise), run(known, noise), atol=1e-2)
 
 
@@ -112,7 +118,7 @@ def test_plms_starts_by_the_mean_of_two_slopes(noise, alphas):
     # As diffusers has it, the first slope of the two is the older one next.
     last = eps(x, 300)
     x = step(x, (3 * last - first) / 2, 300, None)
-    assert torch.allclose(run(at_timesteps(KINDS["pndm"], chosen), noise), x, atol=1e-4)
+    assert torch.allclose(run(visiting(KINDS["pndm"], chosen), noise), x, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", KINDS)
@@ -122,10 +128,11 @@ def test_pipelines_visit_the_chosen_steps(root, name):
         # It cannot start from zero signal, as ours does.
         pipe.scheduler = KINDS[name]
     else:
-        pipe.scheduler = type(KINDS[name]).from_config(pipe.scheduler.config)
+        own = {"clip_sample": False} if name == "ddim" else {}
+        pipe.scheduler = type(KINDS[name]).from_config(pipe.scheduler.config, **own)
     trained = {key: pipe.scheduler.config[key] for key in (*BETAS, "prediction_type")}
     chosen = gamma_timesteps(4, 1.5)
-    pipe.scheduler = at_timesteps(pipe.scheduler, chosen)
+    pipe.scheduler = visiting(pipe.scheduler, chosen)
     visited = []
     pipe.unet.register_forward_pre_hook(lambda _, args: visited.append(float(args[1])))
     options = {"num_inference_steps": 4, "output_type": "latent", "height": 64}
@@ -145,10 +152,36 @@ def test_pipelines_visit_the_chosen_steps(root, name):
 
 def test_what_takes_no_time_steps_is_refused():
     with pytest.raises(ValueError, match="DDPMScheduler takes no time steps of one's"):
-        at_timesteps(DDPMScheduler(), CHOSEN)
+        visiting(DDPMScheduler(), CHOSEN)
     with pytest.raises(ValueError, match="there are no timesteps"):
-        at_timesteps(KINDS["ddim"], ())
+        visiting(KINDS["ddim"], ())
     with pytest.raises(ValueError, match="timestep 1000 is not one of 0 to 999"):
-        at_timesteps(KINDS["ddim"], (1000, 500))
+        visiting(KINDS["ddim"], (1000, 500))
     with pytest.raises(ValueError, match="do not descend: 500 comes after 500"):
-        at_timesteps(KINDS["ddim"], (500, 500))
+        visiting(KINDS["ddim"], (500, 500))
+
+
+def test_a_pipeline_visits_them_and_gets_its_scheduler_back(root, tmp_path):
+    pipe = loading.load_pipeline(root / "resources" / "mini" / "stable-diffusion")
+    before = pipe.scheduler
+    apply_timesteps(pipe, (901, 400, 20))
+    with pytest.raises(ValueError, match="chosen time steps already: remove those"):
+        apply_timesteps(pipe, (901, 20))
+    pipe.save_pretrained(tmp_path)
+    remove_timesteps(pipe)
+    assert pipe.scheduler is before
+    with pytest.raises(RuntimeError), at_timesteps(pipe, (901, 400, 20)):
+        raise RuntimeError
+    assert pipe.scheduler is before
+    remove_timesteps(pipe)
+    with at_timesteps(pipe, (901, 400, 20)):
+        pipe.scheduler = KINDS["euler"]
+    assert pipe.scheduler is KINDS["euler"]
+    loaded = StableDiffusionPipeline.from_pretrained(tmp_path, local_files_only=True)
+    loaded.scheduler.set_timesteps(3)
+    assert loaded.scheduler.timesteps.tolist() == [901, 400, 20]
+
+
+def test_clipped_samples_are_refused():
+    with pytest.raises(ValueError, match="clip_sample=True"):
+        visiting(DDIMScheduler(**BETAS), CHOSEN)

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from clockwork_diffusion.adaptors import build_adaptor
-from clockwork_diffusion.deepcache import deepcache
+from clockwork_diffusion.branches import deepcache
 from clockwork_diffusion.depth_skip import depth_skipped
 from clockwork_diffusion.pipeline import clockwork
 from clockwork_diffusion.plug_and_play.pipeline import edit_image

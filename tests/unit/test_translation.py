@@ -18,7 +18,7 @@ from clockwork_diffusion import encoding
 from clockwork_diffusion.depth_skip import depth_skip, depth_skipped
 from clockwork_diffusion.encoding import encode_images
 from clockwork_diffusion.pipeline import clockwork
-from clockwork_diffusion.schedulers import at_timesteps, new_scheduler
+from clockwork_diffusion.schedulers import new_scheduler, visiting
 from clockwork_diffusion.stablesr.pipeline import StableSRPipeline
 from clockwork_diffusion.stablesr.spade import SpadeUNet
 from clockwork_diffusion.stablesr.structure_encoder import StructureEncoder
@@ -121,7 +121,7 @@ def at(kind, config, timesteps):
     """Return the scheduler that a translation samples with."""
     own = new_scheduler("dpmpp", config, len(timesteps)).config
     solver = DPMSolverMultistepScheduler.from_config(own, **SOLVERS[kind])
-    return at_timesteps(solver, timesteps)
+    return visiting(solver, timesteps)
 
 
 def controlled(pipe, controlnet) -> StableDiffusionControlNetPipeline:

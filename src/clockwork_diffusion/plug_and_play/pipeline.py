@@ -33,7 +33,7 @@ def edit_image(
     pipe: StableDiffusionPipeline,
     image: Image.Image,
     source_prompt: str,
-    target_prompts: Sequence[str],
+    target_prompts: str | Sequence[str],
     inversion: InversionSpec | None = None,
     generation: GenerationSpec | None = None,
     *,
@@ -48,7 +48,7 @@ def edit_image(
         pipe: A Stable Diffusion pipeline.
         image: RGB, as large as the pipeline's images.
         source_prompt: What it shows.
-        target_prompts: What it should become.
+        target_prompts: What it should become; one prompt, or several.
         inversion: How to invert; 50 steps if left out.
         generation: How to generate; 50 steps with Table S4's values if left out.
         adaptor: Adaptor of a clocked generation; the identity if left out.
@@ -64,6 +64,20 @@ def edit_image(
         ValueError: If the pipeline's UNet is told more than a prompt, as SDXL's or an
             editing model's, the image has another mode or size, there is no target
             prompt, or inversion keeps no latent for a timestep of generation.
+
+    >>> import torch
+    >>> from diffusers import StableDiffusionPipeline
+    >>> mini = "resources/mini/stable-diffusion"
+    >>> pipe = StableDiffusionPipeline.from_pretrained(mini, dtype=torch.float32)
+    >>> from PIL import Image
+    >>> from clockwork_diffusion.plug_and_play.loops import (
+    ...     GenerationSpec,
+    ...     InversionSpec,
+    ... )
+    >>> photo = Image.new("RGB", (64, 64), "blue")
+    >>> few = InversionSpec(4), GenerationSpec(4, 2.0, 0.8, 0.5)
+    >>> len(edit_image(pipe, photo, "a blue ring", "a red ring", *few))
+    1
     """
     _check_unet(pipe)
     inversion = inversion or InversionSpec(50)
@@ -74,6 +88,8 @@ def edit_image(
             f"the image is {image.mode}, {image.width}×{image.height}, not RGB, "
             f"{side}×{side}"
         )
+    if isinstance(target_prompts, str):
+        target_prompts = [target_prompts]
     if not target_prompts:
         raise ValueError("there is no target prompt")
     config = pipe.scheduler.config

@@ -24,7 +24,7 @@ from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from clockwork_diffusion.schedulers import AtTimesteps, at_timesteps
+from clockwork_diffusion.schedulers import AtTimesteps, visiting
 from clockwork_diffusion.stablesr.cfw import CFWAutoencoder
 from clockwork_diffusion.stablesr.colour_fix import fix_colours
 from clockwork_diffusion.stablesr.spade import SpadeUNet
@@ -228,7 +228,7 @@ class StableSRPipeline(DiffusionPipeline):  # type: ignore[misc]
             image: Low-quality images: PIL, arrays or tensors, as diffusers' pipelines
                 take them.
             num_inference_steps: Steps, evenly spaced over the noise schedule; those of
-                a scheduler of `at_timesteps` are its own. The result is the clean image
+                a scheduler of `visiting` are its own. The result is the clean image
                 that the last one predicts.
             fidelity_weight: w of the decoder, 0 to 1.
             colour_fix: One of `clockwork_diffusion.stablesr.colour_fix.COLOUR_FIXES`.
@@ -244,7 +244,7 @@ class StableSRPipeline(DiffusionPipeline):  # type: ignore[misc]
         low = low.to(self._execution_device)
         scheduler = self.scheduler
         if not isinstance(scheduler, AtTimesteps):
-            scheduler = at_timesteps(scheduler, uniform_timesteps(num_inference_steps))
+            scheduler = visiting(scheduler, uniform_timesteps(num_inference_steps))
         scheduler.set_timesteps(num_inference_steps, device=low.device)
         lq_latents = self.encode(low).to(self.unet.dtype)
         noise = randn_tensor(

@@ -22,7 +22,7 @@ from diffusers.models.attention_processor import Attention
 from torch import nn
 
 from clockwork_diffusion.adaptors import IdentityAdaptor
-from clockwork_diffusion.deepcache import BranchUNet
+from clockwork_diffusion.branches import BranchUNet
 from clockwork_diffusion.depth_skip import depth_skip
 from clockwork_diffusion.unet import SplitUNet
 from clockwork_experiments.cost.task_architectures import call_inputs, hint_for

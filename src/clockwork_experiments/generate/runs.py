@@ -14,8 +14,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from clockwork_diffusion import adaptors
+from clockwork_diffusion.branches import deepcache
 from clockwork_diffusion.clock import Clock
-from clockwork_diffusion.deepcache import deepcache
 from clockwork_diffusion.encoding import Prompts
 from clockwork_diffusion.made_for import check_made_for
 from clockwork_diffusion.passes import Passes

@@ -18,7 +18,7 @@ from diffusers import DPMSolverMultistepScheduler
 
 from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.encoding import decode_latents
-from clockwork_diffusion.schedulers import at_timesteps, new_scheduler
+from clockwork_diffusion.schedulers import new_scheduler, visiting
 from clockwork_diffusion.timesteps import check_timesteps, uniform_timesteps
 from clockwork_experiments.generate.tasks import (
     JOINED,
@@ -199,7 +199,7 @@ class Translator:
         own = new_scheduler("dpmpp", self.pipe.scheduler.config, spec.steps).config
         settings = {**SOLVERS[spec.scheduler], "thresholding": False}
         solver = DPMSolverMultistepScheduler.from_config(own, **settings)
-        with sampling_by(self.pipe, at_timesteps(solver, spec.visited)):
+        with sampling_by(self.pipe, visiting(solver, spec.visited)):
             latents: torch.Tensor = self.pipe(**given).images
         return latents
 

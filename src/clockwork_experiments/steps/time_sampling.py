@@ -70,7 +70,7 @@ def main(args: Namespace) -> None:
     """Load each model once, and let all runs take turns."""
     import torch
 
-    from clockwork_diffusion import deepcache
+    from clockwork_diffusion import branches
     from clockwork_diffusion.passes import UNetPasses
     from clockwork_experiments.cost import latency
     from clockwork_experiments.generate import runs, text
@@ -90,7 +90,7 @@ def main(args: Namespace) -> None:
         unet = unets[timed.model]
         passes: UNetPasses
         if timed.branch is not None:
-            passes = deepcache.BranchPasses(deepcache.BranchUNet(unet, timed.branch))
+            passes = branches.BranchPasses(branches.BranchUNet(unet, timed.branch))
         else:
             passes = runs.split_passes(
                 unet,

@@ -297,6 +297,16 @@ def apply_deepcache(
     Raises:
         ValueError: If a method is applied already, depth-skip is, or the clock or the
             branch is none.
+
+    >>> import torch
+    >>> from diffusers import StableDiffusionPipeline
+    >>> mini = "resources/mini/stable-diffusion"
+    >>> pipe = StableDiffusionPipeline.from_pretrained(mini, dtype=torch.float32)
+    >>> summary = apply_deepcache(pipe, clock=4, branch=0)
+    >>> image = pipe("a red ring on the sea", num_inference_steps=4).images[0]
+    >>> summary.full_steps
+    (1,)
+    >>> remove_deepcache(pipe)
     """
     clock = clock if isinstance(clock, Clock) else Clock(clock)
     settings = Settings(
@@ -310,7 +320,15 @@ def apply_deepcache(
 
 
 def remove_deepcache(pipe: Any) -> None:
-    """Take DeepCache off a pipeline's UNet; if it is not on, do nothing."""
+    """Take DeepCache off a pipeline's UNet; if it is not on, do nothing.
+
+    >>> import torch
+    >>> from diffusers import StableDiffusionPipeline
+    >>> mini = "resources/mini/stable-diffusion"
+    >>> pipe = StableDiffusionPipeline.from_pretrained(mini, dtype=torch.float32)
+    >>> summary = apply_deepcache(pipe)
+    >>> remove_deepcache(pipe)
+    """
     take(pipe, _DeepCache)
 
 
@@ -323,7 +341,17 @@ def deepcache(
     timed: bool = False,
     observe: Observer | None = None,
 ) -> Iterator[Summary]:
-    """Apply DeepCache within a block; see `apply_deepcache` for the arguments."""
+    """Apply DeepCache within a block; see `apply_deepcache` for the arguments.
+
+    >>> import torch
+    >>> from diffusers import StableDiffusionPipeline
+    >>> mini = "resources/mini/stable-diffusion"
+    >>> pipe = StableDiffusionPipeline.from_pretrained(mini, dtype=torch.float32)
+    >>> with deepcache(pipe, 2, branch=3) as summary:
+    ...     image = pipe("a red ring on the sea", num_inference_steps=4).images[0]
+    >>> summary.light_steps
+    (2, 4)
+    """
     summary = apply_deepcache(pipe, clock, branch=branch, timed=timed, observe=observe)
     try:
         yield summary
