@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 
+from clockwork_diffusion import tokens
+
 PIXELS = 256 * 64**2
 """Pixels per call; of 512×512 images that are 4, and 6 GB of activations."""
 
@@ -82,7 +84,12 @@ def encode_prompts(
         pipe: The pipeline.
         prompts: The prompts.
         pool: Maps texts to pooled embeddings, ``(N, P)``; the paper takes OpenCLIP's.
+
+    Raises:
+        ValueError: If the tokenizer knows nothing of a prompt; of those that it cuts
+            the log says how many they are.
     """
+    tokens.count_lost(pipe.tokenizer, prompts)
     text, empty = pipe.encode_prompt(
         list(prompts),
         device=pipe.device,

@@ -6,8 +6,9 @@ import open_clip
 import pytest
 from transformers import CLIPTokenizer
 
-from clockwork_experiments.models import tokens
-from clockwork_experiments.models.tokens import Lost
+from clockwork_diffusion import encoding, tokens
+from clockwork_diffusion.tokens import Lost
+from clockwork_experiments.models import loading
 
 MINI = Path(__file__).parents[2] / "resources" / "mini"
 LONG = " ".join(["ring"] * 31)
@@ -47,6 +48,16 @@ def test_the_published_tokenizer_knows_every_byte():
     tokenizer = open_clip.SimpleTokenizer()
     captions = ["ring " * 75, "ring " * 76, "\u4e00\u53ea\u72d0\u72f8", "\U0001f98a"]
     assert tokens.count_lost(tokenizer, captions) == Lost(4, 1, 0)
+
+
+def test_prompts_lose_nothing_without_a_word(caplog):
+    pipe = loading.load_pipeline(MINI / "stable-diffusion")
+    encoding.encode_prompts(pipe, ["a red ring", ""])
+    assert not caplog.text
+    encoding.encode_prompts(pipe, ["a red ring", LONG])
+    assert "1 of 2 captions are cut to 32 tokens" in caplog.text
+    with pytest.raises(ValueError, match="knows no character of the caption"):
+        encoding.encode_prompts(pipe, ["\U0001f98a"])
 
 
 def test_parts_add_up():

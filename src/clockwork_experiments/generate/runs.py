@@ -23,6 +23,7 @@ from clockwork_diffusion.pipeline import clockwork
 from clockwork_diffusion.pooling import PooledTable
 from clockwork_diffusion.unet import SplitUNet, check_cut
 from clockwork_experiments.base import storage
+from clockwork_experiments.models import inspection
 
 
 class Loaded(NamedTuple):
@@ -138,6 +139,7 @@ def split_passes(
         folder = Path(adaptor)
         storage.check_weights(folder)
         built = adaptors.load_adaptor(folder)
+        inspection.check_finite(built, folder)
         cut = cut or built.config.cut
         check_made_for(
             built,

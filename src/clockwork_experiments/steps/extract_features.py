@@ -22,7 +22,8 @@ def main(args: Namespace) -> None:
     if args.prompts is not None and len(args.images) > 1:
         raise ValueError(f"prompts go with one shard of images, not {len(args.images)}")
 
-    from clockwork_experiments.models import encoders, loading, tokens
+    from clockwork_diffusion import tokens
+    from clockwork_experiments.models import encoders, loading
 
     device = loading.default_device()
     clip = encoders.load_clip(args.clip, device)

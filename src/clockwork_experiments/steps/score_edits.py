@@ -29,7 +29,8 @@ def main(args: Namespace) -> None:
 
     import torch
 
-    from clockwork_experiments.models import encoders, loading, tokens
+    from clockwork_diffusion import tokens
+    from clockwork_experiments.models import encoders, loading
     from clockwork_experiments.score import metrics, structure
 
     owners = torch.tensor(edits.pair_sources)

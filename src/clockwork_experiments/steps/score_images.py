@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING
 from clockwork_experiments.base import provenance, storage
 from clockwork_experiments.config.parse import parse
 from clockwork_experiments.data import shards
-from clockwork_experiments.models import tokens
 from clockwork_experiments.random import marks
 from clockwork_experiments.run import new_parser, run
 
 if TYPE_CHECKING:
     import torch
 
+    from clockwork_diffusion.tokens import Lost
     from clockwork_experiments.score import metrics
 
 
@@ -75,6 +75,7 @@ class Scorer:
 
     def __init__(self, args: Namespace) -> None:
         """Sum up the reference, and keep what several runs are compared with."""
+        from clockwork_diffusion import tokens
         from clockwork_experiments.score import metrics
 
         self.args = args
@@ -169,8 +170,10 @@ def _rows(paths: Sequence[Path], name: str) -> shards.Rows:
     return shards.Rows(sorted(paths, key=lambda path: path.stem), name)
 
 
-def _lost(path: Path) -> tokens.Lost:
+def _lost(path: Path) -> Lost:
     """Return what the captions of a shard lost in CLIP's tokenizer."""
+    from clockwork_diffusion.tokens import Lost
+
     with storage.opened(path) as file:
         known = (file.metadata() or {}).get("captions")
     if known is None:
@@ -178,7 +181,7 @@ def _lost(path: Path) -> tokens.Lost:
             f"{path} does not say what its captions lost in the tokenizer; delete it "
             "to make it again"
         )
-    return tokens.Lost(**json.loads(known))
+    return Lost(**json.loads(known))
 
 
 def _prompts(name: str, images: int, seeds: int) -> int:

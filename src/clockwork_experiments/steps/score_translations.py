@@ -39,7 +39,8 @@ def main(args: Namespace) -> None:
 
     import torch
 
-    from clockwork_experiments.models import encoders, loading, perceptual, tokens
+    from clockwork_diffusion import tokens
+    from clockwork_experiments.models import encoders, loading, perceptual
     from clockwork_experiments.score import metrics, translation_scores
 
     device = loading.default_device()
