@@ -85,8 +85,7 @@ def main(args: Namespace) -> None:
         assert isinstance(left, depth_skip.DepthSkipUNet)
         left.half().save_pretrained(folder)
         storage.write_checksums(folder)
-        tuned = depth_skip.DepthSkipUNet.from_pretrained(folder, local_files_only=True)
-        tuned = tuned.float().to(device).eval()
+        tuned = loading.load_network(depth_skip.DepthSkipUNet, folder).to(device)
         pipe, made = translator.pipe, []
         for unet in (
             pipe.unet,

@@ -51,11 +51,11 @@ def _teacher(args: Namespace, folder: Path) -> None:
     from diffusers import AutoencoderKL
 
     from clockwork_experiments.mini import card
-    from clockwork_experiments.models.loading import default_device
+    from clockwork_experiments.models.loading import default_device, load_network
     from clockwork_experiments.world import teacher
 
     spec = parse(teacher.TeacherSpec, args.spec)
-    vae = AutoencoderKL.from_pretrained(args.vae, local_files_only=True).float()
+    vae = load_network(AutoencoderKL, args.vae)
     vae.register_to_config(_name_or_path="")  # the path is nobody else's business
     trained, tokenizer = teacher.train(spec, vae, args.state, default_device())
     loss = [value for _, value in trained.history[-10:]]

@@ -52,7 +52,7 @@ def main(args: Namespace) -> None:
     stored, _ = pair_sets.image_rows(args.images, pairs)
     inputs = stored[rows.start : rows.stop]
 
-    from clockwork_diffusion import depth_skip
+    from clockwork_diffusion import depth_skip, tokens
     from clockwork_diffusion.clock import Clock
     from clockwork_experiments.base import chunks
     from clockwork_experiments.generate import runs, text, translators
@@ -96,6 +96,7 @@ def main(args: Namespace) -> None:
             kind=spec.kind,
         ).passes.adaptor
     prompts = pairs.prompts[rows.start : rows.stop]
+    tokens.count_lost(translator.pipe.tokenizer, prompts)
 
     def translate(part: slice) -> dict[str, torch.Tensor]:
         seeds = [
