@@ -343,8 +343,8 @@ def test_the_step_draws_curves_of_edits(files, saved, monkeypatch):
         "x_label": "TFLOPs",
         "log_x": True,
         "panels": [
-            {"score": "fake/clip", "label": "CLIP", "direction": "higher"},
-            {"score": "real/structure", "label": "structure", "direction": "lower"},
+            {"score": "fake/clip"},
+            {"score": "real/structure", "label": "structure"},
         ],
         "series": [
             {

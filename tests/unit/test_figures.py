@@ -73,13 +73,13 @@ def crowd() -> tuple[curves.CurvesSpec, dict, dict]:
                 a = 20 + 60 / n + 0.3 * number - 0.4 * (factor < 1)
                 b = 0.3 - 0.1 / n**2 - 0.001 * number
                 scores[run] = {
-                    "a": {"value": a, "low": a - 0.5, "high": a + 0.6},
-                    "b": {"value": b, "low": None, "high": None},
+                    "frechet": {"value": a, "low": a - 0.5, "high": a + 0.6},
+                    "clip": {"value": b, "low": None, "high": None},
                 }
                 points.append(curves.CurvePoint(run, str(n)))
             name = label if kind == "baseline" else "+ Clockwork"
             series.append(curves.Series(name, group, kind, tuple(points)))
-    panels = (curves.Panel("a", "A", "lower"), curves.Panel("b", "B", "higher"))
+    panels = (curves.Panel("frechet", "A"), curves.Panel("clip"))
     spec = curves.CurvesSpec(
         "Invented", "", "TFLOPs per image", panels, tuple(series), "Invented numbers."
     )
@@ -110,9 +110,9 @@ def in_rows() -> tuple[curves.CurvesSpec, dict, dict]:
         style = "clockwork" if number else "baseline"
         series.append(curves.Series(name, f"edit{number}", style, tuple(points)))
     panels = tuple(
-        curves.Panel(f"{name}/{key}", key, direction, heading=f"{name} sources")
+        curves.Panel(f"{name}/{key}", heading=f"{name} sources")
         for name in ("real", "fake")
-        for key, direction in (("clip", "higher"), ("structure", "lower"))
+        for key in ("clip", "structure")
     )
     spec = curves.CurvesSpec(
         "Invented edits", "", "TFLOPs", panels, tuple(series), columns=2, log_x=True
@@ -406,16 +406,17 @@ def lines(figure: Figure, panel: int = 0) -> list:
 def test_curves_draw_the_data():
     spec, cost, scores = crowd()
     figure = curves.draw_curves(spec, cost, scores)
-    for panel, key in enumerate("ab"):
+    for panel, key in enumerate(("frechet", "clip")):
         for line, series in zip(lines(figure, panel), spec.series, strict=True):
             runs = [point.run for point in series.points]
             assert list(line.get_xdata()) == [cost[run] for run in runs]
             assert list(line.get_ydata()) == [scores[r][key]["value"] for r in runs]
     bars = figure.axes[0].containers[0].lines[2][0].get_segments()
-    value = scores["sd_baseline_8"]["a"]
+    value = scores["sd_baseline_8"]["frechet"]
     assert bars[0][:, 1] == pytest.approx([value["low"], value["high"]])
     assert not figure.axes[1].containers[0].lines[2]
     assert figure.axes[0].get_ylabel() == "A (lower is better)"
+    assert figure.axes[1].get_ylabel() == "CLIP (higher is better)"
 
 
 def test_a_group_shares_its_colour_and_its_series_differ_without_colour():
@@ -468,24 +469,24 @@ def test_curves_refuse_runs_without_their_numbers(lost):
     if lost == "cost":
         del cost[run]
     elif lost == "score":
-        del scores[run]["b"]
+        del scores[run]["clip"]
     else:
-        scores[run]["b"] = {"value": None}
-    with pytest.raises(ValueError, match=f"^run '{run}' has no (cost|score 'b')$"):
+        scores[run]["clip"] = {"value": None}
+    with pytest.raises(ValueError, match=f"^run '{run}' has no (cost|score 'clip')$"):
         curves.draw_curves(spec, cost, scores)
 
 
 def test_curves_refuse_a_value_outside_its_interval():
     spec, cost, scores = crowd()
-    scores["sd_baseline_3"]["a"] = {"value": 1.0, "low": 2.0, "high": 3.0}
+    scores["sd_baseline_3"]["frechet"] = {"value": 1.0, "low": 2.0, "high": 3.0}
     with pytest.raises(ValueError, match=r"value 1.0 is outside .* \[2.0, 3.0\]$"):
         curves.draw_curves(spec, cost, scores)
 
 
 def test_curves_refuse_specs_that_cannot_be_read():
     spec, _, _ = crowd()
-    with pytest.raises(ValueError, match="direction 'up' is not one of lower, higher"):
-        curves.Panel("a", "A", "up")
+    with pytest.raises(ValueError, match="score 'ssim' is not one of frechet, clip, "):
+        curves.Panel("real/ssim", "SSIM")
     with pytest.raises(ValueError, match="style 'bold' is not one of baseline"):
         replace(spec.series[0], style="bold")
     with pytest.raises(ValueError, match="series 'SD UNet' has no points"):

@@ -361,7 +361,7 @@ def test_edited_runs_have_names_of_two_parts():
         "title": "T",
         "caption": "C",
         "x_label": "TFLOPs",
-        "panels": [{"score": "real/clip", "label": "CLIP", "direction": "higher"}],
+        "panels": [{"score": "real/clip"}],
         "series": [
             {
                 "label": "PnP",

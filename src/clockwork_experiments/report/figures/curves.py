@@ -17,9 +17,7 @@ from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
 from clockwork_experiments.report.figures.style import COLOURS, MARKERS
-
-DIRECTIONS = ("lower", "higher")
-"""Which scores are better."""
+from clockwork_experiments.score.names import SCORES
 
 STYLES: dict[str, tuple[Any, str]] = {
     "baseline": ("-", "full"),
@@ -34,23 +32,28 @@ class Panel:
     """One set of axes.
 
     Attributes:
-        score: Key of the score.
-        label: What the reader sees.
-        direction: One of `DIRECTIONS`.
+        score: A key of `clockwork_experiments.score.names.SCORES`; of edited runs
+            after the set, ``<edit_set>/<score>``.
+        label: What the reader sees, if not the score's own name.
         heading: What stands above it, such as the data that it is about.
     """
 
     score: str
-    label: str
-    direction: str
+    label: str = ""
     heading: str = ""
 
     def __post_init__(self) -> None:
-        """Reject unknown directions."""
-        if self.direction not in DIRECTIONS:
-            raise ValueError(
-                f"direction {self.direction!r} is not one of {', '.join(DIRECTIONS)}"
-            )
+        """Reject unknown scores."""
+        name = self.score.rpartition("/")[2]
+        if name not in SCORES:
+            raise ValueError(f"score {name!r} is not one of {', '.join(SCORES)}")
+
+    @property
+    def y_label(self) -> str:
+        """Label, and which way is better."""
+        score = SCORES[self.score.rpartition("/")[2]]
+        better = {1: " (higher is better)", -1: " (lower is better)", 0: ""}
+        return (self.label or score.prose or score.label) + better[score.sign]
 
 
 @dataclass(frozen=True)
@@ -262,7 +265,7 @@ def _draw_panel(
         )
         shown += points
     axes.set_xlabel(spec.x_label)
-    axes.set_ylabel(f"{panel.label} ({panel.direction} is better)", labelpad=3)
+    axes.set_ylabel(panel.y_label, labelpad=3)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#E6E6E6", linewidth=0.6)
     axes.set_axisbelow(True)
