@@ -120,7 +120,7 @@ def test_every_pretrained_model_of_the_experiments_is_a_local_one():
         for given in calls(code_of(path), ".from_pretrained"):
             assert "local_files_only=True" in given, f"{path}: {given}"
             seen += 1
-    assert seen >= 5
+    assert seen >= 3
 
 
 @pytest.mark.parametrize("library", NETWORK)
