@@ -1,6 +1,8 @@
 """Two packages: a library that needs little, and experiments that may import it."""
 
 import ast
+import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -8,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-SOURCE = Path(__file__).parents[2] / "src"
+ROOT = Path(__file__).parents[2]
+SOURCE = ROOT / "src"
 LIBRARY, EXPERIMENTS = "clockwork_diffusion", "clockwork_experiments"
 NEEDED = ("torch", "diffusers", "transformers", "safetensors", "numpy")
 
@@ -48,8 +51,8 @@ def test_experiments_name_the_module_that_they_take_something_from():
                 assert f"{module}.{name}" in known, f"{path}: {name}"
 
 
-PROGRAM = """
-import doctest, importlib, importlib.metadata as metadata, pkgutil, sys
+FEW = """
+import importlib.metadata as metadata, sys
 from importlib.machinery import PathFinder
 from packaging.requirements import Requirement
 
@@ -85,6 +88,11 @@ class Few(PathFinder):
         return PathFinder.find_spec(name, path, target)
 
 sys.meta_path[sys.meta_path.index(PathFinder)] = Few
+"""
+"""Makes a process see nothing but a package's own dependencies."""
+
+DOCTESTS = """
+import doctest, importlib, pkgutil, sys
 before = list(sys.meta_path)
 package = importlib.import_module(sys.argv[1])
 assert sys.meta_path == before, sys.meta_path
@@ -104,12 +112,39 @@ print(len(names))
 def test_the_library_runs_with_what_it_depends_on_alone():
     """All of its modules, and all of their doctests."""
     done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", PROGRAM, LIBRARY, *NEEDED],
+        [sys.executable, "-W", "ignore", "-c", FEW + DOCTESTS, LIBRARY, *NEEDED],
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     assert int(done.stdout) == len(list(modules(LIBRARY)))
+
+
+def blocks(path: Path) -> str:
+    """Return the Python of a page, in the order in which a reader would type it."""
+    found = re.findall(r"```python\n(.*?)```", path.read_text("utf-8"), re.DOTALL)
+    return "\n".join(found)
+
+
+PAGES = [
+    path
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    if blocks(path)
+]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_every_python_block_of_a_page_runs_as_it_stands(page, tmp_path):
+    """In a fresh interpreter that has what the library needs and nothing more."""
+    (tmp_path / "resources").symlink_to(ROOT / "resources")
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", FEW + blocks(page), LIBRARY, *NEEDED],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.mark.parametrize("module", ["", ".clock", ".timesteps"])

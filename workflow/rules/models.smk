@@ -81,12 +81,11 @@ rule train_mini_adaptor:
         runtime=walltime(120),
     params:
         spec=mini_adaptor,
-        model="resources/mini/{teacher}",
-        folder="results/mini/models/adaptors/{teacher}",
+        folder=model_folder,
     shell:
         "rm -f {params.folder:q}/config.json &&"
         " python -m clockwork_experiments.steps.train_mini_adaptor"
-        " --spec {params.spec:q} --model {params.model} --output {params.folder}"
+        " --spec {params.spec:q} --model {input.model} --output {params.folder}"
         " --threads {threads} --log {log}"
 
 

@@ -46,7 +46,8 @@ rule count_other_unets:
     input:
         code=code("count_other_unets"),
     output:
-        multiext("results/paper/tables/other_unets", ".csv", ".md", ".tex", ".json"),
+        multiext("results/paper/tables/other_unets", ".md", ".tex", ".json"),
+        csv="results/paper/tables/other_unets.csv",
     log:
         "logs/paper/count_other_unets.log",
     conda:
@@ -59,7 +60,7 @@ rule count_other_unets:
         spec=other_unets_spec(),
     shell:
         "python -m clockwork_experiments.steps.count_other_unets"
-        " --spec {params.spec:q} --output {output[0]}"
+        " --spec {params.spec:q} --output {output.csv}"
         " --threads {threads} --log {log}"
 
 

@@ -40,7 +40,7 @@ def main(args: Namespace) -> None:
     from clockwork_experiments.models import loading
 
     spec = parse(MiniAdaptorSpec, args.spec)
-    pipe = loading.load_pipeline(args.model, loading.default_device())
+    pipe = loading.load_pipeline(args.model.parent, loading.default_device())
     pipe.scheduler = new_scheduler("dpmpp", pipe.scheduler.config, spec.steps)
     train_adaptor(
         pipe,
@@ -59,6 +59,8 @@ def main(args: Namespace) -> None:
 if __name__ == "__main__":
     parser = new_parser(__doc__)
     parser.add_argument("--spec", required=True, help="MiniAdaptorSpec as JSON")
-    parser.add_argument("--model", required=True, type=Path, help="pipeline folder")
+    parser.add_argument(
+        "--model", required=True, type=Path, help="checksums in the pipeline's folder"
+    )
     parser.add_argument("--output", required=True, type=Path, help="folder to write")
     run(parser, main)
