@@ -252,8 +252,13 @@ def test_a_disk_that_fills_up_is_named(server, small_disk):
 
 
 def test_a_write_that_fails_is_named(server, target, monkeypatch):
-    def full(*arguments):
-        raise OSError(errno.ENOSPC, "No space left on device")
+    settle = os.fsync
+
+    def full(number):
+        part = partial_of(target)
+        if part.is_file() and os.path.samestat(os.fstat(number), part.stat()):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        settle(number)
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(OSError, match="No space left on device while writing") as found:

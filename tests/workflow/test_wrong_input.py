@@ -84,6 +84,7 @@ def folder(tmp_path) -> Path:
             "r_out": torch.randn(2, 2, 2, *feature_shape(unet, 1)),
             "pooled": torch.zeros(2, 2, 64),
             "t_emb": torch.zeros(2, unet.time_embedding.linear_2.out_features),
+            "log_snr": torch.tensor([-4.0, 2.0]),
         },
         {"teacher": model, "spec": json.dumps(TRAJECTORY)},
     )
