@@ -144,8 +144,8 @@ def test_every_method_says_what_it_found_and_what_that_took(report):
     assert report["task"] == "edit" and report["reference"] == 6
     assert report["level"] is None and report["clock"] == 1
     assert report["pairs"] == {"search": 3, "evolution": 3, "heldout": 3}
-    # Two rows of guidance, three pairs.
-    assert report["references"]["unet_calls"] == 6 * 2 * 3
+    # Three rows of guidance, three pairs.
+    assert report["references"]["unet_calls"] == 6 * 3 * 3
     assert report["references"]["seconds"] > 0
     asked = [(each["steps"], each["method"]) for each in report["searches"]]
     assert asked == [
@@ -160,7 +160,7 @@ def test_every_method_says_what_it_found_and_what_that_took(report):
     for each in report["searches"]:
         trials = each["trials"]
         assert each["evaluations"] == len(trials) >= 1
-        assert each["unet_calls"] == len(trials) * each["steps"] * 2 * 3
+        assert each["unet_calls"] == len(trials) * each["steps"] * 3 * 3
         assert each["seconds"] > 0
         assert each["quality"] == max(trial["quality"] for trial in trials)
         assert trials[0]["timesteps"] == list(gamma_timesteps(each["steps"], 1.0))
