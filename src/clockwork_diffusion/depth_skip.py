@@ -226,7 +226,8 @@ def _cut(unet: UNet2DConditionModel, level: int) -> DepthSkipUNet:
     new.register_to_config(level=level)
     # What loaders have set (IP-Adapters) is an attribute of the configuration alone.
     for name in unet.config:
-        setattr(new.config, name, getattr(unet.config, name))
+        if hasattr(unet.config, name):  # what a file alone has said is none
+            setattr(new.config, name, getattr(unet.config, name))
     new.config.level = level
     return new
 

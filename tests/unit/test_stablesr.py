@@ -84,7 +84,7 @@ def restorer(mini):
         mini.tokenizer,
         SpadeUNet.from_unet(mini.unet, STRUCTURE, 8).eval(),
         encoder.eval(),
-        DDIMScheduler.from_config(mini.scheduler.config),
+        DDIMScheduler.from_config(mini.scheduler.config, clip_sample=False),
         upscale=1,
     )
     pipe.set_progress_bar_config(disable=True)
