@@ -192,3 +192,12 @@ def test_the_names_of_the_list_are_its_own():
     for reader, entries in BAD.items():
         names = [entry["name"] for entry in entries]
         assert len(set(names)) == len(names), reader
+
+
+def test_a_merge_may_name_a_key_again_and_deep_files_end_in_a_line(tmp_path):
+    path = tmp_path / "a.yaml"
+    path.write_text("b: &b {x: 1, y: 2}\nc: &c {<<: *b, y: 3}\nd: {<<: *c, x: 4}\n")
+    assert texts.read_yaml(path)["d"] == {"x": 4, "y": 3}
+    path.write_text("[" * 200_000 + "]" * 200_000)
+    with pytest.raises(ValueError, match=r"a\.yaml is nested too deeply"):
+        texts.read_yaml(path)

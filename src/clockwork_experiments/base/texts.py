@@ -178,24 +178,22 @@ def read_yaml(path: Path) -> Any:
     """
     import yaml
 
-    class Loader(yaml.SafeLoader):
-        """Takes no key twice."""
-
-        def construct_mapping(self, node: Any, deep: bool = False) -> Any:
-            seen: set[tuple[str, str]] = set()
-            for key, _ in node.value if isinstance(node, yaml.MappingNode) else ():
-                if not isinstance(key, yaml.ScalarNode):
-                    continue
-                if (key.tag, key.value) in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"{key.value!r} is there twice", key.start_mark
-                    )
-                seen.add((key.tag, key.value))
-            return super().construct_mapping(node, deep)
-
     text = read_text(path)
+    # libyaml's is ten times as fast; not every build of PyYAML has it.
+    kind = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        data = Loader(text).get_single_data()
+        depth = 0
+        for event in yaml.parse(text, kind):
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > DEEPEST:  # before libyaml falls over it
+                raise RecursionError
+        loader = kind(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _check_keys(node, set())
+        data = loader.construct_document(node)
         _count(data, 0, [0])
     except RecursionError as error:
         raise ValueError(f"{path} is nested too deeply") from error
@@ -204,6 +202,31 @@ def read_yaml(path: Path) -> Any:
         why = " ".join(str(error).split())
         raise ValueError(f"{path} is not valid YAML: {why}") from error
     return data
+
+
+def _check_keys(node: Any, known: set[int]) -> None:
+    """Refuse a mapping that names a key twice.
+
+    Before anything is constructed: what ``<<`` merges in may name a key again.
+    """
+    import yaml
+
+    if id(node) in known or isinstance(node, yaml.ScalarNode):
+        return
+    known.add(id(node))
+    if isinstance(node, yaml.SequenceNode):
+        for item in node.value:
+            _check_keys(item, known)
+        return
+    seen: set[tuple[str, str]] = set()
+    for key, value in node.value:
+        if isinstance(key, yaml.ScalarNode):
+            if (key.tag, key.value) in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"{key.value!r} is there twice", key.start_mark
+                )
+            seen.add((key.tag, key.value))
+        _check_keys(value, known)
 
 
 def _count(data: Any, depth: int, seen: list[int]) -> None:
