@@ -149,6 +149,11 @@ def test_each_of_our_cells_has_a_number(finished):
             if name.endswith("_published"):
                 assert bool(text) == (row["ours"] == "False"), (row["row"], name)
                 continue
+            if name.endswith("_kept"):  # of the identity alone, and less
+                whole = float(row[name.removesuffix("_kept")])
+                assert bool(text) == ("identity" in row["run"]), (row["row"], name)
+                assert not text or float(text) < whole, (row["row"], name)
+                continue
             compared = name in ("saving", "latency_saving")
             compared = compared or name.startswith("psnr_to_teacher")
             if compared and row["run"] in ("sd", "distilled"):
