@@ -18,6 +18,9 @@ from diffusers import AutoencoderKL
 from torch.nn import functional
 
 from clockwork_diffusion.encoding import encode_images
+from clockwork_experiments.mini.autoencoder import (
+    reconstruction_psnr as reconstruction_psnr,
+)
 from clockwork_experiments.train.training import (
     Optimisation,
     Trained,
@@ -146,16 +149,3 @@ def train(spec: AutoencoderSpec, state: Path, device: torch.device) -> Trained:
     latents = encode_images(model, scene_images("train", 2048), scale=False)
     model.register_to_config(scaling_factor=round(1 / float(latents.std()), 5))
     return Trained(model, history, seconds)
-
-
-@torch.inference_mode()
-def reconstruction_psnr(model: torch.nn.Module, images: torch.Tensor) -> float:
-    """Return the mean PSNR in dB of decoded against given uint8 images."""
-    assert isinstance(model, AutoencoderKL)
-    values = []
-    for batch in images.split(128):
-        pixels = to_unit(batch).to(model.device)
-        decoded = model.decode(model.encode(pixels).latent_dist.mean).sample
-        error = (decoded.clamp(-1, 1) - pixels).square().mean(dim=(1, 2, 3)) / 4
-        values.append(-10 * error.log10())
-    return float(torch.cat(values).mean())

@@ -11,6 +11,7 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
+from clockwork_experiments.mini.data import to_unit as to_unit
 from clockwork_experiments.world import scenes
 
 Pixels = npt.NDArray[np.uint8]
@@ -53,8 +54,3 @@ def images_of(draw: Callable[[int], Pixels], seeds: Sequence[int]) -> torch.Tens
         )
         stacked = np.stack(list(drawn))
     return torch.from_numpy(stacked).permute(0, 3, 1, 2).contiguous()
-
-
-def to_unit(images: torch.Tensor) -> torch.Tensor:
-    """Map uint8 images to float32 in ``[-1, 1]``, as the autoencoder takes them."""
-    return images.float() / 127.5 - 1

@@ -29,8 +29,6 @@ from typing import Any
 import torch
 from diffusers import (
     AutoencoderKL,
-    DPMSolverMultistepScheduler,
-    StableDiffusionPipeline,
     UNet2DConditionModel,
 )
 from torch import nn
@@ -40,6 +38,12 @@ from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 from clockwork_diffusion.encoding import encode_images
 from clockwork_experiments.base import storage
 from clockwork_experiments.mini.language import build_tokenizer
+from clockwork_experiments.mini.teacher import (
+    Teacher,
+    build_scheduler,
+    tokenize,
+)
+from clockwork_experiments.mini.teacher import to_pipeline as to_pipeline
 from clockwork_experiments.train.training import (
     Optimisation,
     Trained,
@@ -162,24 +166,6 @@ def reading_labels(said: list[captions.Caption]) -> torch.Tensor:
     return torch.tensor(rows)
 
 
-class Teacher(nn.Module):
-    """Text encoder and UNet, trained as one module."""
-
-    def __init__(self, text_encoder: CLIPTextModel, unet: UNet2DConditionModel) -> None:
-        """Hold both parts."""
-        super().__init__()
-        self.text_encoder = text_encoder
-        self.unet = unet
-
-    def forward(
-        self, latents: torch.Tensor, timesteps: torch.Tensor, tokens: torch.Tensor
-    ) -> torch.Tensor:
-        """Predict v for ``(N, 4, h, w)`` latents and ``(N, L)`` tokens."""
-        text = self.text_encoder(tokens).last_hidden_state
-        v: torch.Tensor = self.unet(latents, timesteps, text).sample
-        return v
-
-
 @contextmanager
 def without_skips(unet: UNet2DConditionModel, dropped: torch.Tensor) -> Iterator[None]:
     """Leave out skip connections of some samples within a block.
@@ -247,30 +233,6 @@ def build(spec: TeacherSpec, tokenizer: CLIPTokenizer) -> Teacher:
         norm_num_groups=8,
     )
     return Teacher(text_encoder, unet)
-
-
-def build_scheduler() -> DPMSolverMultistepScheduler:
-    """Return SD's noise schedule in the sampler that the papers use, for v."""
-    return DPMSolverMultistepScheduler(
-        num_train_timesteps=1000,
-        beta_start=0.00085,
-        beta_end=0.012,
-        beta_schedule="scaled_linear",
-        prediction_type="v_prediction",
-        steps_offset=1,
-    )
-
-
-def tokenize(tokenizer: CLIPTokenizer, prompts: list[str]) -> torch.Tensor:
-    """Return padded token ids, ``(N, max_length)``."""
-    ids: torch.Tensor = tokenizer(
-        prompts,
-        padding="max_length",
-        max_length=tokenizer.model_max_length,
-        truncation=True,
-        return_tensors="pt",
-    ).input_ids
-    return ids
 
 
 @dataclass(frozen=True)
@@ -396,20 +358,3 @@ def train(
         history += trained.history
         seconds += trained.seconds
     return Trained(model, history, seconds), tokenizer
-
-
-def to_pipeline(
-    teacher: nn.Module, tokenizer: CLIPTokenizer, vae: AutoencoderKL
-) -> StableDiffusionPipeline:
-    """Assemble the Stable Diffusion pipeline that is saved and shipped."""
-    assert isinstance(teacher, Teacher)
-    return StableDiffusionPipeline(
-        vae=vae,
-        text_encoder=teacher.text_encoder,
-        tokenizer=tokenizer,
-        unet=teacher.unet,
-        scheduler=build_scheduler(),
-        safety_checker=None,
-        feature_extractor=None,
-        requires_safety_checker=False,
-    )
