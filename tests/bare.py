@@ -12,8 +12,8 @@ from diffusers import (
 )
 
 from clockwork_diffusion.encoding import Prompts
+from clockwork_diffusion.hook import sampling_with
 from clockwork_diffusion.passes import UNetPasses
-from clockwork_diffusion.pipeline import sampling_with
 from clockwork_experiments.generate import runs
 from clockwork_experiments.generate.text import SamplerSpec, sample
 

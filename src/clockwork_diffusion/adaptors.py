@@ -1,40 +1,10 @@
-"""Adaptors φ: estimate r_out of this step from that of the previous one (Eq. 2).
+"""The networks of the paper's adaptors φ, and of ours; `contract` says what one is.
 
-An adaptor is any callable, an ``nn.Module`` of your own for one; nothing needs to be
-subclassed. It is called as ``adaptor(r_in, r_out, t_emb, text_emb)`` with
-
-- ``r_in``: features entering ε_L at this step, ``(N, c_in, h, w)``;
-- ``r_out``: features that left ε_L at the previous step, full pass or adaptor's
-  estimate, ``(N, c_out, h, w)``;
-- ``t_emb``: the UNet's time embedding of this step, ``(N, E)``;
-- ``text_emb``: pooled text embedding, ``(N, P)``, or None;
-
-and returns an estimate of this step's r_out, ``(N, c_out, h, w)``. What it may say of
-itself, by attributes:
-
-- ``cut``, or ``config.cut``: where it works; where the caller says, if it is silent;
-- ``inputs``: which of r_in, r_out and text it looks at; r_in and r_out if it is silent.
-  Any other may be None;
-- ``is_identity``: that the callers may reuse what they have instead;
-- ``history``: the number of past r_out that it needs, 1 if it is silent. With 1, the
-  call is as above. With 2, it needs those of the last two *full* passes, and ages::
-
-    adaptor(r_in, r_out, t_emb, text_emb, ages)
-
-- ``r_out``: r_out of the last full pass and of the one before it, stacked in this
-  order, ``(2, N, c_out, h, w)``;
-- ``ages``: how far each of the two lies back from this step in log-SNR (`log_snr`),
-  ``(2,)``; in training, where the steps of a batch differ, ``(2, N)``.
-
-Estimates never enter this history. While there has been one full pass only, the caller
-gives it twice, with the same age twice. ``ages`` is a tensor, so that passes of all
-ages are one compiled graph.
+Each estimates r_out of this step from that of the previous one (Eq. 2).
 """
 
 from __future__ import annotations
 
-import copy
-import inspect
 import json
 import re
 from collections.abc import Sequence
@@ -53,6 +23,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from clockwork_diffusion.contract import INPUTS, check_inputs
 from clockwork_diffusion.unet import check_cut
 
 SD_WIDTH = 384
@@ -64,120 +35,6 @@ SD_CHANNELS = 320
 
 UNET_SIZES: dict[str, tuple[int, int]] = {"unet": (640, 4), "unet_light": (96, 2)}
 """C and number N of ResBlocks of the UNet adaptors for SD's UNet."""
-
-INPUTS = ("r_in", "r_out", "text")
-"""What a learned adaptor can look at; the time embedding is always there (Table S2)."""
-
-LOOPS = ("sampling", "inversion")
-"""What an adaptor can be trained for: from noise to an image, or back."""
-
-
-LEAST_ALPHA = 2.0**-24
-"""The least ᾱ of a log-SNR: diffusers' own bound for zero terminal SNR."""
-
-
-def log_snr(scheduler: Any, timesteps: torch.Tensor) -> torch.Tensor:
-    """Return the log-SNR of timesteps, log(ᾱ / (1 − ᾱ)), on the model's noise schedule.
-
-    The abscissa along which r_out is extrapolated. Timesteps between two of the
-    schedule, as Euler and Heun have them, are interpolated.
-
-    Args:
-        scheduler: A scheduler of diffusers.
-        timesteps: Any shape.
-
-    Returns:
-        float32, of the same shape, on the CPU.
-
-    Raises:
-        ValueError: If the scheduler has no ``alphas_cumprod``.
-    """
-    alphas = getattr(scheduler, "alphas_cumprod", None)
-    if alphas is None:
-        raise ValueError(
-            f"{type(scheduler).__name__} has no alphas_cumprod: an adaptor that looks "
-            "back on two full steps needs to know how noisy each was"
-        )
-    alphas = torch.as_tensor(alphas).double().cpu()
-    alphas = alphas.clamp(LEAST_ALPHA, 1 - LEAST_ALPHA)
-    known = torch.log(alphas / (1 - alphas))
-    at = timesteps.detach().double().cpu().clamp(0, len(known) - 1)
-    below = at.floor().long()
-    above = (below + 1).clamp(max=len(known) - 1)
-    return torch.lerp(known[below], known[above], at - below).float()
-
-
-def inputs_of(adaptor: Any) -> tuple[str, ...]:
-    """Return which of `INPUTS` an adaptor looks at."""
-    return tuple(getattr(adaptor, "inputs", ("r_in", "r_out")))
-
-
-def history_of(adaptor: Any) -> int:
-    """Return how many full steps an adaptor looks back on."""
-    return int(getattr(adaptor, "history", 1))
-
-
-def cut_of(adaptor: Any) -> str | None:
-    """Return the cut that an adaptor is for, or None if it does not say."""
-    cut = getattr(getattr(adaptor, "config", None), "cut", None)
-    if cut is None:
-        # Not at first: diffusers hands out a configuration's entries with a warning.
-        cut = getattr(adaptor, "cut", None)
-    return None if cut is None else str(cut)
-
-
-def check_adaptor(adaptor: Any) -> None:
-    """Make sure that an adaptor can be called as the module's docstring says.
-
-    Raises:
-        ValueError: If it is no callable, or takes other arguments.
-    """
-    if not callable(adaptor):
-        raise ValueError(
-            f"an adaptor is called as adaptor(r_in, r_out, t_emb, text_emb), and a "
-            f"{type(adaptor).__name__} cannot be called"
-        )
-    check_inputs(inputs_of(adaptor))
-    called = getattr(adaptor, "forward", adaptor)
-    ages = {"ages": None} if history_of(adaptor) > 1 else {}
-    try:
-        inspect.signature(called).bind(None, None, None, None, **ages)
-    except TypeError as error:
-        names = ", ".join(("r_in", "r_out", "t_emb", "text_emb", *ages))
-        raise ValueError(
-            f"{type(adaptor).__name__} cannot be called with {names}: {error}"
-        ) from error
-
-
-def matched(adaptor: Any, dtype: torch.dtype, device: torch.device) -> Any:
-    """Return an adaptor in a precision and on a device, itself if it fits already.
-
-    In another precision it is a copy, so that what was given keeps all its digits.
-    """
-    if not isinstance(adaptor, nn.Module):
-        return adaptor
-    tensors = [*adaptor.parameters(), *adaptor.buffers()]
-    floating = [tensor for tensor in tensors if tensor.is_floating_point()]
-    if any(tensor.dtype != dtype for tensor in floating):
-        # Not diffusers' own, which warns of layers that it need not keep in float32.
-        return nn.Module.to(copy.deepcopy(adaptor), device, dtype)
-    return nn.Module.to(adaptor, device)
-
-
-def check_inputs(inputs: Sequence[str]) -> tuple[str, ...]:
-    """Return a choice among `INPUTS` in their order.
-
-    Raises:
-        ValueError: If one is unknown, or neither r_in nor r_out is among them.
-    """
-    for name in inputs:
-        if name not in INPUTS:
-            raise ValueError(
-                f"adaptor input {name!r} is not one of {', '.join(INPUTS)}"
-            )
-    if not {"r_in", "r_out"} & set(inputs):
-        raise ValueError(f"adaptor inputs {list(inputs)} hold neither r_in nor r_out")
-    return tuple(name for name in INPUTS if name in inputs)
 
 
 class IdentityAdaptor(ModelMixin, ConfigMixin):  # type: ignore[misc]
@@ -225,7 +82,7 @@ class ExtrapolationAdaptor(ModelMixin, ConfigMixin):  # type: ignore[misc]
         text_emb: torch.Tensor | None = None,
         ages: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Extrapolate in log-SNR; see the module's docstring for the shapes."""
+        """Extrapolate in log-SNR; see the contract for the shapes."""
         return extrapolate(r_out, ages)
 
 
@@ -378,7 +235,7 @@ class ResNetAdaptor(_LearnedAdaptor):
         t_emb: torch.Tensor,
         text_emb: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Estimate this step's r_out; see the module's docstring for the shapes."""
+        """Estimate this step's r_out; see the contract for the shapes."""
         features = self._features(r_in, r_out, text_emb)
         hidden = self._add_text(self.down(features), text_emb)
         for block in self.middle:
@@ -404,7 +261,7 @@ class ResNetExtrapolationAdaptor(ResNetAdaptor):
         text_emb: torch.Tensor | None = None,
         ages: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Estimate this step's r_out; see the module's docstring for the shapes."""
+        """Estimate this step's r_out; see the contract for the shapes."""
         if r_out is None:
             raise ValueError(f"this {type(self).__name__} needs r_out")
         return super().forward(r_in, extrapolate(r_out, ages), t_emb, text_emb)
@@ -472,7 +329,7 @@ class UNetAdaptor(_LearnedAdaptor):
         t_emb: torch.Tensor,
         text_emb: torch.Tensor | None = None,
     ) -> torch.Tensor:
-        """Estimate this step's r_out; see the module's docstring for the shapes."""
+        """Estimate this step's r_out; see the contract for the shapes."""
         features = self._features(r_in, r_out, text_emb)
         height, width = features.shape[-2:]
         hidden = features

@@ -341,6 +341,57 @@ def take(pipe: Any, kind: type) -> None:
         _settle(hook)
 
 
+@dataclass(frozen=True)
+class _Given:
+    """Passes that are given as they are."""
+
+    given: UNetPasses
+    name: str = "a method of one's own"
+
+    def passes(self, unet: UNet2DConditionModel) -> UNetPasses:
+        """Return the passes, which are of the UNet that they were made for."""
+        return self.given
+
+
+@contextlib.contextmanager
+def sampling_with(
+    pipe: Any,
+    passes: UNetPasses,
+    clock: Clock | None = None,
+    *,
+    pool: Pool | None = None,
+    observe: Observer | None = None,
+) -> Iterator[Summary]:
+    """Let a pipeline sample with passes of one's own within a block.
+
+    Args:
+        pipe: A diffusers pipeline with a ``unet``.
+        passes: The passes; they must not call the pipeline's UNet as a whole.
+        clock: Decides between them; full at every step if left out.
+        pool: As for `apply_clockwork`.
+        observe: As for `apply_clockwork`, with what these passes yield.
+
+    Raises:
+        ValueError: As `apply_clockwork`.
+    """
+    clock = Clock() if clock is None else clock
+    summary = put(
+        pipe,
+        Settings(
+            _Given(passes),
+            clock,
+            pool=pool,
+            observe=observe,
+            always=True,
+            summary=Summary(type(passes).__name__),
+        ),
+    )
+    try:
+        yield summary
+    finally:
+        take(pipe, _Given)
+
+
 def put_depth(
     pipe: Any, depth: Callable[[UNet2DConditionModel], UNet2DConditionModel]
 ) -> None:

@@ -16,8 +16,8 @@ from typing import Any
 from diffusers import ModelMixin
 from torch import nn
 
-from clockwork_diffusion.adaptors import LOOPS, cut_of
 from clockwork_diffusion.clock import Clock
+from clockwork_diffusion.contract import LOOPS, cut_of
 from clockwork_diffusion.schedulers import name_of
 
 

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from diffusers import UNet2DConditionModel
 
-from clockwork_diffusion.adaptors import cut_of, history_of, inputs_of, matched
 from clockwork_diffusion.clock import Clock
+from clockwork_diffusion.contract import cut_of, history_of, inputs_of, matched
 from clockwork_diffusion.unet import SplitUNet, Step
 
 
@@ -69,7 +69,7 @@ class UNetPasses(Protocol):
 class Passes:
     """The two kinds of UNet pass of a Clockwork run, eager or compiled.
 
-    An adaptor says what it takes: see `clockwork_diffusion.adaptors`. One with
+    An adaptor says what it takes: see `clockwork_diffusion.contract`. One with
     ``is_identity`` gets the upsampled features instead of r_out; one whose ``inputs``
     lack r_out may run at every step, with None at the first; one whose ``history`` is
     n > 1 gets r_out of the n latest full steps and their ages.

@@ -16,15 +16,11 @@ from typing import Any
 
 from diffusers import UNet2DConditionModel
 
-from clockwork_diffusion.adaptors import (
-    IdentityAdaptor,
-    check_adaptor,
-    cut_of,
-    matched,
-)
+from clockwork_diffusion.adaptors import IdentityAdaptor
 from clockwork_diffusion.clock import Clock
+from clockwork_diffusion.contract import check_adaptor, cut_of, matched
 from clockwork_diffusion.hook import Observer, Settings, put, take, unet_of
-from clockwork_diffusion.passes import Passes, UNetPasses
+from clockwork_diffusion.passes import Passes
 from clockwork_diffusion.pooling import Pool, pool_for
 from clockwork_diffusion.summary import Summary
 from clockwork_diffusion.unet import SplitUNet, describe
@@ -48,18 +44,6 @@ class _Clockwork:
             compiled=self.compiled,
             features=self.features,
         )
-
-
-@dataclass(frozen=True)
-class _Given:
-    """Passes that are given as they are."""
-
-    given: UNetPasses
-    name: str = "a method of one's own"
-
-    def passes(self, unet: UNet2DConditionModel) -> UNetPasses:
-        """Return the passes, which are of the UNet that they were made for."""
-        return self.given
 
 
 def apply_clockwork(
@@ -192,45 +176,6 @@ def clockwork(
         yield summary
     finally:
         remove_clockwork(pipe)
-
-
-@contextmanager
-def sampling_with(
-    pipe: Any,
-    passes: UNetPasses,
-    clock: Clock | None = None,
-    *,
-    pool: Pool | None = None,
-    observe: Observer | None = None,
-) -> Iterator[Summary]:
-    """Let a pipeline sample with passes of one's own within a block.
-
-    Args:
-        pipe: A diffusers pipeline with a ``unet``.
-        passes: The passes; they must not call the pipeline's UNet as a whole.
-        clock: Decides between them; full at every step if left out.
-        pool: As for `apply_clockwork`.
-        observe: As for `apply_clockwork`, with what these passes yield.
-
-    Raises:
-        ValueError: As `apply_clockwork`.
-    """
-    clock = Clock() if clock is None else clock
-    summary = put(
-        pipe,
-        Settings(
-            _Given(passes),
-            clock,
-            pool=pool,
-            observe=observe,
-            always=True,
-            summary=Summary(type(passes).__name__),
-        ),
-    )
-    try:
-        yield summary
-    finally:
-        take(pipe, _Given)
 
 
 def _check_parts(unet: Any) -> None:

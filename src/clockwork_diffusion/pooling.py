@@ -23,7 +23,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from clockwork_diffusion.adaptors import inputs_of
+from clockwork_diffusion.contract import inputs_of
 
 Pool = Callable[[torch.Tensor], torch.Tensor]
 """Maps the UNet's text features, ``(N, L, D)``, to pooled embeddings, ``(N, P)``."""

@@ -33,8 +33,8 @@ import torch
 from diffusers import PNDMScheduler, SchedulerMixin
 from torch.multiprocessing.reductions import StorageWeakRef
 
-from clockwork_diffusion.adaptors import log_snr
 from clockwork_diffusion.passes import Memory
+from clockwork_diffusion.schedulers import log_snr
 
 _SIGNATURE = 64
 """Values of an input that are compared to find the nearest."""

@@ -167,6 +167,41 @@ def name_of(scheduler: Any) -> str:
     return type(scheduler).__name__
 
 
+LEAST_ALPHA = 2.0**-24
+"""The least ᾱ of a log-SNR: diffusers' own bound for zero terminal SNR."""
+
+
+def log_snr(scheduler: Any, timesteps: torch.Tensor) -> torch.Tensor:
+    """Return the log-SNR of timesteps, log(ᾱ / (1 − ᾱ)), on the model's noise schedule.
+
+    The abscissa along which r_out is extrapolated. Timesteps between two of the
+    schedule, as Euler and Heun have them, are interpolated.
+
+    Args:
+        scheduler: A scheduler of diffusers.
+        timesteps: Any shape.
+
+    Returns:
+        float32, of the same shape, on the CPU.
+
+    Raises:
+        ValueError: If the scheduler has no ``alphas_cumprod``.
+    """
+    alphas = getattr(scheduler, "alphas_cumprod", None)
+    if alphas is None:
+        raise ValueError(
+            f"{type(scheduler).__name__} has no alphas_cumprod: an adaptor that looks "
+            "back on two full steps needs to know how noisy each was"
+        )
+    alphas = torch.as_tensor(alphas).double().cpu()
+    alphas = alphas.clamp(LEAST_ALPHA, 1 - LEAST_ALPHA)
+    known = torch.log(alphas / (1 - alphas))
+    at = timesteps.detach().double().cpu().clamp(0, len(known) - 1)
+    below = at.floor().long()
+    above = (below + 1).clamp(max=len(known) - 1)
+    return torch.lerp(known[below], known[above], at - below).float()
+
+
 # --- at given time steps ------------------------------------------------------------
 
 

@@ -225,10 +225,6 @@ def test_edited_adaptors_rerun_training_and_sampling(copy):
     assert not {"prepare_prompts", "prepare_images"} & set(rerun)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="they are recorded through the library's door, which imports adaptors",
-)
 def test_edited_adaptors_rerun_no_trajectory(copy):
     edit_adaptors(copy)
     assert "sample_trajectories" not in planned(copy)

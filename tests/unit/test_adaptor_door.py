@@ -9,12 +9,12 @@ import torch
 from diffusers import DDIMScheduler
 from torch import nn
 
-from clockwork_diffusion.adaptors import ExtrapolationAdaptor, build_adaptor, log_snr
+from clockwork_diffusion.adaptors import ExtrapolationAdaptor, build_adaptor
 from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.made_for import facts_of_use
 from clockwork_diffusion.pipeline import clockwork
 from clockwork_diffusion.pooling import PooledTable
-from clockwork_diffusion.schedulers import visiting
+from clockwork_diffusion.schedulers import log_snr, visiting
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from pipelines import NOISE, PROMPT, sd  # noqa: E402

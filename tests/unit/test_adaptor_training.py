@@ -8,10 +8,12 @@ import torch
 from diffusers import DDIMScheduler
 
 from clockwork_diffusion import adaptor_training
-from clockwork_diffusion.adaptor_training import Recorder, adaptor_steps, train_adaptor
-from clockwork_diffusion.adaptors import load_adaptor, log_snr
+from clockwork_diffusion.adaptor_training import adaptor_steps, train_adaptor
+from clockwork_diffusion.adaptors import load_adaptor
 from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.pipeline import clockwork
+from clockwork_diffusion.schedulers import log_snr
+from clockwork_diffusion.trajectories import Recorder
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from pipelines import NOISE, PROMPT, sd, sdxl  # noqa: E402
@@ -98,7 +100,7 @@ def test_what_is_recorded_is_what_an_adaptor_sees(pipe):
         assert torch.equal(data.r_out[:, step], seen[2 * step + 1])
     expected = log_snr(pipe.scheduler, pipe.scheduler.timesteps)
     torch.testing.assert_close(data.log_snr, expected)
-    assert data.t_emb.shape[:2] == (2, 3) and data.text is None
+    assert data.t_emb.shape[:2] == (2, 3) and data.pooled is None
     assert not unet._forward_pre_hooks
 
 

@@ -13,23 +13,25 @@ from safetensors.torch import load_file, save_file
 
 from clockwork_diffusion import adaptors
 from clockwork_diffusion.adaptors import (
-    INPUTS,
     KINDS,
     ExtrapolationAdaptor,
     IdentityAdaptor,
     build_adaptor,
+    is_learned,
+    load_adaptor,
+)
+from clockwork_diffusion.contract import (
+    INPUTS,
     check_adaptor,
     check_inputs,
     cut_of,
     inputs_of,
-    is_learned,
-    load_adaptor,
-    log_snr,
     matched,
 )
 from clockwork_diffusion.encoding import Prompts
 from clockwork_diffusion.made_for import check_made_for
 from clockwork_diffusion.passes import Passes, Past
+from clockwork_diffusion.schedulers import log_snr
 from clockwork_diffusion.unet import SplitUNet
 from clockwork_experiments.base import storage
 from clockwork_experiments.cost.architectures import build_unet

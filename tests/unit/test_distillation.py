@@ -17,6 +17,7 @@ from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.encoding import Prompts
 from clockwork_diffusion.made_for import check_made_for
 from clockwork_diffusion.passes import Memory, Passes
+from clockwork_diffusion.trajectories import Trajectories
 from clockwork_diffusion.unet import SplitUNet, Step
 from clockwork_experiments.base import storage
 from clockwork_experiments.config.parse import parse
@@ -32,7 +33,6 @@ from clockwork_experiments.train.distillation import (
 from clockwork_experiments.train.training import Crew, Optimisation, generator_for
 from clockwork_experiments.train.trajectories import (
     FreshTrajectories,
-    Trajectories,
     TrajectorySpec,
     constants,
     join,
@@ -63,8 +63,7 @@ def shard(unet, scheduler_config) -> dict[str, torch.Tensor]:
 
 
 def data_of(shard: dict[str, torch.Tensor]) -> Trajectories:
-    flat = [shard[name].flatten(0, 1) for name in ("r_in", "r_out", "pooled")]
-    return Trajectories(*flat, shard["t_emb"], shard["log_snr"], "teacher")
+    return join([shard])
 
 
 def test_shapes(shard):
@@ -191,9 +190,8 @@ def numbered(prompts: int = 3, branches: int = 2, steps: int = 4) -> Trajectorie
         r_in=value.expand(-1, -1, 16, 2, 2) + 0.25,
         r_out=value.expand(-1, -1, 32, 2, 2).clone(),
         pooled=torch.arange(rows)[:, None].expand(-1, 8) * 100.0,
-        t_emb=torch.arange(steps)[:, None].expand(-1, 64) * 1.0,
+        t_emb=torch.arange(steps)[:, None].expand(rows, -1, 64) * 1.0,
         log_snr=torch.arange(steps).float(),
-        teacher="teacher",
     )
 
 
@@ -279,7 +277,7 @@ def test_the_default_spec_trains_as_it_always_did(unet, shard, tmp_path):
         estimate = expected(
             data.r_in[rows, now],
             data.r_out[rows, now - 1],
-            data.t_emb[now],
+            data.t_emb[0, now],
             data.pooled[rows],
         )
         loss = (data.r_out[rows, now] - estimate).flatten(1).norm(dim=1).mean()
@@ -615,7 +613,7 @@ def test_latents_train_as_features_do(unet, scheduler_config, tmp_path, kind):
         chosen = dataclasses.replace(SPEC, dtype="float16", stored=stored)
         tensors = unroll(pipe, prompts, chosen, first=0)
         tensors |= constants(pipe, prompts, chosen)
-        data = join([tensors], "teacher", lambda: SplitUNet(unet))
+        data = join([tensors], lambda: SplitUNet(unet))
         torch.manual_seed(0)
         adaptor = build_adaptor(kind, unet, "stage1", 8)
         recipe = Optimisation(steps=8, batch_size=8, lr=1e-3)
@@ -645,7 +643,7 @@ def fresh_of(unet, scheduler_config) -> FreshTrajectories:
         )
 
     pipe = bare_pipeline(unet, scheduler_config)
-    return FreshTrajectories(pipe, encode, TEXTS, SPEC, 3, "teacher")
+    return FreshTrajectories(pipe, encode, TEXTS, SPEC, 3)
 
 
 EPOCHS = AdaptorSpec(

@@ -9,9 +9,9 @@ from diffusers import StableDiffusionInstructPix2PixPipeline
 from clockwork_diffusion import adaptors
 from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.depth_skip import depth_skip
+from clockwork_diffusion.hook import sampling_with
 from clockwork_diffusion.level_schedule import LevelPasses
 from clockwork_diffusion.passes import Passes, WholePasses
-from clockwork_diffusion.pipeline import sampling_with
 from clockwork_diffusion.unet import SplitUNet
 from clockwork_experiments.generate.translate import TranslationSpec, Translator
 from clockwork_experiments.mini.data import scene_images

@@ -22,12 +22,12 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from clockwork_diffusion.adaptors import IdentityAdaptor, build_adaptor
 from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.encoding import encode_prompts
+from clockwork_diffusion.hook import sampling_with
 from clockwork_diffusion.passes import Passes
 from clockwork_diffusion.pipeline import (
     apply_clockwork,
     clockwork,
     remove_clockwork,
-    sampling_with,
 )
 from clockwork_diffusion.schedulers import SCHEDULERS, new_scheduler
 from clockwork_diffusion.unet import SplitUNet

@@ -23,10 +23,6 @@ def test_code_follows_imports_also_those_inside_functions():
     assert "clockwork_experiments/cost/flops.py" not in code
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="they are recorded through the library's door, which imports adaptors",
-)
 def test_trajectories_do_not_depend_on_adaptors():
     """Else an edited adaptor would unroll the teacher again."""
     assert "clockwork_diffusion/adaptors.py" not in names("steps.sample_trajectories")

@@ -12,11 +12,11 @@ from diffusers import (
     StableDiffusionPipeline,
 )
 
-from clockwork_diffusion.adaptors import IdentityAdaptor, build_adaptor, log_snr
+from clockwork_diffusion.adaptors import IdentityAdaptor, build_adaptor
 from clockwork_diffusion.clock import steps_of_calls
 from clockwork_diffusion.encoding import Prompts, encode_prompts
 from clockwork_diffusion.passes import Passes, Past
-from clockwork_diffusion.schedulers import SCHEDULERS, new_scheduler
+from clockwork_diffusion.schedulers import SCHEDULERS, log_snr, new_scheduler
 from clockwork_diffusion.unet import SplitUNet, Step
 from clockwork_experiments.cost import formulas
 from clockwork_experiments.cost.latency import unet_loop

@@ -139,10 +139,11 @@ from diffusers import (
 from clockwork_diffusion.adaptors import build_adaptor
 from clockwork_experiments.train.distillation import AdaptorSpec, train_adaptor
 from clockwork_diffusion.encoding import Prompts
+from clockwork_diffusion.trajectories import Trajectories
 from clockwork_experiments.generate.text import SamplerSpec
 from clockwork_experiments.train.training import Optimisation, join_crew
 from clockwork_experiments.train.trajectories import (
-    FreshTrajectories, TrajectorySpec, Trajectories
+    FreshTrajectories, TrajectorySpec
 )
 
 torch.set_num_threads(1)
@@ -157,9 +158,10 @@ unet = UNet2DConditionModel(
     attention_head_dim=2, norm_num_groups=8,
 ).eval()
 stored = Trajectories(
-    *(random(6, 4, 16, 8, 8), random(6, 4, 32, 8, 8), random(6, 8), random(4, 64)),
+    *(random(6, 4, 16, 8, 8), random(6, 4, 32, 8, 8)),
+    random(4, 64).expand(6, -1, -1),
+    random(6, 8),
     torch.arange(4.0),
-    "t",
 )
 text, empty, pooled = random(5, 5, 24), random(1, 5, 24), random(5, 8)
 
@@ -175,7 +177,7 @@ pipe = StableDiffusionPipeline(
     vae=None, text_encoder=None, tokenizer=None, unet=unet, scheduler=scheduler,
     safety_checker=None, feature_extractor=None, requires_safety_checker=False,
 )
-fresh = FreshTrajectories(pipe, encode, "01234", recorded, 3, "t")
+fresh = FreshTrajectories(pipe, encode, "01234", recorded, 3)
 recipe = Optimisation(steps=10, batch_size=5, lr=1e-4, clip_norm=1.0, ema=0.9)
 for name, data, epochs in (("stored", stored, 0), ("fresh", fresh, 2)):
     torch.manual_seed(1)

@@ -16,6 +16,7 @@ from clockwork_diffusion.adaptors import (
 )
 from clockwork_diffusion.encoding import Prompts
 from clockwork_diffusion.made_for import check_made_for
+from clockwork_diffusion.trajectories import Trajectories
 from clockwork_diffusion.unet import SplitUNet
 from clockwork_experiments.base import interruption, storage
 from clockwork_experiments.cost.architectures import build_unet
@@ -32,7 +33,6 @@ from clockwork_experiments.train.training import Optimisation
 from clockwork_experiments.train.trajectories import (
     FreshTrajectories,
     LatentTrajectories,
-    Trajectories,
     TrajectorySpec,
     bytes_per_trajectory,
     constants,
@@ -207,9 +207,9 @@ def test_inverted_features_are_the_teachers_at_those_latents(
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_inverted_latents_give_the_features_again(recorded, unet, dtype):
     chosen = dataclasses.replace(INVERTED, dtype=dtype)
-    features = join([recorded(chosen)], "teacher")
+    features = join([recorded(chosen)])
     shard = recorded(dataclasses.replace(chosen, stored="latents"))
-    latents = join([shard], "teacher", lambda: SplitUNet(unet))
+    latents = join([shard], lambda: SplitUNet(unet))
     assert isinstance(latents, LatentTrajectories)
     assert (len(latents), latents.steps) == (len(features), features.steps) == (3, 5)
     rows, steps = torch.tensor([0, 2, 1, 2]), torch.tensor([1, 4, 2, 3])
@@ -271,7 +271,7 @@ def test_an_inversion_beyond_the_schedule_is_refused(scheduler_config):
 @pytest.mark.parametrize("stored", ["features", "latents"])
 def test_an_adaptor_learns_the_steps_of_an_inversion(recorded, unet, tmp_path, stored):
     shard = recorded(dataclasses.replace(INVERTED, stored=stored))
-    data = join([shard], "teacher", lambda: SplitUNet(unet))
+    data = join([shard], lambda: SplitUNet(unet))
     torch.manual_seed(3)
     adaptor = build_adaptor("resnet", unet, "stage1", 8)
     recipe = Optimisation(steps=30, batch_size=6, lr=3e-3)
@@ -393,9 +393,9 @@ STEPS = torch.tensor([1, 3, 2, 3, 1])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_latents_give_the_features_again(recorded, unet, source, guidance, dtype):
     chosen = spec(source=source, sampler=SamplerSpec("dpmpp", 4, guidance), dtype=dtype)
-    features = join([recorded(chosen)], "teacher")
+    features = join([recorded(chosen)])
     shard = recorded(dataclasses.replace(chosen, stored="latents"))
-    latents = join([shard], "teacher", lambda: SplitUNet(unet))
+    latents = join([shard], lambda: SplitUNet(unet))
     assert isinstance(latents, LatentTrajectories)
     assert (len(latents), latents.steps) == (len(features), features.steps)
     rows = ROWS % len(features)
@@ -413,7 +413,7 @@ def test_latents_give_the_features_again(recorded, unet, source, guidance, dtype
 
 def test_many_samples_are_made_in_several_calls(recorded, unet):
     shard = recorded(spec(stored="latents"))
-    latents = join([shard], "teacher", lambda: SplitUNet(unet))
+    latents = join([shard], lambda: SplitUNet(unet))
     rows, steps = torch.arange(40) % 6, torch.arange(40) % 3 + 1
     whole = latents.pick(rows, steps, [steps - 1], CPU)
     assert whole.r_out.shape == whole.earlier[0].shape == (40, 32, 8, 8)
@@ -456,7 +456,7 @@ def test_stored_features_need_no_teacher(recorded):
     def never() -> SplitUNet:
         raise AssertionError
 
-    assert isinstance(join([recorded(SPEC)], "teacher", never), Trajectories)
+    assert isinstance(join([recorded(SPEC)], never), Trajectories)
 
 
 @pytest.mark.parametrize(
@@ -499,7 +499,7 @@ def fresh(unet, scheduler_config):
             def clean(rows: torch.Tensor) -> torch.Tensor:
                 return images[rows]
 
-        return FreshTrajectories(pipe, encode, TEXTS, chosen, subset, "t", clean)
+        return FreshTrajectories(pipe, encode, TEXTS, chosen, subset, clean)
 
     return make
 

@@ -23,7 +23,6 @@ from typing import Any, NamedTuple
 import torch
 from diffusers import StableDiffusionPipeline
 
-from clockwork_diffusion.adaptors import log_snr
 from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.encoding import Prompts, encode_prompts
 from clockwork_diffusion.passes import Memory, UNetPasses
@@ -32,7 +31,7 @@ from clockwork_diffusion.plug_and_play.injection import (
     FeatureStore,
     Injection,
 )
-from clockwork_diffusion.schedulers import new_scheduler
+from clockwork_diffusion.schedulers import log_snr, new_scheduler
 
 FEATURES = ("latents", "activations")
 """What inversion keeps for the source row of generation."""

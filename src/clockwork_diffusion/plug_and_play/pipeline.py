@@ -14,7 +14,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 from PIL import Image
 
-from clockwork_diffusion.adaptors import build_adaptor, cut_of
+from clockwork_diffusion.adaptors import build_adaptor
+from clockwork_diffusion.contract import cut_of
 from clockwork_diffusion.encoding import decode_latents, encode_images, encode_prompts
 from clockwork_diffusion.passes import Passes
 from clockwork_diffusion.plug_and_play.loops import (

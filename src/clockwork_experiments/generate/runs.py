@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from diffusers import StableDiffusionPipeline
 
-from clockwork_diffusion import adaptors
+from clockwork_diffusion import adaptors, contract
 from clockwork_diffusion.branches import deepcache
 from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.encoding import Prompts
@@ -61,7 +61,7 @@ def load_passes(
         scheduler: Key of the run's scheduler.
         steps: Its number of steps, which a learned adaptor must be made for; None for
             any, as in editing, where the paper does not say which.
-        loop: The kind of loop, a member of `adaptors.LOOPS`.
+        loop: The kind of loop, a member of `contract.LOOPS`.
         kind: Kind of an adaptor without weights, or empty.
         adaptor: Folder of a learned adaptor, or None.
         clip: Folder of the CLIP that a learned adaptor asks.
@@ -111,7 +111,7 @@ def split_passes(
     model: Path,
     scheduler: str,
     steps: int | None,
-    loop: str | None = adaptors.LOOPS[0],
+    loop: str | None = contract.LOOPS[0],
 ) -> Passes:
     """Split a UNet, and build or load its adaptor.
 
@@ -189,7 +189,7 @@ def applied(
         return deepcache(pipe, clock, branch=branch)
     if adaptor is not None:
         pool = None
-        if prompts is not None and "text" in adaptors.inputs_of(adaptor):
+        if prompts is not None and "text" in contract.inputs_of(adaptor):
             pool = table_of(prompts)
         return clockwork(pipe, clock, adaptor=adaptor, pool=pool)
     if clock.needs_adaptor:

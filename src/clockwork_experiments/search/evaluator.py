@@ -22,8 +22,8 @@ import torch
 
 from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.depth_skip import levels_of
+from clockwork_diffusion.hook import sampling_with
 from clockwork_diffusion.level_schedule import LevelPasses
-from clockwork_diffusion.pipeline import sampling_with
 from clockwork_experiments.base import chunks, lease, storage
 from clockwork_experiments.data import shards
 from clockwork_experiments.data.pair_sets import PairSet, image_rows, read_set

@@ -89,7 +89,7 @@ def _samples_per_second(spec: StorageSpec, model: Path) -> dict[str, float]:
         chosen = replace(spec.trajectory, stored=stored)
         shard = trajectories.unroll(pipe, prompts, chosen, 0, clean)
         shard |= trajectories.constants(pipe, prompts, chosen)
-        data = trajectories.join([shard], "", partial(SplitUNet, pipe.unet, chosen.cut))
+        data = trajectories.join([shard], partial(SplitUNet, pipe.unet, chosen.cut))
 
         def deliver(number: int, data: trajectories.Recorded = data) -> None:
             generator = generator_for(0, number)

@@ -18,7 +18,7 @@ class AdaptorKind:
     Attributes:
         kind: A key of `clockwork_diffusion.adaptors.KINDS`, or ``branch``.
         cut: A key of `clockwork_diffusion.unet.CUTS`.
-        inputs: Which of `clockwork_diffusion.adaptors.INPUTS` it looks at; all if
+        inputs: Which of `clockwork_diffusion.contract.INPUTS` it looks at; all if
             empty.
         branch: The skip connection at which ``branch`` reuses features.
     """
@@ -52,7 +52,7 @@ def main(args: Namespace) -> None:
     """Count on the meta device."""
     import torch
 
-    from clockwork_diffusion import adaptors
+    from clockwork_diffusion import adaptors, contract
     from clockwork_diffusion.unet import CUTS
     from clockwork_experiments.cost import architectures, flops
 
@@ -88,7 +88,7 @@ def main(args: Namespace) -> None:
                 unet,
                 chosen.cut,
                 spec.text_channels,
-                inputs=chosen.inputs or adaptors.INPUTS,
+                inputs=chosen.inputs or contract.INPUTS,
             )
         counts = flops.count_light(unet, spec.tokens, adaptor, spec.text_channels)
         counted[name] = {

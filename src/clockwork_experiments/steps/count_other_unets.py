@@ -98,8 +98,9 @@ def rows_of(chosen: Run) -> list[dict[str, Any]]:
     import torch
     from diffusers import UNet2DConditionModel
 
-    from clockwork_diffusion.adaptors import INPUTS, build_adaptor
+    from clockwork_diffusion.adaptors import build_adaptor
     from clockwork_diffusion.clock import Clock
+    from clockwork_diffusion.contract import INPUTS
     from clockwork_experiments.cost import architectures, flops
 
     if chosen.unet not in UNETS:

@@ -267,7 +267,7 @@ def _adaptor(
     """Build a loop's adaptor without weights, or None if it has none."""
     import torch
 
-    from clockwork_diffusion import adaptors
+    from clockwork_diffusion import adaptors, contract
 
     if not loop.adaptor:
         return None
@@ -281,7 +281,7 @@ def _adaptor(
             unet,
             chosen.cut,
             spec.text_channels,
-            inputs=chosen.inputs or adaptors.INPUTS,
+            inputs=chosen.inputs or contract.INPUTS,
         )
 
 

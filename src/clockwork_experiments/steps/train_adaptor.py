@@ -62,6 +62,7 @@ def main(args: Namespace) -> None:
         scheduler, loop = _loop(args.heldout, spec.cut, recorded)
         work += made_of
     heldout = trajectories.read_trajectories(args.heldout, teacher, split)
+    assert heldout.pooled is not None
     # Only its sizes are needed, not its weights.
     with torch.device("meta"):
         unet = UNet2DConditionModel.from_config(
@@ -145,7 +146,6 @@ def _fresh(
         prompts,
         recorded,
         subset,
-        teacher,
         clean,
     )
     return fresh, made_of

@@ -14,13 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
-from clockwork_diffusion.adaptor_training import (
-    Recorded,
-    adaptor_steps,
-    error_of,
-)
-from clockwork_diffusion.adaptors import INPUTS, LOOPS, check_inputs, inputs_of
+from clockwork_diffusion.adaptor_training import adaptor_steps, error_of
 from clockwork_diffusion.clock import Clock
+from clockwork_diffusion.contract import INPUTS, LOOPS, check_inputs, inputs_of
+from clockwork_diffusion.trajectories import Recorded
 from clockwork_experiments.train.training import (
     Crew,
     Optimisation,
@@ -41,7 +38,7 @@ class AdaptorSpec:
         clock: The clock that it will run at; it is trained on that clock's adaptor
             steps alone. 1 where one of the last two fields says which steps these are.
         optimisation: The recipe.
-        inputs: Which of `clockwork_diffusion.adaptors.INPUTS` it looks at.
+        inputs: Which of `clockwork_diffusion.contract.INPUTS` it looks at.
         adaptor_steps: The adaptor steps, counted from 1 as in Table 3.
         every_step: Train on all steps, the first included: the model distillation of
             Table S2, which has neither a clock nor r_out.
@@ -103,7 +100,7 @@ class AdaptorSpec:
             model: SHA-256 of the teacher's weights.
             scheduler: Key of the teacher's scheduler.
             steps: Number of sampling steps.
-            loop: Which of `clockwork_diffusion.adaptors.LOOPS` the steps are of; noted
+            loop: Which of `clockwork_diffusion.contract.LOOPS` the steps are of; noted
                 if it is not sampling.
         """
         facts: dict[str, Any] = {"model": model, "scheduler": scheduler, "steps": steps}

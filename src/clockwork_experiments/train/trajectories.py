@@ -18,18 +18,17 @@ from typing import Any, NamedTuple
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 
-from clockwork_diffusion.adaptor_training import Picked, Recorded
-from clockwork_diffusion.adaptors import log_snr
-from clockwork_diffusion.clock import Clock, steps_of_calls
+from clockwork_diffusion.clock import steps_of_calls
 from clockwork_diffusion.encoding import Prompts
-from clockwork_diffusion.passes import Passes, Past
-from clockwork_diffusion.pipeline import sampling_with
+from clockwork_diffusion.hook import sampling_with
+from clockwork_diffusion.passes import Passes
 from clockwork_diffusion.plug_and_play.loops import (
     InversionSpec,
     ddim_timesteps,
     invert,
 )
-from clockwork_diffusion.schedulers import new_scheduler
+from clockwork_diffusion.schedulers import log_snr, new_scheduler
+from clockwork_diffusion.trajectories import Picked, Recorded, Trajectories
 from clockwork_diffusion.unet import SplitUNet
 from clockwork_experiments.base import interruption, storage
 from clockwork_experiments.generate.text import (
@@ -57,7 +56,7 @@ RECOMPUTED = 32
 
 
 def loop_of(source: str) -> str:
-    """Return the loop whose steps a source shows, a value of `adaptors.LOOPS`."""
+    """Return the loop whose steps a source shows, a value of `contract.LOOPS`."""
     return "inversion" if source == "inverted" else "sampling"
 
 
@@ -125,39 +124,14 @@ class _Pass(NamedTuple):
     r_out: torch.Tensor
 
 
-@dataclass(frozen=True)
-class _Watched:
+class _Watched(Passes):
     """The teacher's passes; each also yields what it was given."""
-
-    passes: Passes
-    history = 1
-
-    @property
-    def unet(self) -> UNet2DConditionModel:
-        return self.passes.unet
-
-    def check(self, clock: Clock) -> None:
-        self.passes.check(clock)
 
     def full(
         self, x: torch.Tensor, t: torch.Tensor, c: torch.Tensor, **kwargs: Any
-    ) -> _Pass:
-        step = self.passes.full(x, t, c, **kwargs)
-        return _Pass(step.eps, x, step.r_in, step.r_out)
-
-    def light(
-        self,
-        x: torch.Tensor,
-        t: torch.Tensor,
-        c: torch.Tensor,
-        past: Past,
-        pooled: torch.Tensor | None = None,
-        **kwargs: Any,
     ) -> Any:
-        raise AssertionError("the teacher runs in full at every step")
-
-    def keep(self, step: _Pass) -> None:
-        """Keep nothing, as no light pass follows."""
+        step = super().full(x, t, c, **kwargs)
+        return _Pass(step.eps, x, step.r_in, step.r_out)
 
 
 def unroll(
@@ -232,7 +206,7 @@ def record(
             rows = value.view(branches, count, *value.shape[1:]).transpose(0, 1)
             kept[name][index:] = [rows.to("cpu", dtype)]
 
-    watched = _Watched(Passes(SplitUNet(pipe.unet, spec.cut)))
+    watched = _Watched(SplitUNet(pipe.unet, spec.cut))
     if spec.source in OF_IMAGES:
         shape = latent_shape(pipe.unet)
         clean = _checked(clean, (count, *shape), spec.source)
@@ -372,56 +346,6 @@ def time_embeddings(
 
 
 @dataclass(frozen=True)
-class Trajectories:
-    """Trajectories of which the features are stored.
-
-    Attributes:
-        r_in: ``(N, steps, c_in, h, w)``; N counts prompts × branches.
-        r_out: ``(N, steps, c_out, h, w)``.
-        pooled: ``(N, P)``.
-        t_emb: ``(steps, E)``.
-        log_snr: ``(steps,)``.
-        teacher: SHA-256 of the teacher's weights.
-    """
-
-    r_in: torch.Tensor
-    r_out: torch.Tensor
-    pooled: torch.Tensor
-    t_emb: torch.Tensor
-    log_snr: torch.Tensor
-    teacher: str
-
-    def __len__(self) -> int:
-        """Return the number of rows."""
-        return len(self.pooled)
-
-    @property
-    def steps(self) -> int:
-        """Number of sampling steps."""
-        return self.r_in.shape[1]
-
-    def pick(
-        self,
-        rows: torch.Tensor,
-        steps: torch.Tensor,
-        earlier: Sequence[torch.Tensor],
-        device: torch.device,
-    ) -> Picked:
-        """Look the features up; see the library's `Recorded`."""
-
-        def at(features: torch.Tensor, steps: torch.Tensor) -> torch.Tensor:
-            return features[rows, steps].to(device, torch.float32)
-
-        return Picked(
-            at(self.r_in, steps),
-            at(self.r_out, steps),
-            tuple(at(self.r_out, other) for other in earlier),
-            self.t_emb[steps].to(device),
-            self.pooled[rows].to(device),
-        )
-
-
-@dataclass(frozen=True)
 class LatentTrajectories:
     """Trajectories of which the latents are stored; the teacher makes features of them.
 
@@ -433,7 +357,6 @@ class LatentTrajectories:
         pooled: ``(N, P)``; N counts prompts × branches.
         t_emb: ``(steps, E)``.
         log_snr: ``(steps,)``.
-        teacher: SHA-256 of the teacher's weights.
         split: The teacher's UNet.
     """
 
@@ -444,7 +367,6 @@ class LatentTrajectories:
     pooled: torch.Tensor
     t_emb: torch.Tensor
     log_snr: torch.Tensor
-    teacher: str
     split: SplitUNet
 
     def __len__(self) -> int:
@@ -507,14 +429,12 @@ NEEDED = {
 
 def join(
     shards: Sequence[dict[str, torch.Tensor]],
-    teacher: str,
     split: Callable[[], SplitUNet] | None = None,
 ) -> Trajectories | LatentTrajectories:
     """Join shards of one kind, complete and of equal shapes.
 
     Args:
         shards: What `record` and `constants` yield, joined.
-        teacher: SHA-256 of the teacher's weights.
         split: Loads the teacher's UNet; called only if latents are stored.
 
     Raises:
@@ -526,10 +446,11 @@ def join(
         return torch.cat(parts) if len(parts) > 1 else parts[0]
 
     pooled = joined("pooled").flatten(0, 1)
-    of_steps = shards[0]["t_emb"], shards[0]["log_snr"]
+    t_emb, of_steps = shards[0]["t_emb"], shards[0]["log_snr"]
     if "latents" not in shards[0]:
         r_in, r_out = (joined(name).flatten(0, 1) for name in ("r_in", "r_out"))
-        return Trajectories(r_in, r_out, pooled, *of_steps, teacher)
+        t_emb = t_emb.expand(len(pooled), -1, -1)
+        return Trajectories(r_in, r_out, t_emb, pooled, of_steps)
     if split is None:
         raise ValueError("stored latents need the teacher that makes features of them")
     return LatentTrajectories(
@@ -538,8 +459,8 @@ def join(
         joined("text"),
         shards[0]["empty"],
         pooled,
-        *of_steps,
-        teacher,
+        t_emb,
+        of_steps,
         split(),
     )
 
@@ -575,7 +496,7 @@ def read_trajectories(
         if shards and _shapes(tensors) != _shapes(shards[0]):
             raise ValueError(f"{path} has other steps or features than {paths[0]}")
         shards.append(tensors)
-    return join(shards, teacher, split)
+    return join(shards, split)
 
 
 def _shapes(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[int, ...]]:
@@ -596,7 +517,6 @@ class FreshTrajectories:
         prompts: All prompts.
         spec: What to record of them.
         subset: Prompts per epoch, drawn anew for each; 0 takes all.
-        teacher: SHA-256 of the teacher's weights.
         clean: Maps prompts' places among all to the latents of their images,
             ``(N, C, h, w)``, if their trajectories start from images.
     """
@@ -606,7 +526,6 @@ class FreshTrajectories:
     prompts: Sequence[str]
     spec: TrajectorySpec
     subset: int
-    teacher: str
     clean: Callable[[torch.Tensor], torch.Tensor] | None = None
 
     def __post_init__(self) -> None:
@@ -662,9 +581,7 @@ class FreshTrajectories:
                 tensors = record(*arguments, drawn, clean)
                 shards.append({**tensors, **constants(*arguments)})
         log.info("epoch %d: recorded %d prompts", epoch, len(places))
-        return join(
-            shards, self.teacher, lambda: SplitUNet(self.pipe.unet, self.spec.cut)
-        )
+        return join(shards, lambda: SplitUNet(self.pipe.unet, self.spec.cut))
 
 
 @torch.no_grad()
