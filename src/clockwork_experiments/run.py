@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import inspect
+import json
 import logging
 import os
+import re
 import sys
-from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+import types
+import typing
+from argparse import Action, ArgumentParser, Namespace
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from clockwork_experiments.base import interruption, lease
+from clockwork_experiments.config.parse import parse
 
 log = logging.getLogger(__name__)
 
@@ -25,12 +33,89 @@ def new_parser(description: str | None) -> ArgumentParser:
     return parser
 
 
-def run(parser: ArgumentParser, main: Callable[[Namespace], None]) -> None:
+def options_of(
+    step: Callable[..., None],
+) -> tuple[ArgumentParser, Callable[[Namespace], None]]:
+    """Return the command line of a step, and how to call the step with it.
+
+    Each parameter is an option, required without a default; its ``Args`` entry in the
+    docstring is the help. A dataclass and a mapping are given as JSON, a mapping to
+    paths as ``name=path …``, a sequence as several values, and a flag as nothing.
+
+    Args:
+        step: A function of keyword arguments; each is annotated with a type that its
+            module has at run time.
+    """
+    text = inspect.getdoc(step) or ""
+    parser = new_parser(text.partition("\n")[0])
+    helps = dict(re.findall(r"^    (\w+): ((?:.|\n     )+)", text, re.MULTILINE))
+    hints = typing.get_type_hints(step)
+    for name, parameter in inspect.signature(step).parameters.items():
+        required = parameter.default is inspect.Parameter.empty
+        parser.add_argument(
+            *dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}")),
+            dest=name,
+            help=" ".join(helps.get(name, "").split()).replace("%", "%%"),
+            **({"required": True} if required else {"default": parameter.default}),
+            **_reading(hints[name], required),
+        )
+
+    def call(arguments: Namespace) -> None:
+        given = {name: getattr(arguments, name) for name in hints if name != "return"}
+        for name, value in given.items():
+            # Here, not by argparse, whose messages drop what is wrong.
+            if isinstance(value, str) and dataclasses.is_dataclass(hints[name]):
+                given[name] = parse(typing.cast(type, hints[name]), value, name)
+        step(**given)
+
+    return parser, call
+
+
+def _reading(hint: Any, required: bool) -> dict[str, Any]:
+    """Return what argparse is told of a type."""
+    inner = [kind for kind in typing.get_args(hint) if kind is not type(None)]
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        return _reading(inner[0], True)
+    if origin is typing.Literal:
+        return {"choices": inner}
+    if origin is dict and inner[1] is Path:
+        return {"nargs": "*", "action": _Named}
+    if origin is dict:
+        return {"type": json.loads}
+    if origin in (list, tuple, Sequence):
+        return {"nargs": "+" if required else "*", **_reading(inner[0], True)}
+    if hint is bool:
+        return {"action": "store_true"}
+    return {"type": hint} if hint in (int, float, Path) else {}
+
+
+class _Named(Action):
+    """Reads ``name=path …`` as a mapping."""
+
+    def __call__(
+        self, parser: ArgumentParser, namespace: Namespace, values: Any, option: Any = 0
+    ) -> None:
+        pairs = [str(value).partition("=") for value in values]
+        setattr(namespace, self.dest, {name: Path(path) for name, _, path in pairs})
+
+
+def run(
+    step: ArgumentParser | Callable[..., None],
+    main: Callable[[Namespace], None] | None = None,
+) -> None:
     """Parse the command line and run a step.
 
-    Bad input (`ValueError`) and failures of the system (`OSError`) end in one line on
-    stderr and exit code 1; anything else is a defect, and shows its traceback.
+    A step is a function of keyword arguments, from whose types and docstring its
+    options are made (`options_of`). Bad input (`ValueError`) and failures of the system
+    (`OSError`) end in one line on stderr and exit code 1; all else is a defect, and
+    shows its traceback.
     """
+    if isinstance(step, ArgumentParser):
+        parser, call = step, main
+    else:
+        parser, call = options_of(step)
+    assert call is not None
     arguments = parser.parse_args()
     _set_up_logging(arguments.log)
     # For torch and for every library below it, before any is imported.
@@ -43,7 +128,7 @@ def run(parser: ArgumentParser, main: Callable[[Namespace], None]) -> None:
     state = getattr(arguments, "state", None)
     try:
         with lease.held(state) if state is not None else contextlib.nullcontext():
-            main(arguments)
+            call(arguments)
     except (ValueError, OSError) as error:
         message = " ".join(str(error).split())
         if isinstance(error, OSError) and error.filename is not None:

@@ -215,9 +215,10 @@ def test_wrong_layers_are_refused(laid, base, root, tmp_path):
 
 def test_the_step_ships_what_loads_again(root, base, tmp_path):
     command = [
-        *(sys.executable, "-m", "clockwork_experiments.steps.distil_steps"),
+        *(sys.executable, "-m", "clockwork_experiments.steps.train_mini"),
+        *("--recipe", "clockwork_experiments.mini.recipes.few_steps"),
         *("--spec", json.dumps(dataclasses.asdict(spec_of()))),
-        *("--teacher", str(base), "--threads", "1"),
+        *("--reads", f"teacher={base}", "--threads", "1"),
         *("--state", str(tmp_path / "state.pt"), "--output", str(tmp_path / "made")),
     ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=root)

@@ -158,14 +158,15 @@ def test_specs_that_fit_nothing_are_refused(task, changes, message):
 @pytest.mark.parametrize("task", ["edit", "control", "restoration", "synthesis"])
 def test_the_step_ships_what_loads_again(root, tmp_path, task):
     teacher = root / "resources/mini/stable-diffusion"
-    options = []
+    recipe, reads = "translator", [f"teacher={teacher}"]
     if task == "synthesis":
         save(Restorer(8, 1), tmp_path / "restorer")
-        options = ["--restorer", str(tmp_path / "restorer")]
+        recipe, reads = "synthesis", [*reads, f"restorer={tmp_path / 'restorer'}"]
     command = [
-        *(sys.executable, "-m", "clockwork_experiments.steps.train_translator"),
+        *(sys.executable, "-m", "clockwork_experiments.steps.train_mini"),
+        *("--recipe", f"clockwork_experiments.mini.recipes.{recipe}"),
         *("--spec", json.dumps(dataclasses.asdict(spec_of(task)))),
-        *("--teacher", str(teacher), *options),
+        *("--reads", *reads),
         *("--state", str(tmp_path / "state.pt"), "--output", str(tmp_path / "made")),
     ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=root)

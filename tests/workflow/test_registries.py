@@ -21,15 +21,8 @@ from clockwork_experiments.data.pair_sets import PairSetSpec
 from clockwork_experiments.generate.tasks import TASKS
 from clockwork_experiments.generate.text import SamplerSpec
 from clockwork_experiments.generate.translate import SOLVERS, TranslationSpec
-from clockwork_experiments.mini.autoencoder import AutoencoderSpec
-from clockwork_experiments.mini.classifier import ClassifierSpec
-from clockwork_experiments.mini.clip import ClipSpec
-from clockwork_experiments.mini.features import FeaturesSpec
 from clockwork_experiments.mini.few_steps import FewStepsSpec
 from clockwork_experiments.mini.finetuning import FineTuneSpec
-from clockwork_experiments.mini.restorer import RestorerSpec
-from clockwork_experiments.mini.structure import StructureSpec
-from clockwork_experiments.mini.teacher import TeacherSpec
 from clockwork_experiments.mini.translators import TranslatorSpec
 from clockwork_experiments.report.tables import joint
 from clockwork_experiments.report.tables import levels as level_tables
@@ -59,16 +52,6 @@ SCHEMA = yaml.safe_load(
 PAPER = yaml.safe_load(
     (ROOT / "workflow" / "schemas" / "paper.schema.yaml").read_text("utf-8")
 )["$defs"]
-RECIPES = {
-    "autoencoder": AutoencoderSpec,
-    "teacher": TeacherSpec,
-    "clip": ClipSpec,
-    "classifier": ClassifierSpec,
-    "features": FeaturesSpec,
-    "structure": StructureSpec,
-    "restorer": RestorerSpec,
-    "stablesr_distilled": FewStepsSpec,
-}
 
 
 def entries(section: str):
@@ -121,19 +104,6 @@ def test_datasets(dataset):
     own = {k: v for k, v in dataset.items() if k not in ("shards", "reference")}
     spec = parse(DatasetSpec, own)
     assert spec.count >= dataset["shards"]
-
-
-@pytest.mark.parametrize(
-    "name", sorted({*CONFIG["mini"]["training"]} - {"translators"})
-)
-def test_recipes_of_the_mini_models(name):
-    spec = parse(RECIPES[name], CONFIG["mini"]["training"][name])
-    stages = spec.stages if name == "teacher" else (spec,)
-    assert all(stage.optimisation.steps > 1 for stage in stages)
-
-
-def test_every_recipe_is_tested():
-    assert {*CONFIG["mini"]["training"]} == {*RECIPES, "translators"}
 
 
 @pytest.mark.parametrize("name", CONFIG["mini"]["training"]["translators"])

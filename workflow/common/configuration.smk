@@ -6,7 +6,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from clockwork_experiments.base import texts
-from clockwork_experiments.base.provenance import code_of
+from clockwork_experiments.base.provenance import PACKAGE, code_of
 
 SCALES = ("mini", "paper", "random")
 
@@ -25,13 +25,14 @@ def entry(scale, section, name):
     return known[name]
 
 
-def code(step):
-    """Return the modules that a step runs: an edit of one reruns the step.
+def code(step, *others):
+    """Return the modules that a step, and others by name, run: an edit reruns the step.
 
     Relative to the checkout, if they lie in it: moving it reruns nothing.
     """
     here = Path(workflow.basedir).resolve()
-    paths = [path.resolve() for path in code_of(f"steps.{step}")]
+    names = [f"steps.{step}", *(n.removeprefix(f"{PACKAGE}.") for n in others)]
+    paths = dict.fromkeys(path.resolve() for name in names for path in code_of(name))
     return [
         str(path.relative_to(here) if path.is_relative_to(here) else path)
         for path in paths

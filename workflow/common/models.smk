@@ -2,7 +2,7 @@
 
 import json
 
-WORLD = texts.read_yaml(Path(workflow.basedir) / "workflow" / "world.yaml")
+MINI_MODELS = texts.read_yaml(Path(workflow.basedir) / "workflow" / "mini_models.yaml")
 
 
 def classifier_path(wildcards):
@@ -46,10 +46,42 @@ def judged_grid_inputs(wildcards):
 
 def mini_models():
     """Return the names of the mini models that rules train and the project ships."""
-    trained = ["stable-diffusion", "clip", "classifier", "features", "structure"]
-    trained += ["restorer", *entry("mini", "training", "translators")]
-    trained += ["stablesr-distilled"]
+    trained = [name for name, model in MINI_MODELS.items() if model.get("shipped")]
     return trained + list(entries("mini", "backbones"))
+
+
+def mini_model_recipe(wildcards):
+    """Return the module that trains a mini model."""
+    return MINI_MODELS[wildcards.mini_model]["recipe"]
+
+
+def mini_model_code(wildcards):
+    """Return the modules that training it runs: the step's, and its own recipe's."""
+    return code("train_mini", mini_model_recipe(wildcards))
+
+
+def mini_model_reads(wildcards):
+    """Return the cards of the mini models that it is trained from."""
+    reads = MINI_MODELS[wildcards.mini_model].get("reads", {})
+    return {name: f"results/mini/models/{of}/README.md" for name, of in reads.items()}
+
+
+def mini_model_options(wildcards):
+    """Return the command-line option for their folders."""
+    reads = mini_model_reads(wildcards).items()
+    folders = " ".join(f"{name}={Path(card).parent}" for name, card in reads)
+    return f"--reads {folders}" if folders else ""
+
+
+def mini_model_spec(wildcards):
+    """Return the settings that it is trained with, as JSON text."""
+    model = MINI_MODELS[wildcards.mini_model]
+    if "spec" in model:
+        return json.dumps(model["spec"])
+    settings = config["mini"]["training"]
+    for key in model["training"]:
+        settings = settings[key]
+    return json.dumps(settings)
 
 
 MINI_ADAPTORS = texts.read_yaml(
@@ -65,31 +97,6 @@ def mini_adaptors():
 def mini_adaptor(wildcards):
     """Return how to train a shipped adaptor, as JSON."""
     return json.dumps(MINI_ADAPTORS[wildcards.teacher])
-
-
-def recipe(name):
-    """Return a params function for a mini model's recipe, as JSON text."""
-    return lambda wildcards: json.dumps(entry("mini", "training", name))
-
-
-def translator_recipe(wildcards):
-    """Return the recipe of a mini translator, as JSON text."""
-    return json.dumps(entry("mini", "training", "translators")[wildcards.translator])
-
-
-def restorer_of(wildcards):
-    """Return the restoration net's card for the translator that starts from it."""
-    recipe = entry("mini", "training", "translators")[wildcards.translator]
-    if recipe["task"] != "synthesis":
-        return {}
-    return {"restorer": "results/mini/models/restorer/README.md"}
-
-
-def restorer_option(wildcards, input):
-    """Return the command-line option for the same."""
-    if not hasattr(input, "restorer"):
-        return ""
-    return f"--restorer {Path(input.restorer).parent}"
 
 
 def model_folder(wildcards, output):
@@ -120,24 +127,3 @@ def backbone_images(wildcards):
     """Return the images that a backbone is distilled on."""
     name = entry(wildcards.scale, "backbones", wildcards.backbone)["dataset"]
     return shards("images", wildcards.scale, name)
-
-
-def vae_folder(wildcards, input):
-    """Return the folder of the autoencoder that the teacher is trained on."""
-    return str(Path(input.vae).parent)
-
-
-def world_inputs(wildcards):
-    """Return what one of the open world's models is trained on."""
-    made = {"vae": "results/mini/world/autoencoder/README.md"}
-    return made if wildcards.part == "teacher" else {}
-
-
-def world_recipe(wildcards):
-    """Return the recipe of one of the open world's models, as JSON text."""
-    return json.dumps(WORLD[wildcards.part])
-
-
-def world_autoencoder(wildcards, input):
-    """Return the option that names the autoencoder's folder, where one is read."""
-    return f"--vae {vae_folder(wildcards, input)}" if "vae" in input.keys() else ""

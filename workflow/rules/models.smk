@@ -99,251 +99,23 @@ rule quality:
         ),
 
 
-rule train_autoencoder:
-    """Train the mini autoencoder.
+rule train_mini:
+    """Train one of the mini models by its recipe, in workflow/mini_models.yaml.
 
-    Reads: nothing; scenes are generated.
-    Writes: an AutoencoderKL folder with its model card.
+    Reads: the models that its entry names; scenes are generated.
+    Writes: the model's folder with its model card.
     """
     input:
-        code=code("train_autoencoder"),
+        unpack(mini_model_reads),
+        code=mini_model_code,
     output:
-        card="results/mini/models/autoencoder/README.md",
+        card="results/mini/models/{mini_model}/README.md",
     log:
-        "logs/mini/train_autoencoder/autoencoder.log",
+        "logs/mini/train_mini/{mini_model}.log",
     benchmark:
-        "benchmarks/mini/train_autoencoder/autoencoder.tsv"
-    conda:
-        "../../environment.yml"
-    threads: 2
-    resources:
-        gpu=1,
-        gpu_model=gpu_model,
-        mem_mb=memory(4000),
-        runtime=walltime(240),
-    params:
-        spec=recipe("autoencoder"),
-        folder=model_folder,
-        state="results/mini/.state/models/autoencoder.pt",
-    shell:
-        "python -m clockwork_experiments.steps.train_autoencoder"
-        " --spec {params.spec:q} --state {params.state} --output {params.folder}"
-        " --threads {threads} --log {log}"
-
-
-rule train_teacher:
-    """Train the mini Stable Diffusion: text encoder and UNet on the latents of scenes.
-
-    Reads: the autoencoder.
-    Writes: a StableDiffusionPipeline folder with its model card.
-    """
-    input:
-        code=code("train_teacher"),
-        vae=rules.train_autoencoder.output.card,
-    output:
-        card="results/mini/models/stable-diffusion/README.md",
-    log:
-        "logs/mini/train_teacher/teacher.log",
-    benchmark:
-        "benchmarks/mini/train_teacher/teacher.tsv"
-    conda:
-        "../../environment.yml"
-    threads: 2
-    resources:
-        gpu=1,
-        gpu_model=gpu_model,
-        mem_mb=memory(4000),
-        runtime=walltime(720),
-    params:
-        spec=recipe("teacher"),
-        vae=vae_folder,
-        folder=model_folder,
-        state="results/mini/.state/models/teacher.pt",
-    shell:
-        "python -m clockwork_experiments.steps.train_teacher"
-        " --spec {params.spec:q} --vae {params.vae}"
-        " --state {params.state} --output {params.folder}"
-        " --threads {threads} --log {log}"
-
-
-rule train_clip:
-    """Train the mini CLIP with open_clip's loss on scenes and captions.
-
-    Reads: nothing; scenes are generated.
-    Writes: an open_clip folder with its model card.
-    """
-    input:
-        code=code("train_clip"),
-    output:
-        card="results/mini/models/clip/README.md",
-    log:
-        "logs/mini/train_clip/clip.log",
-    benchmark:
-        "benchmarks/mini/train_clip/clip.tsv"
-    conda:
-        "../../environment.yml"
-    threads: 2
-    resources:
-        gpu=1,
-        gpu_model=gpu_model,
-        mem_mb=memory(4000),
-        runtime=walltime(240),
-    params:
-        spec=recipe("clip"),
-        folder=model_folder,
-        state="results/mini/.state/models/clip.pt",
-    shell:
-        "python -m clockwork_experiments.steps.train_clip"
-        " --spec {params.spec:q} --state {params.state} --output {params.folder}"
-        " --threads {threads} --log {log}"
-
-
-rule train_classifier:
-    """Train the classifier of renders that measures the teacher's bar, and only that.
-
-    Reads: nothing; scenes are generated.
-    Writes: its folder with its model card.
-    """
-    input:
-        code=code("train_classifier"),
-    output:
-        card="results/mini/models/classifier/README.md",
-    log:
-        "logs/mini/train_classifier/classifier.log",
-    benchmark:
-        "benchmarks/mini/train_classifier/classifier.tsv"
-    conda:
-        "../../environment.yml"
-    threads: 2
-    resources:
-        gpu=1,
-        gpu_model=gpu_model,
-        mem_mb=memory(4000),
-        runtime=walltime(240),
-    params:
-        spec=recipe("classifier"),
-        folder=model_folder,
-        state="results/mini/.state/models/classifier.pt",
-    shell:
-        "python -m clockwork_experiments.steps.train_classifier"
-        " --spec {params.spec:q} --state {params.state} --output {params.folder}"
-        " --threads {threads} --log {log}"
-
-
-rule train_features:
-    """Train the feature network of the Fréchet distance.
-
-    Reads: nothing; scenes are generated.
-    Writes: its folder with its model card.
-    """
-    input:
-        code=code("train_features"),
-    output:
-        card="results/mini/models/features/README.md",
-    log:
-        "logs/mini/train_features/features.log",
-    benchmark:
-        "benchmarks/mini/train_features/features.tsv"
-    conda:
-        "../../environment.yml"
-    threads: 2
-    resources:
-        gpu=1,
-        gpu_model=gpu_model,
-        mem_mb=memory(4000),
-        runtime=walltime(240),
-    params:
-        spec=recipe("features"),
-        folder=model_folder,
-        state="results/mini/.state/models/features.pt",
-    shell:
-        "python -m clockwork_experiments.steps.train_features"
-        " --spec {params.spec:q} --state {params.state} --output {params.folder}"
-        " --threads {threads} --log {log}"
-
-
-rule train_structure:
-    """Train the ViT whose features describe structure.
-
-    Reads: nothing; scenes are generated.
-    Writes: a Hugging Face ViT folder with its model card.
-    """
-    input:
-        code=code("train_structure"),
-    output:
-        card="results/mini/models/structure/README.md",
-    log:
-        "logs/mini/train_structure/structure.log",
-    benchmark:
-        "benchmarks/mini/train_structure/structure.tsv"
-    conda:
-        "../../environment.yml"
-    threads: 2
-    resources:
-        gpu=1,
-        gpu_model=gpu_model,
-        mem_mb=memory(4000),
-        runtime=walltime(240),
-    params:
-        spec=recipe("structure"),
-        folder=model_folder,
-        state="results/mini/.state/models/structure.pt",
-    shell:
-        "python -m clockwork_experiments.steps.train_structure"
-        " --spec {params.spec:q} --state {params.state} --output {params.folder}"
-        " --threads {threads} --log {log}"
-
-
-rule train_restorer:
-    """Train the small restoration net that high-frequency synthesis starts from.
-
-    Reads: nothing; scenes are generated.
-    Writes: its folder with its model card.
-    """
-    input:
-        code=code("train_restorer"),
-    output:
-        card="results/mini/models/restorer/README.md",
-    log:
-        "logs/mini/train_restorer/restorer.log",
-    benchmark:
-        "benchmarks/mini/train_restorer/restorer.tsv"
-    conda:
-        "../../environment.yml"
-    threads: 2
-    resources:
-        gpu=1,
-        gpu_model=gpu_model,
-        mem_mb=memory(4000),
-        runtime=walltime(240),
-    params:
-        spec=recipe("restorer"),
-        folder=model_folder,
-        state="results/mini/.state/models/restorer.pt",
-    shell:
-        "python -m clockwork_experiments.steps.train_restorer"
-        " --spec {params.spec:q} --state {params.state} --output {params.folder}"
-        " --threads {threads} --log {log}"
-
-
-rule train_translator:
-    """Make an image-to-image model out of the mini Stable Diffusion.
-
-    Reads: the mini Stable Diffusion; pairs of scenes are generated.
-    Writes: a folder in the format of diffusers, with its model card.
-    """
-    input:
-        unpack(restorer_of),
-        code=code("train_translator"),
-        teacher=rules.train_teacher.output.card,
-    output:
-        card="results/mini/models/{translator}/README.md",
-    log:
-        "logs/mini/train_translator/{translator}.log",
-    benchmark:
-        "benchmarks/mini/train_translator/{translator}.tsv"
+        "benchmarks/mini/train_mini/{mini_model}.tsv"
     wildcard_constraints:
-        translator="|".join(entry("mini", "training", "translators")),
+        mini_model="|".join(MINI_MODELS),
     conda:
         "../../environment.yml"
     threads: 2
@@ -353,51 +125,15 @@ rule train_translator:
         mem_mb=memory(6000),
         runtime=walltime(720),
     params:
-        spec=translator_recipe,
-        teacher=lambda wildcards, input: str(Path(input.teacher).parent),
-        restorer=restorer_option,
+        recipe=mini_model_recipe,
+        spec=mini_model_spec,
+        reads=mini_model_options,
         folder=model_folder,
-        state="results/mini/.state/models/{translator}.pt",
+        state="results/mini/.state/models/{mini_model}.pt",
     shell:
-        "python -m clockwork_experiments.steps.train_translator"
-        " --spec {params.spec:q} --teacher {params.teacher} {params.restorer}"
-        " --state {params.state} --output {params.folder}"
-        " --threads {threads} --log {log}"
-
-
-rule distil_steps:
-    """Distil the mini StableSR into one of few deterministic steps.
-
-    Reads: the mini StableSR; pairs of scenes are generated.
-    Writes: SPADE layers and structure encoder, with their model card.
-    """
-    input:
-        code=code("distil_steps"),
-        teacher="results/mini/models/stablesr/README.md",
-    output:
-        card="results/mini/models/stablesr-distilled/README.md",
-    log:
-        "logs/mini/distil_steps/stablesr-distilled.log",
-    benchmark:
-        "benchmarks/mini/distil_steps/stablesr-distilled.tsv"
-    conda:
-        "../../environment.yml"
-    threads: 2
-    resources:
-        gpu=1,
-        gpu_model=gpu_model,
-        mem_mb=memory(6000),
-        runtime=walltime(240),
-    params:
-        spec=recipe("stablesr_distilled"),
-        teacher=lambda wildcards, input: str(Path(input.teacher).parent),
-        folder=model_folder,
-        state="results/mini/.state/models/stablesr-distilled.pt",
-    shell:
-        "python -m clockwork_experiments.steps.distil_steps"
-        " --spec {params.spec:q} --teacher {params.teacher}"
-        " --state {params.state} --output {params.folder}"
-        " --threads {threads} --log {log}"
+        "python -m clockwork_experiments.steps.train_mini --recipe {params.recipe}"
+        " --spec {params.spec:q} {params.reads} --state {params.state}"
+        " --output {params.folder} --threads {threads} --log {log}"
 
 
 rule make_backbone:

@@ -1,7 +1,4 @@
-"""The open world: training of its models, and the gate that it must pass.
-
-Beside the mini world until its models are all trained; then in its place.
-"""
+"""The gate that the open world must pass; rule train_mini trains its models."""
 
 
 localrules:
@@ -14,42 +11,6 @@ rule world:
         "results/mini/quality/world.json",
 
 
-rule train_world:
-    """Train one of the open world's models.
-
-    Reads: for the teacher, the autoencoder; scenes are generated.
-    Writes: the model's folder with its model card.
-    """
-    input:
-        unpack(world_inputs),
-        code=code("train_world"),
-    output:
-        card="results/mini/world/{part}/README.md",
-    log:
-        "logs/mini/train_world/{part}.log",
-    benchmark:
-        "benchmarks/mini/train_world/{part}.tsv"
-    wildcard_constraints:
-        part="|".join(WORLD),
-    conda:
-        "../../environment.yml"
-    threads: 1
-    resources:
-        gpu=1,
-        gpu_model=gpu_model,
-        mem_mb=memory(4000),
-        runtime=walltime(720),
-    params:
-        spec=world_recipe,
-        vae=world_autoencoder,
-        folder=model_folder,
-        state="results/mini/.state/world/{part}",
-    shell:
-        "python -m clockwork_experiments.steps.train_world --part {wildcards.part}"
-        " --spec {params.spec:q} {params.vae} --state {params.state}"
-        " --output {params.folder} --threads {threads} --log {log}"
-
-
 rule measure_world:
     """Measure the gate's criteria.
 
@@ -58,8 +19,8 @@ rule measure_world:
     """
     input:
         code=code("measure_world"),
-        teacher="results/mini/world/teacher/README.md",
-        judge="results/mini/world/judge/README.md",
+        teacher="results/mini/models/world/teacher/README.md",
+        judge="results/mini/models/world/judge/README.md",
     output:
         "results/mini/quality/world.json",
     log:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,34 +12,41 @@ from clockwork_experiments.base import provenance, storage
 from clockwork_experiments.train.training import Trained
 
 
-def write_card(
-    folder: Path,
-    title: str,
-    what: str,
-    data: str,
-    spec: Any,
-    trained: Trained,
-    quality: Mapping[str, float | str],
-    table: str = "",
-) -> None:
-    """Write ``README.md`` into a model's folder.
+@dataclass(frozen=True)
+class Card:
+    """What a model card says beside the settings.
 
-    Args:
-        folder: The model's folder.
+    Attributes:
         title: The model's name.
         what: What the model is and is for, in a sentence or two.
         data: What it was trained on.
-        spec: Its configuration, a dataclass; listed as it is.
         trained: The result of training, for the time and the last loss.
         quality: Measured figures by name.
         table: Path of a generated table that `embed_tables` copies into the card.
     """
-    parameters = sum(p.numel() for p in trained.module.parameters())
+
+    title: str
+    what: str
+    data: str
+    trained: Trained
+    quality: Mapping[str, float | str]
+    table: str = ""
+
+
+def write_card(folder: Path, spec: Any, card: Card) -> None:
+    """Write ``README.md`` into a model's folder.
+
+    Args:
+        folder: The model's folder.
+        spec: Its configuration, a dataclass; listed as it is.
+        card: The rest.
+    """
+    parameters = sum(p.numel() for p in card.trained.module.parameters())
     facts: dict[str, object] = {
-        "data": data,
+        "data": card.data,
         "parameters": f"{parameters:,}",
         "device": provenance.device_name(),
-        "training time": f"{trained.seconds / 60:.1f} min",
+        "training time": f"{card.trained.seconds / 60:.1f} min",
         "commit": provenance.commit(),
         "versions": ", ".join(
             f"{k} {v}" for k, v in provenance.versions("torch", "diffusers").items()
@@ -47,9 +55,10 @@ def write_card(
     settings = _flatten(dataclasses.asdict(spec))
     measured = {
         name: f"{value:.4g}" if isinstance(value, float) else value
-        for name, value in quality.items()
+        for name, value in card.quality.items()
     }
-    text = f"# {title}\n\n{what}\n\nWritten by the training rule; fp16 safetensors.\n"
+    text = f"# {card.title}\n\n{card.what}\n\n"
+    text += "Written by the training rule; fp16 safetensors.\n"
     for heading, rows in (
         ("Training", facts),
         ("Settings", settings),
@@ -57,8 +66,8 @@ def write_card(
     ):
         text += f"\n## {heading}\n\n| | |\n|---|---|\n"
         text += "".join(f"| {name} | {value} |\n" for name, value in rows.items())
-    if table:
-        text += f"\n<!-- table: {table} -->\n<!-- end of table -->\n"
+    if card.table:
+        text += f"\n<!-- table: {card.table} -->\n<!-- end of table -->\n"
     storage.write_text(folder / "README.md", text)
 
 

@@ -118,13 +118,11 @@ def main(args: Namespace) -> None:
             "versions": provenance.versions("torch", "diffusers"),
         }
         storage.write_json(folder / "gain.json", report)
-        card.write_card(
-            folder,
+        about = card.Card(
             f"{args.translator.name}, kept to level {training.level} and trained on",
             "A UNet in the format of `DepthSkipUNet`; all else is the translator's.",
             f"{recipe.pairs:,} pairs of scenes of the training split from number "
             f"{recipe.offset:,} on",
-            training,
             trained,
             {
                 f"{key}, {name}": each["value"]
@@ -132,6 +130,7 @@ def main(args: Namespace) -> None:
                 for key, each in scores.items()
             },
         )
+        card.write_card(folder, training, about)
     args.state.with_suffix(".pt").unlink(missing_ok=True)
 
 

@@ -53,22 +53,20 @@ def main(args: Namespace) -> None:
     for part in (pipe, pipe.vae):
         # Where the teacher lay says nothing to whoever loads the student.
         part.register_to_config(_name_or_path="")
-    last = [value for _, value in trained.history[-10:]]
     with storage.atomic_path(args.output) as partial:
         for part in (pipe.vae, pipe.text_encoder, pipe.unet):
             part.half()
         pipe.save_pretrained(partial)
         storage.write_checksums(partial)
-        card.write_card(
-            partial,
+        made = card.Card(
             f"Stable Diffusion with the {spec.backbone} UNet",
             "Made from the teacher by distillation; every other part is the teacher's.",
             f"{len(prompts):,} images and their captions",
-            spec,
             trained,
-            {"mean of the last training losses": sum(last) / len(last)},
+            {"mean of the last training losses": trained.last_loss},
             args.quality or "",
         )
+        card.write_card(partial, spec, made)
 
 
 if __name__ == "__main__":

@@ -92,6 +92,12 @@ class Trained:
     seconds: float
     times: list[float] = field(default_factory=list)
 
+    @property
+    def last_loss(self) -> float:
+        """Return the mean of the last ten losses of the history."""
+        last = [loss for _, loss in self.history[-10:]]
+        return sum(last) / len(last)
+
 
 @dataclass(frozen=True)
 class Crew:

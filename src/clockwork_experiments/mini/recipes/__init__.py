@@ -1,0 +1,1 @@
+"""How each mini model is trained: a module for each, found by its name."""
