@@ -5,10 +5,6 @@ from snakemake.utils import min_version
 min_version("9.0")
 
 
-configfile: "config.yaml"
-configfile: "workflow/random.yaml"
-
-
 include: "workflow/common/configuration.smk"
 include: "workflow/common/fetch.smk"
 include: "workflow/common/sizes.smk"

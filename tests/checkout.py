@@ -13,6 +13,8 @@ from typing import Any
 
 import yaml
 
+from clockwork_experiments.config.load import read_config
+
 ROOT = Path(__file__).parent.parent
 PARTS = (
     "README.md",
@@ -40,6 +42,12 @@ def copy_checkout(folder: Path, *, linked: tuple[str, ...] = ()) -> Path:
         else:
             shutil.copy2(source, target)
     return folder
+
+
+def resolved(scale: str) -> dict[str, Any]:
+    """Return the sections of a scale of the checkout's own configuration."""
+    sections: dict[str, Any] = read_config({}, ROOT)[scale]
+    return sections
 
 
 def environment(folder: Path) -> dict[str, str]:
@@ -75,14 +83,20 @@ def jobs(output: str) -> dict[str, int]:
 
 
 def edit_yaml(path: Path, keys: str, value: Any) -> None:
-    """Set one value of a YAML file; ``keys`` are separated by dots."""
+    """Set one value of a YAML file; ``keys`` are separated by dots.
+
+    None deletes it; of what is not in config.yaml, but added to it, it says so.
+    """
     # By way of JSON: what anchors shared is edited in one place alone.
     data = json.loads(json.dumps(yaml.safe_load(path.read_text(encoding="utf-8"))))
     *parents, last = keys.split(".")
     place = data
     for key in parents:
-        place = place[int(key) if isinstance(place, list) else key]
-    if value is None:
+        if isinstance(place, list):
+            place = place[int(key)]
+        else:
+            place = place.setdefault(key, {})
+    if value is None and last in place:
         del place[last]
     else:
         place[last] = value
@@ -92,7 +106,7 @@ def edit_yaml(path: Path, keys: str, value: Any) -> None:
 
 def bring(checkout: Path) -> None:
     """Put empty files where the paper scale's weights and data are brought."""
-    config = yaml.safe_load((ROOT / "config.yaml").read_text("utf-8"))["paper"]
+    config = resolved("paper")
     rules = (ROOT / "workflow" / "rules" / "models.smk").read_text("utf-8")
     named = re.findall(r"resources/paper/[\w./-]+", str(config) + rules)
     for path in map(checkout.joinpath, named):

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from checkout import resolved
+
 from clockwork_experiments.config import parse
 from clockwork_experiments.cost import estimates
 from clockwork_experiments.cost.estimates import Work
@@ -15,7 +17,7 @@ from clockwork_experiments.steps import estimate_costs
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference" / "paper" / "tables"
 FILE = ROOT / "workflow" / "costs.yaml"
-PAPER = yaml.safe_load((ROOT / "config.yaml").read_text("utf-8"))["paper"]
+PAPER = resolved("paper")
 
 
 @pytest.fixture(scope="module")

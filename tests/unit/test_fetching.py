@@ -13,11 +13,11 @@ import huggingface_hub
 import loopback
 import pytest
 import torch
-import yaml
 from huggingface_hub import constants
 from loopback import Answer
 from safetensors.torch import load_file, save
 
+from checkout import resolved
 from clockwork_experiments.base import storage
 from clockwork_experiments.config import parse
 from clockwork_experiments.data import sources
@@ -512,12 +512,12 @@ def test_a_program_beside_weights_is_refused(server, spec, lock):
 
 def test_every_source_of_the_configuration_is_one():
     root = Path(__file__).parents[2]
-    config = yaml.safe_load((root / "config.yaml").read_text("utf-8"))
-    for name, source in config["paper"]["sources"].items():
+    known = resolved("paper")["sources"]
+    for name, source in known.items():
         made = parse.parse(SourceSpec, source, name)
         assert made.folder.parts[:2] == ("resources", "paper")
     recorded = sources.read_lock(root / "resources/paper/sources.lock.json")
-    assert set(recorded) <= set(config["paper"]["sources"])
+    assert set(recorded) <= set(known)
 
 
 @pytest.mark.parametrize(

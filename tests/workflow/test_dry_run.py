@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from checkout import ROOT, bring, copy_checkout, jobs, snakemake
+from checkout import ROOT, bring, copy_checkout, jobs, resolved, snakemake
 
 LINKED = ("profiles", "resources/mini", "src", "workflow")
 EVERY = [
@@ -162,7 +162,7 @@ def test_the_paper_scale_is_one_target(paper_scale):
         file = f"results/{scale}/{kind}/{paper}/{name}.{suffix}"
         assert (file in output) == (scale == "paper"), file
     planned = jobs(output)
-    config = yaml.safe_load((ROOT / "config.yaml").read_text("utf-8"))["paper"]
+    config = resolved("paper")
     sets = config["datasets"]
     shards = sum(sets[run["dataset"]]["shards"] for run in config["runs"].values())
     assert planned["sample_images"] == shards

@@ -9,13 +9,11 @@ from pathlib import Path
 
 import loopback
 import pytest
-import yaml
-from checkout import ROOT, copy_checkout, edit_yaml, jobs, snakemake
+from checkout import ROOT, copy_checkout, edit_yaml, jobs, resolved, snakemake
 from PIL import Image
 
 LINKED = ("profiles", "resources/mini", "src", "workflow")
-CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text("utf-8"))
-PAPER = CONFIG["paper"]
+PAPER = resolved("paper")
 COUNT = 40
 """More than a figure shows."""
 BY_HAND = {name for name, source in PAPER["sources"].items() if "by_hand" in source}
@@ -124,16 +122,17 @@ TARGETS = (
 
 def test_coco_is_fetched_unpacked_and_read(checkout):
     small(checkout)
+    files: dict[str, dict] = {}
     with loopback.serving() as server:
         for name, content in coco_archives().items():
             server.files[f"/{name}"] = content
             sha256 = hashlib.sha256(content).hexdigest()
-            given = {"url": server.url(f"/{name}"), "sha256": sha256}
+            url = server.url(f"/{name}")
+            given = {"url": url, "sha256": sha256, "size": None}
             folder = "paper.sources.coco2017_archives.files"
             # The name has a dot, as the keys' separator.
-            data = yaml.safe_load((checkout / "config.yaml").read_text("utf-8"))
-            files = data["paper"]["sources"]["coco2017_archives"]["files"]
-            edit_yaml(checkout / "config.yaml", folder, {**files, name: given})
+            edit_yaml(checkout / "config.yaml", folder, files | {name: given})
+            files[name] = given
         done = snakemake(checkout, "--cores", "1", *TARGETS)
         assert done.returncode == 0, done.stdout[-3000:]
         assert len(server.requests()) == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from checkout import ROOT, bring, copy_checkout, edit_yaml, jobs, snakemake
+from checkout import ROOT, bring, copy_checkout, edit_yaml, jobs, resolved, snakemake
 
 LINKED = ("profiles", "resources/mini", "src", "workflow")
 
@@ -37,9 +37,7 @@ def test_the_whole_paper_scale_can_be_run_with_random_weights(
     assert "resources/paper" not in done.stdout
     assert "results/paper" not in done.stdout
     planned = jobs(done.stdout)
-    assert planned["sample_images"] == len(
-        yaml.safe_load((ROOT / "config.yaml").read_text("utf-8"))["paper"]["runs"]
-    )
+    assert planned["sample_images"] == len(resolved("paper")["runs"])
     brought = copy_checkout(tmp_path_factory.mktemp("brought"), linked=LINKED)
     bring(brought)
     paper = snakemake(brought, "--dry-run", "paper_scale", "--config", "measured=True")

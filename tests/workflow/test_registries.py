@@ -6,7 +6,7 @@ import typing
 
 import pytest
 import yaml
-from checkout import ROOT
+from checkout import ROOT, resolved
 from jsonschema import Draft202012Validator
 
 from clockwork_diffusion.schedulers import SCHEDULERS
@@ -44,8 +44,8 @@ from clockwork_experiments.train.trajectories import TrajectorySpec
 
 LEVELS = 13
 """Levels of Stable Diffusion's UNet."""
-CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text("utf-8"))
 SCALES = ("mini", "paper")
+CONFIG = {scale: resolved(scale) for scale in SCALES}
 SCHEMA = yaml.safe_load(
     (ROOT / "workflow" / "schemas" / "config.schema.yaml").read_text("utf-8")
 )["$defs"]

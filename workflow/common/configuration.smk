@@ -7,8 +7,21 @@ from snakemake.exceptions import WorkflowError
 
 from clockwork_experiments.base import texts
 from clockwork_experiments.base.provenance import PACKAGE, code_of
+from clockwork_experiments.config.load import SCALES, read_config
 
-SCALES = ("mini", "paper", "random")
+try:
+    resolved = read_config(config, Path(workflow.basedir))
+except ValueError as error:
+    raise WorkflowError(str(error)) from None
+config.clear()
+config.update(resolved)
+
+try:
+    resolved = read_config(config, Path(workflow.basedir))
+except ValueError as error:
+    raise WorkflowError(str(error)) from None
+config.clear()
+config.update(resolved)
 
 
 def entries(scale, section):

@@ -2,56 +2,10 @@
 
 import json
 
+from clockwork_experiments.config.load import random_scale
+
 RANDOM = config.get("random", {})
 """What `workflow/random.yaml` says, before it is laid over the paper scale."""
-
-CONTROLS = ("sections", "at_most", "real_sizes", "weights")
-"""Its keys that are no sections of a scale."""
-
-
-def laid_over(below, above):
-    """Return settings with others laid over them, key by key, as deep as mappings go."""
-    if not (isinstance(below, dict) and isinstance(above, dict)):
-        return above
-    keys = [*below, *(key for key in above if key not in below)]
-    return {
-        key: (
-            laid_over(below[key], above[key])
-            if key in below and key in above
-            else (above if key in above else below)[key]
-        )
-        for key in keys
-    }
-
-
-def limited(settings, most):
-    """Return settings with no number under a key larger than its limit."""
-    if isinstance(settings, list):
-        return [limited(item, most) for item in settings]
-    if not isinstance(settings, dict):
-        return settings
-    return {
-        key: at_most(value, most[key]) if key in most else limited(value, most)
-        for key, value in settings.items()
-    }
-
-
-def at_most(value, limit):
-    """Return a number, or a list of them without repetition, up to a limit."""
-    if isinstance(value, list):
-        return sorted({min(each, limit) for each in value})
-    # Some keys are elsewhere those of names.
-    return value if isinstance(value, str) else min(value, limit)
-
-
-def random_scale():
-    """Return the scale: the paper's sections, what differs, and small numbers."""
-    paper = {key: config["paper"][key] for key in RANDOM["sections"]}
-    differing = {key: value for key, value in RANDOM.items() if key not in CONTROLS}
-    # By way of JSON: what anchors share must not be edited in two places.
-    whole = json.loads(json.dumps(laid_over(paper, differing)))
-    return limited(whole, RANDOM["at_most"])
-
 
 def add_random_tables():
     """Give the papers' tables of runs their counterparts with random weights.
@@ -86,7 +40,7 @@ def add_random_tables():
 def add_random_scale():
     """Add the scale to the configuration and its tables to the registries."""
     check_schema(RANDOM, "random.schema.yaml", "workflow/random.yaml")
-    config["random"] = random_scale()
+    config["random"] = random_scale(RANDOM, config["paper"])
     for kind, chosen in RANDOM["real_sizes"].items():
         for name in chosen:
             if kind == "edits":
