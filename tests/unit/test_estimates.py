@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-
 from checkout import resolved
 
 from clockwork_experiments.config import parse

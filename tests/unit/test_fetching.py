@@ -13,11 +13,11 @@ import huggingface_hub
 import loopback
 import pytest
 import torch
+from checkout import resolved
 from huggingface_hub import constants
 from loopback import Answer
 from safetensors.torch import load_file, save
 
-from checkout import resolved
 from clockwork_experiments.base import storage
 from clockwork_experiments.config import parse
 from clockwork_experiments.data import sources

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import loopback
 import pytest
-from checkout import ROOT, copy_checkout, edit_yaml, jobs, resolved, snakemake
+from checkout import copy_checkout, edit_yaml, jobs, resolved, snakemake
 from PIL import Image
 
 LINKED = ("profiles", "resources/mini", "src", "workflow")

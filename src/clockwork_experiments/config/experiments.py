@@ -45,9 +45,7 @@ SAVINGS = (
 )
 """How an entry saves time against its teacher; not taken over from a teacher."""
 
-SAMPLER = (
-    *("scheduler", "steps", "guidance", "clock", "adaptor_steps", "every_step"),
-)
+SAMPLER = (*("scheduler", "steps", "guidance", "clock", "adaptor_steps", "every_step"),)
 TRAINING = (
     *("kind", "cut", "clock", "inputs", "adaptor_steps", "every_step", "epochs"),
     *("subset", "optimisation"),
@@ -66,7 +64,7 @@ def one_of(name: object, known: Iterable[str], what: str) -> str:
 
 
 def laid_over(below: Any, above: Any) -> Any:
-    """Return settings with others laid over them, key by key, as deep as mappings go."""
+    """Return settings with others laid over them, key by key, however deep."""
     if not isinstance(above, dict):
         return copy.deepcopy(above)
     merged = copy.deepcopy(below) if isinstance(below, dict) else {}
@@ -145,9 +143,11 @@ def scale_settings(
             }
     for section, value in given.items():
         if isinstance(value, dict) and section in ENTRIES:
-            value = {name: _shaped(section, _plain(each)) for name, each in value.items()}
-            known = found.get(section) or {}
-            value = {name: each for name, each in value.items() if name in known}
+            value = {
+                name: _shaped(section, _plain(each))
+                for name, each in value.items()
+                if name in found[section]
+            }
         found[section] = laid_over(found.get(section), value)
     return _deep(without_nulls(found))
 
@@ -243,6 +243,7 @@ def _replaced(value: Any, chosen: Settings, where: str) -> Any:
 def _inherited(entries: Settings, defaults: Settings, where: str) -> Settings:
     """Return entries with what they take from others, and from the defaults."""
     done: Settings = {}
+    section = where.partition(".")[2]
 
     def resolve(name: str, path: tuple[str, ...]) -> Any:
         entry = entries[name]
@@ -255,13 +256,14 @@ def _inherited(entries: Settings, defaults: Settings, where: str) -> Settings:
         base: Settings = {}
         if other is not None:
             if other not in entries:
-                raise ValueError(f"{where}.{name}.like: {one_of(other, entries, where)}")
+                wrong = one_of(other, entries, section)
+                raise ValueError(f"{where}.{name}.like: {wrong}")
             base = resolve(other, (*path, name))
         elif own.get("teacher") in entries and own["teacher"] not in (*path, name):
             # Whether there is such a teacher is for those to say who know all sections.
             taught = resolve(own["teacher"], (*path, name))
             base = {k: v for k, v in taught.items() if k not in SAVINGS}
-        elif not where.endswith(".adaptors") or "model" in own:
+        elif section != "adaptors" or "model" in own:
             base = defaults
         if base is not defaults:
             done[name] = {**copy.deepcopy(base), **own}

@@ -63,7 +63,7 @@ def _mapping(value: Any, where: str) -> Settings:
 
 
 def random_scale(random: Settings, paper: Settings) -> Settings:
-    """Return the scale of random weights: the paper scale's sections, with small numbers.
+    """Return the scale of random weights: the paper scale's, with small numbers.
 
     Args:
         random: What ``workflow/random.yaml`` says.
