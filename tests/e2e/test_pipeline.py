@@ -28,7 +28,6 @@ CORES = os.environ.get("CORES", "2")
 TINY = ("--configfile", "tests/e2e/tiny.yaml", "--cores", CORES)
 TABLE, FIGURE = "results/mini/tables/clockwork", "results/mini/figures/clockwork"
 ADAPTOR = Path("results/mini/adaptors/sd_resnet/diffusion_pytorch_model.safetensors")
-EXTRACT, SCORE = "extract_features_mini_table_1_test", "score_images_mini_table_1_test"
 IMAGES = Path("results/mini/images/sd_clockwork/000.safetensors")
 
 
@@ -221,7 +220,7 @@ def test_edited_caption_sets_one_table_again(copy):
 def test_edited_adaptors_rerun_training_and_sampling(copy):
     edit_adaptors(copy)
     rerun = planned(copy)
-    assert {"train_adaptor", "sample_images", SCORE, "set_table"} <= set(rerun)
+    assert {"train_adaptor", "sample_images", "score_images", "set_table"} <= set(rerun)
     assert not {"prepare_prompts", "prepare_images"} & set(rerun)
 
 
@@ -240,8 +239,8 @@ def test_edited_run_reruns_its_own_chain(copy):
     output = run(copy, "--dry-run")
     assert jobs(output) == {
         "sample_images": 1,
-        EXTRACT: 1,
-        SCORE: 1,
+        "extract_features": 1,
+        "score_images": 1,
         "time_sampling": 1,
         "set_table": 1,
         "draw_figure": 1,

@@ -316,8 +316,7 @@ def test_jobs_ask_for_what_rules_declare(finished):
         "sample_images": ("gpu", "gres:gpu:1"),
         "train_adaptor": ("gpu", "gres:gpu:2"),
         "extract_features": ("gpu", "gres:gpu:1"),
-        "extract_features_mini_table_1_test": ("gpu", "gres:gpu:1"),
-        "score_images_mini_table_1_test": ("cpu", None),
+        "score_images": ("cpu", None),
     }
     assert {job["NumNodes"] for job in jobs.values()} == {"1"}
     first = finished.seen["preempted"]

@@ -18,39 +18,6 @@ def unit_costs():
     return specs.parse(estimates.UnitCosts, known, UNIT_COSTS)
 
 
-SECTIONS = (
-    *("datasets", "runs", "adaptors", "trajectories", "backbones", "perturbations"),
-    *("translators", "translation_sets", "translations", "editing", "edit_sets"),
-    *("depth_searches", "step_searches"),
-)
-"""Sections of the configuration that decide the costs."""
-
-
-def cost_spec():
-    """Return the paper scale's configuration, as far as it decides costs."""
-    return json.dumps({name: entries("paper", name) for name in SECTIONS})
-
-
-def everything(scale):
-    """Return every table, figure, claim and score at a scale."""
-    edited = [
-        f"{edit_set}/{name}/{setting}"
-        for edit_set in entries(scale, "edit_sets")
-        for setting in editing(scale, "settings")
-        for name in edits_at(scale, setting, edit_set)
-    ]
-    return [
-        *tables(scale),
-        *figures(scale),
-        *claims(scale),
-        *(f"results/{scale}/scores/{run}.json" for run in entries(scale, "runs")),
-        *edit_scores(scale, edited),
-        *translation_scores(scale, entries(scale, "translations")),
-        *depth_searches(scale),
-        *step_searches(scale),
-    ]
-
-
 class DryRunCosts(logging.Handler):
     """Adds what its jobs would cost to a dry run of the paper scale.
 

@@ -106,20 +106,3 @@ def costs_note(wildcards):
         return ""
     most = ", ".join(f"{key} {value}" for key, value in RANDOM["at_most"].items())
     return f"Random weights of the real sizes, fp32; at most: {most}."
-
-
-def throughput_spec(wildcards):
-    """Return what to time: sampling of a run, and trajectories of the same model."""
-    scale = wildcards.scale
-    run = next(iter(timed_runs(wildcards).values()))
-    recorded = entry(scale, "trajectories", f"{run['model']}_train")["spec"]
-    return json.dumps(
-        {
-            "model": entry(scale, "models", run["model"])["path"],
-            "text_channels": text_channels(wildcards),
-            "sampler": run["sampler"],
-            "trajectory": recorded,
-            "batch_size": run["batch_size"],
-            "pairs": 5 if scale == "random" else 7,
-        }
-    )

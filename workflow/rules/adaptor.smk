@@ -9,13 +9,10 @@ rule train_adaptor:
     Writes: the adaptor in diffusers' format, its held-out error, its loss curve.
     """
     input:
-        unpack(training_data),
+        unpack(files(training.adaptor_needs)),
         code=code("train_adaptor"),
-        model=files_of(model_path("adaptors", "adaptor")),
-        heldout=trajectory_shards("heldout"),
-        prompts=prompts_of_training,
     output:
-        adaptor=multiext("results/{scale}/adaptors/{adaptor}/", *ADAPTOR_FILES),
+        adaptor=multiext("results/{scale}/adaptors/{adaptor}/", *models.ADAPTOR_FILES),
         error="results/{scale}/scores/adaptors/{adaptor}.json",
         curve="results/{scale}/curves/adaptors/{adaptor}.csv",
     log:
@@ -26,20 +23,18 @@ rule train_adaptor:
         "../../environment.yml"
     threads: 1
     resources:
-        gpu=training_gpus,
+        gpu=training.adaptor_gpus,
         gpu_model=gpu_model,
         mem_mb=memory(4000, paper=64000),
         runtime=walltime(1440),
     params:
-        model=model_path("adaptors", "adaptor"),
         folder="results/{scale}/adaptors/{adaptor}",
-        spec=spec("adaptors", "adaptor", "spec"),
-        data=training_options,
-        launch=training_launcher,
+        spec=training.adaptor_spec,
+        options=options(training.adaptor_needs),
+        launch=training.adaptor_launcher,
         state="results/{scale}/.state/adaptors/{adaptor}.pt",
     shell:
         "{params.launch} -m clockwork_experiments.steps.train_adaptor"
-        " --spec {params.spec:q} --model {params.model} {params.data}"
-        " --heldout {input.heldout} --prompts {input.prompts} --state {params.state}"
+        " --spec {params.spec:q} {params.options} --state {params.state}"
         " --output {params.folder} --error {output.error} --curve {output.curve}"
         " --threads {threads} --log {log}"

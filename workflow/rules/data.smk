@@ -8,11 +8,11 @@ localrules:
 rule prepare_prompts:
     """Write a set's prompts.
 
-    Reads: nothing, or `prompts.txt` of the folder that the configuration names.
+    Reads: nothing, or the texts of the folder that the configuration names.
     Writes: a JSON list.
     """
     input:
-        unpack(dataset_folder),
+        unpack(files(training.dataset_texts)),
         code=code("prepare_prompts"),
     output:
         "results/{scale}/prompts/{dataset}.json",
@@ -21,7 +21,7 @@ rule prepare_prompts:
     conda:
         "../../environment.yml"
     params:
-        spec=dataset_spec,
+        spec=training.dataset_spec,
     shell:
         "python -m clockwork_experiments.steps.prepare_prompts"
         " --spec {params.spec:q} --output {output} --log {log}"
@@ -30,11 +30,11 @@ rule prepare_prompts:
 rule prepare_images:
     """Write one shard of a set's own images, the reference of the Fréchet distance.
 
-    Reads: nothing, or `images/` of the folder that the configuration names.
+    Reads: nothing, or all files of the folder that the configuration names.
     Writes: `images`, uint8 (N, 3, H, W).
     """
     input:
-        unpack(dataset_folder),
+        unpack(files(training.dataset_folder)),
         code=code("prepare_images"),
     output:
         "results/{scale}/images/{dataset}/{shard}.safetensors",
@@ -46,9 +46,9 @@ rule prepare_images:
         mem_mb=memory(2000, paper=8000),
         runtime=walltime(60),
     params:
-        spec=dataset_spec,
-        shard=lambda wildcards: int(wildcards.shard),
-        shards=setting("datasets", "dataset", "shards"),
+        spec=training.dataset_spec,
+        shard=models.shard_index,
+        shards=training.dataset_shards,
     shell:
         "python -m clockwork_experiments.steps.prepare_images"
         " --spec {params.spec:q} --shard {params.shard} --shards {params.shards}"

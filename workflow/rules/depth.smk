@@ -9,7 +9,7 @@ localrules:
 rule searched:
     """Search levels for every mini translator that has a search."""
     input:
-        depth_searches("mini"),
+        translating.depth_searches("mini"),
 
 
 rule search_depth:
@@ -19,10 +19,8 @@ rule search_depth:
     Writes: the scan, the chosen level, and schedules with what they save.
     """
     input:
-        unpack(search_inputs),
+        unpack(files(translating.depth_needs)),
         code=code("search_depth"),
-        translator=files_of(searched_path),
-        clip=files_of(lambda wildcards: translations_clip(wildcards.scale)),
     output:
         "results/{scale}/depth/{search}.json",
     log:
@@ -38,16 +36,13 @@ rule search_depth:
         mem_mb=memory(16000),
         runtime=walltime(2880),
     params:
-        spec=search_spec,
-        translator=searched_path,
-        options=search_options,
-        clip=lambda wildcards: translations_clip(wildcards.scale),
+        spec=translating.depth_spec,
+        options=options(translating.depth_needs),
         # It stays: a search that asks for more does not measure the same again.
         state="results/{scale}/.state/depth/{search}",
     shell:
         "python -m clockwork_experiments.steps.search_depth"
-        " --spec {params.spec:q} --translator {params.translator} {params.options}"
-        " --clip {params.clip} --levels {input.levels}"
+        " --spec {params.spec:q} {params.options}"
         " --state {params.state} --output {output}"
         " --threads {threads} --log {log}"
 
@@ -68,10 +63,8 @@ rule finetune_translator:
     Writes: a UNet in the format of `DepthSkipUNet`, its card, and `gain.json`.
     """
     input:
-        unpack(finetuned_inputs),
+        unpack(files(translating.finetuned_needs)),
         code=code("finetune_translator"),
-        translator=files_of(finetuned_path),
-        clip=files_of(lambda _: translations_clip("mini")),
     output:
         gain="results/mini/finetuned/{finetuned}/gain.json",
         card="results/mini/finetuned/{finetuned}/README.md",
@@ -88,15 +81,12 @@ rule finetune_translator:
         mem_mb=memory(6000),
         runtime=walltime(240),
     params:
-        spec=finetuned_spec,
-        translator=finetuned_path,
-        options=finetuned_options,
-        clip=translations_clip("mini"),
-        folder=model_folder,
+        spec=translating.finetuned_spec,
+        options=options(translating.finetuned_needs),
+        folder="results/mini/finetuned/{finetuned}",
         state="results/mini/.state/finetuned/{finetuned}",
     shell:
         "python -m clockwork_experiments.steps.finetune_translator"
-        " --spec {params.spec:q} --translator {params.translator} {params.options}"
-        " --set {input.set} --clip {params.clip}"
+        " --spec {params.spec:q} {params.options}"
         " --state {params.state} --output {params.folder}"
         " --threads {threads} --log {log}"

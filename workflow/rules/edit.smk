@@ -20,7 +20,7 @@ rule make_scene_edits:
     conda:
         "../../environment.yml"
     params:
-        spec=scene_edits_spec,
+        spec=edits.scene_edits_spec,
         folder="results/{scale}/scene_edits/{edit_set}",
     shell:
         "python -m clockwork_experiments.steps.make_scene_edits"
@@ -34,7 +34,7 @@ rule prepare_edit_set:
     Writes: sources and pairs of source and target prompt; the sources' images.
     """
     input:
-        unpack(edit_set_inputs),
+        unpack(files(edits.edit_set_needs)),
         code=code("prepare_edit_set"),
     output:
         json="results/{scale}/edit_sets/{edit_set}.json",
@@ -52,8 +52,8 @@ rule prepare_edit_set:
         mem_mb=memory(4000, paper=16000),
         runtime=walltime(60),
     params:
-        spec=edit_set_spec,
-        options=edit_set_options,
+        spec=edits.edit_set_spec,
+        options=options(edits.edit_set_needs),
     shell:
         "python -m clockwork_experiments.steps.prepare_edit_set"
         " --spec {params.spec:q} {params.options} --output {output.json}"
@@ -67,9 +67,8 @@ rule invert_images:
     Writes: an index; beside it one file per source with its latent of every timestep.
     """
     input:
-        unpack(adaptor_of(loop_of)),
+        unpack(files(edits.loop_needs)),
         code=code("invert_images"),
-        model=edited_model_files,
         set="results/{scale}/edit_sets/{edit_set}.json",
         sources="results/{scale}/edit_sets/{edit_set}.safetensors",
     output:
@@ -87,12 +86,11 @@ rule invert_images:
         mem_mb=memory(4000, paper=16000),
         runtime=walltime(240),
     params:
-        spec=inversion_spec,
-        model=edited_model,
-        adaptor=adaptor_options,
+        spec=edits.inversion_spec,
+        options=options(edits.loop_needs),
     shell:
         "python -m clockwork_experiments.steps.invert_images"
-        " --spec {params.spec:q} --model {params.model} {params.adaptor}"
+        " --spec {params.spec:q} {params.options}"
         " --set {input.set} --sources {input.sources} --output {output}"
         " --threads {threads} --log {log}"
 
@@ -105,11 +103,10 @@ rule edit_images:
     Writes: `images`, uint8 (P, 3, S, S), one per pair.
     """
     input:
-        unpack(adaptor_of(loop_of)),
+        unpack(files(edits.loop_needs)),
         code=code("edit_images"),
-        model=edited_model_files,
         set="results/{scale}/edit_sets/{edit_set}.json",
-        inversion=inversion_indices,
+        inversion=edits.inversion_indices,
     output:
         "results/{scale}/edited/{edit_set}/{edit}/{setting}.safetensors",
     log:
@@ -125,105 +122,55 @@ rule edit_images:
         mem_mb=memory(4000, paper=16000),
         runtime=walltime(240),
     params:
-        spec=edit_spec,
-        model=edited_model,
-        adaptor=adaptor_options,
+        spec=edits.edit_spec,
+        options=options(edits.loop_needs),
         state="results/{scale}/.state/edited/{edit_set}/{edit}/{setting}",
     shell:
         "python -m clockwork_experiments.steps.edit_images"
-        " --spec {params.spec:q} --model {params.model} {params.adaptor}"
+        " --spec {params.spec:q} {params.options}"
         " --set {input.set} --inversion {input.inversion}"
         " --state {params.state} --output {output}"
         " --threads {threads} --log {log}"
 
 
-for scale, settings in together().items():
+if edits.together("mini"):
 
-    workflow.ruleorder(f"invert_images_{scale}", "invert_images")
-    workflow.ruleorder(f"edit_images_{scale}", "edit_images")
+    # All settings in one job, which loads the pipeline once, where all are made.
+    ruleorder: invert_images_together > invert_images
+    ruleorder: edit_images_together > edit_images
 
-    # The same at several settings, in one job that loads the pipeline once.
-    rule:
-        name:
-            f"invert_images_{scale}"
-        input:
-            unpack(adaptor_of(loop_of)),
-            code=code("invert_images"),
-            model=edited_model_files,
-            set="results/{scale}/edit_sets/{edit_set}.json",
-            sources="results/{scale}/edit_sets/{edit_set}.safetensors",
+    use rule invert_images as invert_images_together with:
         output:
-            [
-                f"results/{{scale}}/inversions/{{edit_set}}/{{inversion}}/{setting}/index.json"
-                for setting in settings
-            ],
+            expand(
+                "results/{{scale}}/inversions/{{edit_set}}/{{inversion}}/{setting}/index.json",
+                setting=edits.together("mini"),
+            ),
         log:
             "logs/{scale}/invert_images/{edit_set}/{inversion}/together.log",
         benchmark:
             "benchmarks/{scale}/invert_images/{edit_set}/{inversion}/together.tsv"
         wildcard_constraints:
-            scale=scale,
-            edit_set=edited_whole(scale),
-        conda:
-            "../../environment.yml"
-        threads: 1
-        resources:
-            gpu=1,
-            gpu_model=gpu_model,
-            mem_mb=memory(4000, paper=16000),
-            runtime=walltime(240),
-        params:
-            spec=inversion_spec,
-            model=edited_model,
-            adaptor=adaptor_options,
-        shell:
-            "python -m clockwork_experiments.steps.invert_images"
-            " --spec {params.spec:q} --model {params.model} {params.adaptor}"
-            " --set {input.set} --sources {input.sources} --output {output}"
-            " --threads {threads} --log {log}"
+            scale="mini",
+            edit_set="|".join(edits.edited_whole("mini")),
 
-    # The same for edits.
-    rule:
-        name:
-            f"edit_images_{scale}"
-        input:
-            unpack(adaptor_of(loop_of)),
-            code=code("edit_images"),
-            model=edited_model_files,
-            set="results/{scale}/edit_sets/{edit_set}.json",
-            inversion=inversion_indices,
+    use rule edit_images as edit_images_together with:
         output:
-            [
-                f"results/{{scale}}/edited/{{edit_set}}/{{edit}}/{setting}.safetensors"
-                for setting in settings
-            ],
+            expand(
+                "results/{{scale}}/edited/{{edit_set}}/{{edit}}/{setting}.safetensors",
+                setting=edits.together("mini"),
+            ),
         log:
             "logs/{scale}/edit_images/{edit_set}/{edit}/together.log",
         benchmark:
             "benchmarks/{scale}/edit_images/{edit_set}/{edit}/together.tsv"
         wildcard_constraints:
-            scale=scale,
-            edit_set=edited_whole(scale),
-            edit=made_together(scale),
-        conda:
-            "../../environment.yml"
-        threads: 1
-        resources:
-            gpu=1,
-            gpu_model=gpu_model,
-            mem_mb=memory(4000, paper=16000),
-            runtime=walltime(240),
+            scale="mini",
+            edit_set="|".join(edits.edited_whole("mini")),
+            edit="|".join(edits.made_together("mini")),
         params:
-            spec=edit_spec,
-            model=edited_model,
-            adaptor=adaptor_options,
+            spec=edits.edit_spec,
+            options=options(edits.loop_needs),
             state="results/{scale}/.state/edited/{edit_set}/{edit}/together",
-        shell:
-            "python -m clockwork_experiments.steps.edit_images"
-            " --spec {params.spec:q} --model {params.model} {params.adaptor}"
-            " --set {input.set} --inversion {input.inversion}"
-            " --state {params.state} --output {output}"
-            " --threads {threads} --log {log}"
 
 
 rule score_edits:
@@ -236,9 +183,9 @@ rule score_edits:
         code=code("score_edits"),
         set="results/{scale}/edit_sets/{edit_set}.json",
         sources="results/{scale}/edit_sets/{edit_set}.safetensors",
-        edited=edited_images,
-        clip=files_of(clip_path),
-        structure=files_of(structure_path),
+        edited=edits.edited_images,
+        clip=models.clip_files,
+        structure=edits.structure_files,
     output:
         json="results/{scale}/scores/edits/{edit_set}/{setting}.json",
         pairs="results/{scale}/scores/edits/{edit_set}/{setting}.safetensors",
@@ -255,13 +202,14 @@ rule score_edits:
         mem_mb=memory(4000, paper=16000),
         runtime=walltime(60),
     params:
-        clip=clip_path,
-        structure=structure_path,
-        teachers=edit_teachers,
+        clip=models.clip_path,
+        structure=edits.structure_path,
+        teachers=edits.edit_teachers,
     shell:
         "python -m clockwork_experiments.steps.score_edits"
-        " --teachers {params.teachers:q} --set {input.set} --sources {input.sources} --edited {input.edited}"
-        " --clip {params.clip} --structure {params.structure} --output {output.json}"
+        " --teachers {params.teachers:q} --set {input.set} --sources {input.sources}"
+        " --edited {input.edited} --clip {params.clip:q}"
+        " --structure {params.structure:q} --output {output.json}"
         " --threads {threads} --log {log}"
 
 

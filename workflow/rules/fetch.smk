@@ -14,13 +14,13 @@ localrules:
 rule fetched:
     """Everything of the paper scale that can be fetched, and what is made of it."""
     input:
-        fetched_sources(),
+        fetching.fetched(),
 
 
 rule placed:
     """Check everything of the paper scale that is to be placed by hand."""
     input:
-        placed_sources(),
+        fetching.placed(),
 
 
 # No module of ours is an input: the bytes do not depend on them, and to verify all
@@ -38,8 +38,8 @@ rule fetch_source:
     conda:
         "../../environment.yml"
     params:
-        spec=source_spec,
-        lock=LOCK,
+        spec=fetching.source_spec,
+        lock=fetching.LOCK,
     shell:
         "python -m clockwork_experiments.steps.fetch_source"
         " --source {wildcards.source} --spec {params.spec:q} --lock {params.lock}"
@@ -53,7 +53,7 @@ rule prepare_coco:
     Writes: the folder; what is there now, with checksums.
     """
     input:
-        unpack(coco_inputs),
+        unpack(fetching.coco_inputs),
     output:
         "resources/paper/manifests/{coco}.json",
     log:
@@ -61,8 +61,8 @@ rule prepare_coco:
     conda:
         "../../environment.yml"
     params:
-        spec=coco_spec,
-        options=coco_options,
+        spec=fetching.coco_spec,
+        options=fetching.coco_options,
     shell:
         "python -m clockwork_experiments.steps.prepare_coco"
         " --name {wildcards.coco} --spec {params.spec:q} {params.options}"

@@ -31,7 +31,7 @@ rule estimate_costs:
     conda:
         "../../environment.yml"
     params:
-        spec=cost_spec(),
+        spec=costing.cost_spec(),
         title="What the paper scale costs, by estimate",
     shell:
         "python -m clockwork_experiments.steps.estimate_costs"

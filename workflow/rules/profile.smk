@@ -14,7 +14,7 @@ rule count_flops:
     Writes: counts of the whole UNet, of its blocks, and of a step with each adaptor.
     """
     input:
-        unpack(unet_of_model),
+        unpack(files(costing.unet_needs)),
         code=code("count_flops"),
     output:
         "results/{scale}/flops/{model}.json",
@@ -29,11 +29,11 @@ rule count_flops:
         mem_mb=memory(2000),
         runtime=walltime(30),
     params:
-        spec=flops_spec,
-        unet=input_options("unet"),
+        spec=costing.flops_spec,
+        options=options(costing.unet_needs),
     shell:
         "python -m clockwork_experiments.steps.count_flops"
-        " --spec {params.spec:q} {params.unet} --output {output}"
+        " --spec {params.spec:q} {params.options} --output {output}"
         " --threads {threads} --log {log}"
 
 
@@ -57,7 +57,9 @@ rule count_other_unets:
         mem_mb=memory(2000),
         runtime=walltime(30),
     params:
-        spec=other_unets_spec(),
+        spec=costing.settings_of(
+            Path(workflow.basedir) / "workflow" / "other_unets.yaml"
+        ),
     shell:
         "python -m clockwork_experiments.steps.count_other_unets"
         " --spec {params.spec:q} --output {output.csv}"
@@ -71,7 +73,7 @@ rule count_levels:
     Writes: modules, parameters and channels by level, and a call down to each.
     """
     input:
-        unpack(levels_inputs),
+        unpack(files(costing.levels_needs)),
         code=code("count_levels"),
     output:
         "results/{scale}/levels/{translator}.json",
@@ -86,18 +88,18 @@ rule count_levels:
         mem_mb=memory(2000),
         runtime=walltime(30),
     params:
-        spec=levels_spec,
-        configs=input_options("unet", "branch"),
+        spec=costing.levels_spec,
+        options=options(costing.levels_needs),
     shell:
         "python -m clockwork_experiments.steps.count_levels"
-        " --spec {params.spec:q} {params.configs} --output {output}"
+        " --spec {params.spec:q} {params.options} --output {output}"
         " --threads {threads} --log {log}"
 
 
 rule level_latency:
     """Time every level of the published models' UNets, with random weights."""
     input:
-        level_timings("paper", entries("paper", "translators")),
+        translating.level_timings("paper", entries("paper", "translators")),
 
 
 rule time_levels:
@@ -107,7 +109,7 @@ rule time_levels:
     Writes: mean, deviation and single calls in milliseconds; weights are random.
     """
     input:
-        unpack(levels_inputs),
+        unpack(files(costing.levels_needs)),
         code=code("time_levels"),
     output:
         "results/{scale}/latency/levels/{translator}.json",
@@ -125,11 +127,11 @@ rule time_levels:
         mem_mb=memory(16000),
         runtime=walltime(60),
     params:
-        spec=level_timing_spec,
-        configs=input_options("unet", "branch"),
+        spec=costing.level_timing_spec,
+        options=options(costing.levels_needs),
     shell:
         "python -m clockwork_experiments.steps.time_levels"
-        " --spec {params.spec:q} {params.configs} --output {output}"
+        " --spec {params.spec:q} {params.options} --output {output}"
         " --threads {threads} --log {log}"
 
 
@@ -141,7 +143,7 @@ rule time_editing:
     """
     input:
         code=code("time_editing"),
-        models=timed_models(timed_edits),
+        models=costing.timed_edit_models,
     output:
         "results/{scale}/latency/editing.json",
     log:
@@ -158,7 +160,7 @@ rule time_editing:
         mem_mb=memory(8000),
         runtime=walltime(120),
     params:
-        spec=edit_timing_spec,
+        spec=costing.edit_timing_spec,
     shell:
         "python -m clockwork_experiments.steps.time_editing"
         " --spec {params.spec:q} --output {output} --threads {threads} --log {log}"
@@ -171,7 +173,7 @@ rule profile_editing:
     Writes: FLOPs as profiled, as counted, and by Eqs. 2 to 4.
     """
     input:
-        unpack(unet_of_model),
+        unpack(files(costing.unet_needs)),
         code=code("profile_editing"),
         flops="results/{scale}/flops/{model}.json",
     output:
@@ -187,11 +189,11 @@ rule profile_editing:
         mem_mb=memory(4000),
         runtime=walltime(120),
     params:
-        spec=edit_profile_spec,
-        unet=input_options("unet"),
+        spec=costing.profile_spec,
+        options=options(costing.unet_needs),
     shell:
         "python -m clockwork_experiments.steps.profile_editing"
-        " --spec {params.spec:q} --flops {input.flops} {params.unet}"
+        " --spec {params.spec:q} --flops {input.flops} {params.options}"
         " --output {output} --threads {threads} --log {log}"
 
 
@@ -203,7 +205,7 @@ rule time_sampling:
     """
     input:
         code=code("time_sampling"),
-        models=timed_models(timed_runs),
+        models=costing.timed_models,
     output:
         "results/{scale}/latency/sampling.json",
     log:
@@ -220,7 +222,7 @@ rule time_sampling:
         mem_mb=memory(4000),
         runtime=walltime(60),
     params:
-        spec=timing_spec,
+        spec=costing.timing_spec,
     shell:
         "python -m clockwork_experiments.steps.time_sampling"
         " --spec {params.spec:q} --output {output}"
@@ -241,7 +243,7 @@ rule measure_overhead:
     """
     input:
         code=code("measure_overhead"),
-        model=overhead_files,
+        model=costing.overhead_files,
     output:
         json="results/{scale}/latency/overhead.json",
         md="results/{scale}/latency/overhead.md",
@@ -259,7 +261,7 @@ rule measure_overhead:
         mem_mb=memory(4000),
         runtime=walltime(60),
     params:
-        spec=overhead_spec,
+        spec=costing.overhead_spec,
     shell:
         "python -m clockwork_experiments.steps.measure_overhead"
         " --spec {params.spec:q} --output {output.json}"
@@ -269,7 +271,7 @@ rule measure_overhead:
 rule gpu_latency:
     """Time Table S3's UNets, with random weights, on the GPU of this machine."""
     input:
-        gpu_timings,
+        costing.gpu_timings,
 
 
 rule time_unet:
@@ -298,7 +300,9 @@ rule time_unet:
         mem_mb=memory(16000),
         runtime=walltime(30),
     params:
-        spec=unet_timing_spec,
+        spec=costing.unet_timing_spec(
+            PAPERS["clockwork"]["tables"]["table_s3"]["paper"]["rows"]
+        ),
         state="results/paper/.state/latency/{gpu}.json",
     shell:
         "python -m clockwork_experiments.steps.time_unet"

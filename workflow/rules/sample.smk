@@ -8,10 +8,8 @@ rule sample_images:
     Writes: `images`, uint8 (N, 3, H, W).
     """
     input:
-        unpack(adaptor_of(setting("runs", "run"))),
+        unpack(files(sampling.run_needs)),
         code=code("sample_images"),
-        model=files_of(model_path("runs", "run")),
-        prompts=prompts_of("runs", "run"),
     output:
         "results/{scale}/images/{run}/{shard}.safetensors",
     log:
@@ -27,16 +25,15 @@ rule sample_images:
         mem_mb=memory(4000, paper=16000),
         runtime=walltime(240),
     params:
-        model=model_path("runs", "run"),
-        spec=run_spec,
-        adaptor=adaptor_options,
-        shard=lambda wildcards: int(wildcards.shard),
-        shards=shard_count("runs", "run"),
+        spec=sampling.run_spec,
+        options=options(sampling.run_needs),
+        shard=models.shard_index,
+        shards=sampling.run_shards,
         state="results/{scale}/.state/images/{run}/{shard}",
     shell:
         "python -m clockwork_experiments.steps.sample_images"
-        " --spec {params.spec:q} --model {params.model} {params.adaptor}"
-        " --prompts {input.prompts} --shard {params.shard} --shards {params.shards}"
+        " --spec {params.spec:q} {params.options}"
+        " --shard {params.shard} --shards {params.shards}"
         " --state {params.state} --output {output}"
         " --threads {threads} --log {log}"
 
@@ -48,9 +45,8 @@ rule perturb_features:
     Writes: images of the first prompts, and the distances of all.
     """
     input:
+        unpack(files(sampling.perturbation_needs)),
         code=code("perturb_features"),
-        model=files_of(model_path("perturbations", "perturbation")),
-        prompts=prompts_of("perturbations", "perturbation"),
     output:
         images="results/{scale}/perturbations/{perturbation}.safetensors",
         distances="results/{scale}/perturbations/{perturbation}.json",
@@ -67,11 +63,11 @@ rule perturb_features:
         mem_mb=memory(4000, paper=16000),
         runtime=walltime(240),
     params:
-        model=model_path("perturbations", "perturbation"),
-        spec=spec("perturbations", "perturbation", "spec"),
+        spec=sampling.perturbation_spec,
+        options=options(sampling.perturbation_needs),
         state="results/{scale}/.state/perturbations/{perturbation}",
     shell:
         "python -m clockwork_experiments.steps.perturb_features"
-        " --spec {params.spec:q} --model {params.model} --prompts {input.prompts}"
+        " --spec {params.spec:q} {params.options}"
         " --state {params.state} --output {output.images}"
         " --distances {output.distances} --threads {threads} --log {log}"

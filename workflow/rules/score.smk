@@ -2,23 +2,23 @@
 
 
 rule extract_features:
-    """Run the scoring networks over one shard of a data set and its captions.
+    """Run the scoring networks over one shard of a run, or of a set with its captions.
 
     Reads: images, captions, the encoders.
-    Writes: `clip_image`, `frechet` and `clip_text`.
+    Writes: `clip_image` and `frechet`; of a set `clip_text`, too.
     """
     input:
+        unpack(files(sampling.shown_captions)),
         code=code("extract_features"),
-        images="results/{scale}/images/{dataset}/{shard}.safetensors",
-        prompts="results/{scale}/prompts/{dataset}.json",
-        clip=files_of(clip_path),
-        frechet=files_of(frechet_path),
+        images="results/{scale}/images/{images}/{shard}.safetensors",
+        clip=models.clip_files,
+        frechet=models.frechet_files,
     output:
-        "results/{scale}/features/{dataset}/{shard}.safetensors",
+        "results/{scale}/features/{images}/{shard}.safetensors",
     log:
-        "logs/{scale}/extract_features/{dataset}/{shard}.log",
+        "logs/{scale}/extract_features/{images}/{shard}.log",
     benchmark:
-        "benchmarks/{scale}/extract_features/{dataset}/{shard}.tsv"
+        "benchmarks/{scale}/extract_features/{images}/{shard}.tsv"
     conda:
         "../../environment.yml"
     threads: 1
@@ -28,90 +28,44 @@ rule extract_features:
         mem_mb=memory(4000, paper=16000),
         runtime=walltime(120),
     params:
-        clip=clip_path,
-        frechet=frechet_path,
-        kind=frechet_kind,
-        shard=lambda wildcards: int(wildcards.shard),
-        shards=setting("datasets", "dataset", "shards"),
-        size=lambda wildcards: scored_size(wildcards.scale, wildcards.dataset),
+        clip=models.clip_path,
+        frechet=models.frechet_path,
+        kind=models.frechet_kind,
+        size=sampling.shown_size,
+        options=options(sampling.shown_captions),
     shell:
         "python -m clockwork_experiments.steps.extract_features"
-        " --images {input.images} --clip {params.clip}"
-        " --frechet {params.frechet} --frechet-kind {params.kind} --size {params.size}"
-        " --prompts {input.prompts} --shard {params.shard} --shards {params.shards}"
+        " --images {input.images} --clip {params.clip:q}"
+        " --frechet {params.frechet:q} --frechet-kind {params.kind:q}"
+        " --size {params.size} {params.options}"
         " --output {output} --threads {threads} --log {log}"
 
 
-for scale, batch, dataset, runs in scoring_batches():
+rule score_images:
+    """Score a run: Fréchet distance, CLIP score, distance to its teacher's images.
 
-    # Run the scoring networks over one shard of several runs.
-    # Reads: images, the encoders.
-    # Writes: `clip_image` and `frechet`.
-    rule:
-        name:
-            f"extract_features_{batch}"
-        input:
-            code=code("extract_features"),
-            images=per_run("images", scale, runs),
-            clip=files_of(
-                lambda _, scale=scale: entry(scale, "encoders", "clip")["path"]
-            ),
-            frechet=files_of(
-                lambda _, scale=scale: entry(scale, "encoders", "frechet")["path"]
-            ),
-        output:
-            per_run("features", scale, runs),
-        log:
-            f"logs/{scale}/extract_features/{batch}/{{shard}}.log",
-        benchmark:
-            f"benchmarks/{scale}/extract_features/{batch}/{{shard}}.tsv"
-        conda:
-            "../../environment.yml"
-        threads: 1
-        resources:
-            gpu=1,
-            gpu_model=gpu_model,
-            mem_mb=memory(4000, paper=16000, scale=scale),
-            runtime=walltime(120),
-        params:
-            clip=entry(scale, "encoders", "clip")["path"],
-            frechet=entry(scale, "encoders", "frechet")["path"],
-            kind=entry(scale, "encoders", "frechet")["kind"],
-            size=scored_size(scale, dataset),
-        shell:
-            "python -m clockwork_experiments.steps.extract_features"
-            " --images {input.images} --clip {params.clip}"
-            " --frechet {params.frechet} --frechet-kind {params.kind}"
-            " --size {params.size} --output {output} --threads {threads} --log {log}"
-
-    # Score several runs: Fréchet distance, CLIP score, distance to a teacher's images.
-    # Reads: features of the runs, their teachers and the reference; images of both.
-    # Writes: each score with n, interval, seed, encoders and versions.
-    rule:
-        name:
-            f"score_images_{batch}"
-        input:
-            code=code("score_images"),
-            features=shards("features", scale, dataset, *with_teachers(scale, runs)),
-            images=shards("images", scale, dataset, *with_teachers(scale, runs)),
-            captions=shards("features", scale, dataset),
-            reference=shards("features", scale, reference_of(scale, dataset)),
-        output:
-            [f"results/{scale}/scores/{run}.json" for run in runs],
-        log:
-            f"logs/{scale}/score_images/{batch}.log",
-        benchmark:
-            f"benchmarks/{scale}/score_images/{batch}.tsv"
-        conda:
-            "../../environment.yml"
-        threads: 1
-        resources:
-            mem_mb=memory(4000, paper=16000, scale=scale),
-            runtime=walltime(60),
-        params:
-            spec=scoring_spec(scale, runs),
-        shell:
-            "python -m clockwork_experiments.steps.score_images"
-            " --spec {params.spec:q} --features {input.features} --images {input.images}"
-            " --reference {input.reference} --captions {input.captions}"
-            " --output {output} --threads {threads} --log {log}"
+    Reads: features of the run, its teacher and the reference; images of both runs.
+    Writes: each score with n, interval, seed, encoders and versions.
+    """
+    input:
+        unpack(files(sampling.score_needs)),
+        code=code("score_images"),
+    output:
+        "results/{scale}/scores/{run}.json",
+    log:
+        "logs/{scale}/score_images/{run}.log",
+    benchmark:
+        "benchmarks/{scale}/score_images/{run}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        mem_mb=memory(4000, paper=16000),
+        runtime=walltime(60),
+    params:
+        spec=sampling.score_spec,
+        options=options(sampling.score_needs),
+    shell:
+        "python -m clockwork_experiments.steps.score_images"
+        " --spec {params.spec:q} {params.options}"
+        " --output {output} --threads {threads} --log {log}"

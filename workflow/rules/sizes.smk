@@ -97,7 +97,7 @@ rule measure_throughput:
     """
     input:
         code=code("measure_throughput"),
-        model=overhead_files,
+        model=costing.overhead_files,
     output:
         json="results/{scale}/latency/throughput.json",
         md="results/{scale}/latency/throughput.md",
@@ -115,7 +115,7 @@ rule measure_throughput:
         mem_mb=memory(16000),
         runtime=walltime(60),
     params:
-        spec=throughput_spec,
+        spec=costing.throughput_spec,
     shell:
         "python -m clockwork_experiments.steps.measure_throughput"
         " --spec {params.spec:q} --output {output.json}"

@@ -9,11 +9,8 @@ rule sample_trajectories:
     embeddings.
     """
     input:
-        unpack(noised_images),
+        unpack(files(training.trajectory_needs)),
         code=code("sample_trajectories"),
-        model=files_of(model_path("trajectories", "trajectory")),
-        clip=files_of(clip_path),
-        prompts=prompts_of("trajectories", "trajectory"),
     output:
         "results/{scale}/trajectories/{trajectory}/{shard}.safetensors",
     log:
@@ -30,17 +27,15 @@ rule sample_trajectories:
         mem_mb=memory(4000, paper=64000),
         runtime=walltime(240),
     params:
-        model=model_path("trajectories", "trajectory"),
-        clip=clip_path,
-        spec=spec("trajectories", "trajectory", "spec"),
-        images=input_options("images"),
-        shard=lambda wildcards: int(wildcards.shard),
-        shards=shard_count("trajectories", "trajectory"),
+        spec=training.trajectory_spec,
+        options=options(training.trajectory_needs),
+        shard=models.shard_index,
+        shards=training.trajectory_shards,
         state="results/{scale}/.state/trajectories/{trajectory}/{shard}",
     shell:
         "python -m clockwork_experiments.steps.sample_trajectories"
-        " --spec {params.spec:q} --model {params.model} --clip {params.clip}"
-        " --prompts {input.prompts} {params.images} --shard {params.shard} --shards {params.shards}"
+        " --spec {params.spec:q} {params.options}"
+        " --shard {params.shard} --shards {params.shards}"
         " --state {params.state} --output {output}"
         " --threads {threads} --log {log}"
 
@@ -52,7 +47,7 @@ rule compare_storage:
     Writes: bytes per trajectory, and samples per second with a model.
     """
     input:
-        unpack(stored_model),
+        unpack(files(training.storage_needs)),
         code=code("compare_storage"),
     output:
         "results/{scale}/storage/{trajectory}.json",
@@ -69,9 +64,9 @@ rule compare_storage:
         mem_mb=memory(8000),
         runtime=walltime(60),
     params:
-        spec=storage_spec,
-        model=stored_model_options,
+        spec=training.storage_spec,
+        options=options(training.storage_needs),
     shell:
         "python -m clockwork_experiments.steps.compare_storage"
-        " --spec {params.spec:q} {params.model} --output {output}"
+        " --spec {params.spec:q} {params.options} --output {output}"
         " --threads {threads} --log {log}"

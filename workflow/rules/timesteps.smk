@@ -8,7 +8,7 @@ localrules:
 rule step_searched:
     """Search time steps for every mini translator that has such a search."""
     input:
-        step_searches("mini"),
+        translating.step_searches("mini"),
 
 
 rule search_steps:
@@ -18,10 +18,8 @@ rule search_steps:
     Writes: time steps by method, what they cost to find, and scores on the others.
     """
     input:
-        unpack(step_search_inputs),
+        unpack(files(translating.steps_needs)),
         code=code("search_steps"),
-        translator=files_of(step_searched_path),
-        clip=files_of(lambda wildcards: translations_clip(wildcards.scale)),
     output:
         "results/{scale}/timesteps/{step_search}.json",
     log:
@@ -37,17 +35,14 @@ rule search_steps:
         mem_mb=memory(16000),
         runtime=walltime(2880),
     params:
-        spec=step_search_spec,
-        translator=step_searched_path,
-        options=step_search_options,
-        clip=lambda wildcards: translations_clip(wildcards.scale),
+        spec=translating.steps_spec,
+        options=options(translating.steps_needs),
         # It stays: a search that asks for more does not measure the same again.
         state="results/{scale}/.state/timesteps/{step_search}",
         references="results/{scale}/.state/references",
     shell:
         "python -m clockwork_experiments.steps.search_steps"
-        " --spec {params.spec:q} --translator {params.translator} {params.options}"
-        " --clip {params.clip}"
+        " --spec {params.spec:q} {params.options}"
         " --state {params.state} --references {params.references}"
         " --output {output}"
         " --threads {threads} --log {log}"

@@ -8,7 +8,7 @@ localrules:
 rule translations:
     """Score every mini translation."""
     input:
-        translation_scores("mini", entries("mini", "translations")),
+        translating.translation_scores("mini", entries("mini", "translations")),
 
 
 rule prepare_pairs:
@@ -18,7 +18,7 @@ rule prepare_pairs:
     Writes: prompts and captions by pair; `inputs` and, where known, `targets`.
     """
     input:
-        unpack(translation_set_inputs),
+        unpack(files(translating.pairs_needs)),
         code=code("prepare_pairs"),
     output:
         json="results/{scale}/pairs/{translation_set}.json",
@@ -34,7 +34,7 @@ rule prepare_pairs:
         mem_mb=memory(16000),
         runtime=walltime(60),
     params:
-        spec=translation_set_spec,
+        spec=translating.pairs_spec,
     shell:
         "python -m clockwork_experiments.steps.prepare_pairs"
         " --spec {params.spec:q} --output {output.json}"
@@ -49,9 +49,8 @@ rule translate_images:
     Writes: `images`, uint8 (N, 3, H, W).
     """
     input:
-        unpack(translation_inputs),
+        unpack(files(translating.translation_needs)),
         code=code("translate_images"),
-        translator=files_of(translator_path),
     output:
         "results/{scale}/translated/{translation}/{shard}.safetensors",
     log:
@@ -67,73 +66,47 @@ rule translate_images:
         mem_mb=memory(16000),
         runtime=walltime(720),
     params:
-        spec=translation_spec,
-        translator=translator_path,
-        options=translation_options,
-        shard=lambda wildcards: int(wildcards.shard),
-        shards=translation_shard_count,
+        spec=translating.translation_spec,
+        options=options(translating.translation_needs),
+        shard=models.shard_index,
+        shards=translating.translation_shards,
         state="results/{scale}/.state/translated/{translation}/{shard}",
     shell:
         "python -m clockwork_experiments.steps.translate_images"
-        " --spec {params.spec:q} --translator {params.translator} {params.options}"
-        " --set {input.set} --images {input.images}"
+        " --spec {params.spec:q} {params.options}"
         " --shard {params.shard} --shards {params.shards}"
         " --state {params.state} --output {output}"
         " --threads {threads} --log {log}"
 
 
-for scale, chosen, names in scored_together():
+rule score_translations:
+    """Score a translation against targets, prompts, and its teacher's images.
 
-    # Score the translations of one set.
-    # Reads: the set, its translations, the encoders.
-    # Writes: each score with n, interval, encoders and versions; the value of each pair.
-    rule:
-        name:
-            f"score_translations_{scale}_{chosen}"
-        input:
-            code=code("score_translations"),
-            set=f"results/{scale}/pairs/{chosen}.json",
-            images=f"results/{scale}/pairs/{chosen}.safetensors",
-            translated=translated_shards(scale, names),
-            clip=files_of(lambda _, scale=scale: translations_clip(scale)),
-            frechet=files_of(
-                lambda _, scale=scale: entry(scale, "encoders", "frechet")["path"]
-            ),
-            lpips=files_of(
-                lambda _, scale=scale: entry(scale, "encoders", "lpips")["path"]
-            ),
-            aesthetic=aesthetic_file(scale),
-        output:
-            json=translation_scores(scale, names),
-            pairs=[
-                f"results/{scale}/scores/translations/{name}.safetensors"
-                for name in names
-            ],
-        log:
-            f"logs/{scale}/score_translations/{chosen}.log",
-        benchmark:
-            f"benchmarks/{scale}/score_translations/{chosen}.tsv"
-        conda:
-            "../../environment.yml"
-        threads: 1
-        resources:
-            gpu=1,
-            gpu_model=gpu_model,
-            mem_mb=memory(32000),
-            runtime=walltime(240),
-        params:
-            teachers=translation_teachers(scale, names),
-            clip=translations_clip(scale),
-            frechet=entry(scale, "encoders", "frechet")["path"],
-            frechet_kind=entry(scale, "encoders", "frechet")["kind"],
-            lpips=entry(scale, "encoders", "lpips")["path"],
-            lpips_kind=entry(scale, "encoders", "lpips")["kind"],
-            aesthetic=aesthetic_option(scale),
-        shell:
-            "python -m clockwork_experiments.steps.score_translations"
-            " --teachers {params.teachers:q} --set {input.set} --images {input.images}"
-            " --translated {input.translated} --clip {params.clip}"
-            " --frechet {params.frechet} --frechet-kind {params.frechet_kind}"
-            " --lpips {params.lpips} --lpips-kind {params.lpips_kind}"
-            " {params.aesthetic} --output {output.json}"
-            " --threads {threads} --log {log}"
+    Reads: the set, the images, the encoders.
+    Writes: each score with n, interval, encoders and versions; the value of each pair.
+    """
+    input:
+        unpack(files(translating.score_needs)),
+        code=code("score_translations"),
+    output:
+        json="results/{scale}/scores/translations/{translation}.json",
+        pairs="results/{scale}/scores/translations/{translation}.safetensors",
+    log:
+        "logs/{scale}/score_translations/{translation}.log",
+    benchmark:
+        "benchmarks/{scale}/score_translations/{translation}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        gpu=1,
+        gpu_model=gpu_model,
+        mem_mb=memory(32000),
+        runtime=walltime(240),
+    params:
+        options=options(translating.score_needs),
+        teachers=translating.teachers,
+    shell:
+        "python -m clockwork_experiments.steps.score_translations"
+        " --teachers {params.teachers:q} {params.options} --output {output.json}"
+        " --threads {threads} --log {log}"

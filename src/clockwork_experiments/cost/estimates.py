@@ -302,15 +302,13 @@ class _Estimate:
         return calls * self.call(run) + self.passes.encode + self.passes.decode
 
     def translations(self) -> Iterator[tuple[str, Work]]:
-        scored = set()
         for run in self.of("translations").values():
             count = self.pairs(run["set"])
             shards = self.of("translation_sets")[run["set"]].get("shards", 1)
             total = count * self.translated(run, run["steps"])
             yield "translate_images", Work(shards, total)
             scores = count * self.passes.translation_scores
-            yield "score_translations", Work(run["set"] not in scored, scores)
-            scored.add(run["set"])
+            yield "score_translations", Work(1, scores)
 
     def depth_searches(self) -> Iterator[tuple[str, Work]]:
         for search in self.of("depth_searches").values():

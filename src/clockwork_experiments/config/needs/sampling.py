@@ -1,0 +1,121 @@
+"""Runs of text-to-image models, perturbed ones, and their scores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from clockwork_experiments.config.needs import files
+from clockwork_experiments.config.needs.entries import (
+    Config,
+    Wildcards,
+    as_json,
+    chosen,
+    entries,
+    entry,
+)
+from clockwork_experiments.config.needs.files import Need, Needs
+
+
+def run(config: Config, wildcards: Wildcards) -> dict[str, Any]:
+    """Return the settings of a run."""
+    found: dict[str, Any] = entry(config, wildcards.scale, "runs", wildcards.run)
+    return found
+
+
+def run_needs(config: Config, wildcards: Wildcards) -> Needs:
+    """Return what a run is sampled with: the pipeline, prompts, a learned adaptor."""
+    scale, found = wildcards.scale, run(config, wildcards)
+    return {
+        "model": files.pipeline(config, scale, found["model"]),
+        **files.learned_adaptor(config, scale, found.get("adaptor")),
+        "prompts": Need((files.prompts_file(scale, found["dataset"]),)),
+    }
+
+
+def run_shards(config: Config, wildcards: Wildcards) -> int:
+    """Return in how many jobs a run is sampled."""
+    dataset = run(config, wildcards)["dataset"]
+    count: int = entry(config, wildcards.scale, "datasets", dataset)["shards"]
+    return count
+
+
+def run_spec(config: Config, wildcards: Wildcards) -> str:
+    """Return a run as its dataclass takes it."""
+    found = run(config, wildcards)
+    light = files.light_pass(config, wildcards.scale, found.get("adaptor"))
+    return as_json({**chosen(found, "sampler", "seed", "batch_size", "level"), **light})
+
+
+def perturbation_needs(config: Config, wildcards: Wildcards) -> Needs:
+    """Return what images with perturbed features are sampled with."""
+    scale = wildcards.scale
+    found = entry(config, scale, "perturbations", wildcards.perturbation)
+    return {
+        "model": files.pipeline(config, scale, found["model"]),
+        "prompts": Need((files.prompts_file(scale, found["dataset"]),)),
+    }
+
+
+def perturbation_spec(config: Config, wildcards: Wildcards) -> str:
+    """Return a perturbation as its dataclass takes it."""
+    found = entry(config, wildcards.scale, "perturbations", wildcards.perturbation)
+    return as_json(found["spec"])
+
+
+def reference_of(config: Config, scale: str, dataset: str) -> str:
+    """Return the data set that a data set's Fréchet distances refer to, or itself."""
+    found: str = entry(config, scale, "datasets", dataset).get("reference", dataset)
+    return found
+
+
+def shown_dataset(config: Config, wildcards: Wildcards) -> str:
+    """Return the data set that images belong to: their run's, or the set itself."""
+    runs, name = entries(config, wildcards.scale, "runs"), wildcards.images
+    return runs[name]["dataset"] if name in runs else name
+
+
+def shown_captions(config: Config, wildcards: Wildcards) -> Needs:
+    """Return the captions of which features are made along with a set's own images."""
+    scale, name = wildcards.scale, wildcards.images
+    if name in entries(config, scale, "runs"):
+        return {}
+    shards = entry(config, scale, "datasets", name)["shards"]
+    told = ("--shard", str(int(wildcards.shard)), "--shards", str(shards))
+    return {"prompts": Need((files.prompts_file(scale, name),), more=told)}
+
+
+def shown_size(config: Config, wildcards: Wildcards) -> int:
+    """Return the side to which images are resized before the Fréchet network; or 0."""
+    dataset = shown_dataset(config, wildcards)
+    size: int = entry(config, wildcards.scale, "datasets", dataset).get("size", 0)
+    return size
+
+
+def score_needs(config: Config, wildcards: Wildcards) -> Needs:
+    """Return what a run's scores are made of: features, images, its teacher's too."""
+    scale, found = wildcards.scale, run(config, wildcards)
+    dataset = found["dataset"]
+    runs = dict.fromkeys(filter(None, (wildcards.run, found.get("teacher"))))
+    return {
+        "features": Need(
+            tuple(files.shards(config, "features", scale, dataset, *runs))
+        ),
+        "images": Need(tuple(files.shards(config, "images", scale, dataset, *runs))),
+        "captions": Need(tuple(files.shards(config, "features", scale, dataset))),
+        "reference": Need(
+            tuple(
+                files.shards(
+                    config, "features", scale, reference_of(config, scale, dataset)
+                )
+            )
+        ),
+    }
+
+
+def score_spec(config: Config, wildcards: Wildcards) -> str:
+    """Return a run to score as the step takes it."""
+    scale, found = wildcards.scale, run(config, wildcards)
+    seeds = entry(config, scale, "datasets", found["dataset"]).get("seeds", 1)
+    teacher = found.get("teacher", "")
+    described = {"seed": found["seed"], "seeds": seeds, "teacher": teacher}
+    return as_json({wildcards.run: described})

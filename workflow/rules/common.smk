@@ -1,0 +1,130 @@
+"""What all rules use: what a job reads, what it asks of a cluster, what it is told."""
+
+import inspect
+import os
+import shutil
+from functools import partial
+from types import SimpleNamespace
+
+from clockwork_experiments.config.needs import (
+    costing,
+    editing as edits,
+    fetching,
+    files as models,
+    sampling,
+    training,
+    translating,
+)
+
+# A step that asks something finds nobody there, and fails.
+shell.prefix("exec < /dev/null; ")
+
+if config["paper"].get("offline"):
+    # By the environment: as a parameter it would make every fetch run again.
+    os.environ.update(HF_HUB_OFFLINE="1")
+
+
+def bound(module):
+    """Return the functions of a module of `needs`, told the configuration.
+
+    Snakemake hands them the wildcards alone.
+    """
+    found = SimpleNamespace(**vars(module))
+    for name, function in inspect.getmembers(module, inspect.isfunction):
+        told = next(iter(inspect.signature(function).parameters), "") == "config"
+        setattr(found, name, partial(function, config) if told else function)
+    return found
+
+
+costing, edits, fetching, models, sampling, training, translating = map(
+    bound, (costing, edits, fetching, models, sampling, training, translating)
+)
+
+
+def files(get_needs):
+    """Return an input function: the files that a job needs, by name."""
+    return lambda wildcards: models.inputs(get_needs(wildcards))
+
+
+def options(get_needs):
+    """Return a params function: the options that name them to the step."""
+    return lambda wildcards: models.options(get_needs(wildcards))
+
+
+def walltime(minutes):
+    """Return a resources function for the minutes that a job may take.
+
+    It grows with each attempt, up to config.yaml's limit; so does memory.
+    """
+    return lambda wildcards, attempt: min(minutes * attempt, config["max_runtime"])
+
+
+def memory(mini, paper=None):
+    """Return a resources function for the memory in MB, at mini scale and at others."""
+
+    def get(wildcards, attempt):
+        small = wildcards.get("scale", "mini") == "mini" or paper is None
+        return min((mini if small else paper) * attempt, config["max_mem_mb"])
+
+    return get
+
+
+def all_cores():
+    """Return the cores of this machine that Snakemake may use; of a cluster's node, 1.
+
+    A login node does not know how many the node will have.
+    """
+    return 1 if workflow.remote_exec else workflow.resource_settings.cores or 1
+
+
+def gpu_model(wildcards):
+    """Return the model that a GPU must be of, or None for any."""
+    return config["gpu_model"] or None
+
+
+PLACEHOLDER = "YOUR_"
+"""How the values of profiles/slurm begin that every user fills in."""
+
+
+def check_account():
+    """Refuse to start with the placeholder of profiles/slurm as the account."""
+    chosen = workflow.resource_settings.default_resources or {}
+    account = str(chosen["slurm_account"].raw) if "slurm_account" in chosen else ""
+    if PLACEHOLDER in account:
+        raise WorkflowError(
+            f"profiles/slurm/config.yaml: slurm_account is still {account}; "
+            "fill in yours, or remove it where the cluster has no accounts"
+        )
+
+
+def check_cluster(settings):
+    """Refuse to submit anything without Slurm, or with placeholders as partitions."""
+    if not hasattr(settings, "partition_config"):
+        return  # another executor's
+    path, chosen = settings.partition_config, {}
+    if path is not None and Path(path).is_file():
+        chosen = texts.read_yaml(Path(path)) or {}
+    left = [name for name in chosen.get("partitions", {}) if PLACEHOLDER in str(name)]
+    if left:
+        raise WorkflowError(
+            f"{path}: {', '.join(left)} is a placeholder; `sinfo` lists your partitions"
+        )
+    if shutil.which("sbatch") is None:
+        raise WorkflowError("there is no sbatch here; start on a login node of Slurm")
+
+
+check_account()
+
+
+def everything(scale):
+    """Return every table, figure, claim and score at a scale."""
+    return [
+        *tables(scale),
+        *figures(scale),
+        *claims(scale),
+        *(f"results/{scale}/scores/{run}.json" for run in entries(scale, "runs")),
+        *edits.edit_scores(scale, edits.all_edits(scale)),
+        *translating.translation_scores(scale, entries(scale, "translations")),
+        *translating.depth_searches(scale),
+        *translating.step_searches(scale),
+    ]
