@@ -1,8 +1,20 @@
 """A wrong value ends before anything runs, in a line that says what is allowed."""
 
-import pytest
-from checkout import copy_checkout, edit_yaml, snakemake
+import copy
+from pathlib import Path
 
+import pytest
+from checkout import ROOT, copy_checkout, edit_yaml, snakemake
+
+from clockwork_experiments.config.check import checked
+from clockwork_experiments.config.load import read_config
+from clockwork_experiments.config.registry import read_papers
+from clockwork_experiments.report.tables.results import COLUMNS, SOURCES
+from clockwork_experiments.report.tables.timesteps import GammaTableSpec, ScoreTableSpec
+
+SCHEMAS = ROOT / "workflow" / "schemas"
+SOURCES_OF = {name: SOURCES[column.kind] for name, column in COLUMNS.items()}
+STEP_TABLES = {"step_gammas": GammaTableSpec, "step_scores": ScoreTableSpec}
 LINKED = ("profiles", "resources/mini", "src")
 CONFIG, PAPER = "config.yaml", "workflow/papers/clockwork.yaml"
 COMPRESSION = "workflow/papers/compression.yaml"
@@ -35,8 +47,7 @@ CASES = {
         CONFIG,
         f"{SOURCE}.revision",
         "0" * 40,
-        f"{SOURCE}: ",
-        "'hub' is a dependency of 'revision'",
+        "source 'lpips': a revision is of a hub",
     ),
     "a checksum that is none": (
         CONFIG,
@@ -143,7 +154,7 @@ CASES = {
         "sd_typo",
         "table_1 at mini",
         "'sd_typo'",
-        "runs (sd, sd_clockwork",
+        "runs (sd, efficient",
     ),
     "unknown column": (
         PAPER,
@@ -159,7 +170,7 @@ CASES = {
         "figures.figure_1.mini.runs.0.run",
         "sd_typo",
         "'sd_typo'",
-        "runs (sd, sd_clockwork",
+        "runs (sd, efficient",
     ),
     "unknown prompt in a figure": (
         PAPER,
@@ -259,7 +270,7 @@ CASES = {
         CONFIG,
         f"{TRANSLATION}.set",
         "edges_test",
-        "translation 'ip2p_d9': its translator and set",
+        "translation 'ip2p_d9', its translator and its set",
         "task, not 'edit' and 'control'",
     ),
     "a teacher of another set": (
@@ -351,7 +362,7 @@ CASES = {
         CONFIG,
         "mini.depth_searches.stablesr.thresholds.0.at_most",
         30,
-        "mini.depth_searches.stablesr.thresholds.0",
+        "search 'stablesr': a threshold has either at_least or at_most",
     ),
     "unknown set of a search for time steps": (
         CONFIG,
@@ -550,18 +561,113 @@ CASES = {
         "claim K6 at mini",
         "'ip3p' is not one of the step searches (ip2p, ",
     ),
+    "a teacher that is the run itself": (
+        CONFIG,
+        f"{RUN}.teacher",
+        "sd_clockwork",
+        "run 'sd_clockwork' is its own teacher",
+    ),
+    "a teacher that is one's own pupil": (
+        CONFIG,
+        "mini.runs.sd.teacher",
+        "sd_clockwork",
+        "run 'sd' is its own teacher, by sd_clockwork → sd",
+    ),
+    "a number that is none": (
+        CONFIG,
+        f"{RUN}.sampler.guidance",
+        float("nan"),
+        f"{RUN}.sampler.guidance: nan is not a finite number",
+    ),
+    "more shards than files have numbers for": (
+        CONFIG,
+        "mini.datasets.test.shards",
+        10**9,
+        "mini.datasets.test.shards: 1000000000 is greater than the maximum of 1000",
+    ),
+    "an id with a newline": (
+        CONFIG,
+        "mini.models",
+        {"sd\n": {"path": "x", "backbone": "sd", "tokens": 32}},
+        "config.yaml: mini.models: the id 'sd\\n' does not match",
+    ),
+    "a scheduler with a newline": (
+        CONFIG,
+        f"{RUN}.sampler.scheduler",
+        "ddim\n",
+        f"{RUN}.sampler.scheduler: 'ddim\\n' does not match",
+    ),
+    "steps that are true": (
+        CONFIG,
+        f"{RUN}.sampler.steps",
+        True,
+        "True is not of type",
+    ),
+    "a key that is probably another": (
+        CONFIG,
+        f"{RUN}.sampler.step",
+        6,
+        "did you mean 'steps'?",
+    ),
+    "a model that is probably another": (
+        CONFIG,
+        f"{RUN}.model",
+        "eficient",
+        f"{RUN}.model: 'eficient'",
+        "did you mean 'efficient'?",
+    ),
+    "adaptor steps and a clock": (
+        CONFIG,
+        f"{RUN}.sampler.adaptor_steps",
+        [2, 3],
+        "run 'sd_clockwork': give either a clock or adaptor steps",
+    ),
     "unknown run in the latencies": (
         CONFIG,
         "mini.latency.runs",
         ["sd", "sd_typo"],
         "'sd_typo'",
-        "runs (sd, sd_clockwork",
+        "runs (sd, efficient",
     ),
 }
 
 
+@pytest.fixture(scope="module")
+def written() -> dict[str, dict]:
+    """Return what the files say, by file."""
+    papers = read_papers(ROOT / "workflow" / "papers")
+    files = {f"workflow/papers/{name}.yaml": paper for name, paper in papers.items()}
+    return {CONFIG: read_config({}, ROOT), **files}
+
+
+def refused(written: dict[str, dict], file: str, keys: str, value: object) -> str:
+    """Set one value, or delete it, and return what is said."""
+    edited = {**written, file: copy.deepcopy(written[file])}
+    *parents, last = keys.split(".")
+    place = edited[file]
+    for key in parents:
+        place = place[int(key) if isinstance(place, list) else key]
+    if value is None:
+        del place[last]
+    else:
+        place[last] = value
+    papers = {Path(name).stem: each for name, each in edited.items() if name != CONFIG}
+    with pytest.raises(ValueError) as caught:
+        checked(edited[CONFIG], papers, SCHEMAS, SOURCES_OF, STEP_TABLES)
+    line = str(caught.value)
+    assert "\n" not in line
+    return line
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_wrong_value_is_named_with_what_is_allowed(case, tmp_path):
+def test_wrong_value_is_named_with_what_is_allowed(case, written):
+    file, keys, value, *expected = CASES[case]
+    line = refused(written, file, keys, value)
+    assert all(part in line for part in expected), line
+
+
+@pytest.mark.parametrize("case", ["unknown model", "unknown column"])
+def test_nothing_runs(case, tmp_path):
     file, keys, value, *expected = CASES[case]
     checkout = copy_checkout(tmp_path, linked=LINKED)
     edit_yaml(checkout / file, keys, value)

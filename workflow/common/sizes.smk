@@ -2,59 +2,6 @@
 
 import json
 
-from clockwork_experiments.config.load import random_scale
-
-RANDOM = config.get("random", {})
-"""What `workflow/random.yaml` says, before it is laid over the paper scale."""
-
-def add_random_tables():
-    """Give the papers' tables of runs their counterparts with random weights.
-
-    The first one is that of `real_sizes`, so that its runs are scored by one job.
-    """
-    few = RANDOM["at_most"]["steps"]
-    for registry in PAPERS.values():
-        for item in registry["tables"].values():
-            if "rows" not in item.get("paper", {}) or "kind" in item["paper"]:
-                continue
-            table = with_scores(item)
-            item["random"] = {
-                **table,
-                "title": f"{table['title']}: random weights",
-                "caption": f"Random weights of the real sizes: no score; {few} steps at "
-                f"most, whatever follows. {table['caption']}",
-            }
-    tables = PAPERS["clockwork"]["tables"]
-    shown = RANDOM["real_sizes"]["runs"]
-    table = tables["table_1"].get("random", {"rows": []})
-    rows = [row for row in table["rows"] if row.get("run") in shown]
-    if rows:
-        small = {
-            **table,
-            "title": "Table 1 with random weights of the real sizes",
-            "rows": rows,
-        }
-        PAPERS["clockwork"]["tables"] = {"real_sizes": {"random": small}, **tables}
-
-
-def add_random_scale():
-    """Add the scale to the configuration and its tables to the registries."""
-    check_schema(RANDOM, "random.schema.yaml", "workflow/random.yaml")
-    config["random"] = random_scale(RANDOM, config["paper"])
-    for kind, chosen in RANDOM["real_sizes"].items():
-        for name in chosen:
-            if kind == "edits":
-                check_edited_run("random", "real_sizes", name)
-            else:
-                entry("random", kind, name)
-    for name, spec in RANDOM["weights"].items():
-        # The step checks the rest; here is what the paths of files depend on.
-        if ("file" in spec) != (spec["kind"] in ("inception", "alexnet")):
-            raise WorkflowError(f"random: weights {name!r} need a file, or take none")
-    if "table_1" in PAPERS["clockwork"]["tables"]:
-        add_random_tables()
-
-
 def random_weights_spec(wildcards):
     """Return which random weights to make, as JSON text."""
     return json.dumps(RANDOM["weights"][wildcards.weights])

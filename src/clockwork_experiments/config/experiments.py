@@ -58,9 +58,14 @@ _PLACE = re.compile(r"<(\w+)>")
 def one_of(name: object, known: Iterable[str], what: str) -> str:
     """Return what is wrong with a name, what there is instead, and the likeliest."""
     known = [str(each) for each in known]
-    close = difflib.get_close_matches(str(name), known, 1)
-    hint = f"; did you mean {close[0]!r}?" if close else ""
-    return f"{name!r} is not one of the {what} ({', '.join(known) or 'none'}){hint}"
+    listed = ", ".join(known) or "none"
+    return f"{name!r} is not one of the {what} ({listed}){meant(name, known)}"
+
+
+def meant(name: object, known: Iterable[str]) -> str:
+    """Return which of what there is was probably meant; nothing if none is near."""
+    close = difflib.get_close_matches(str(name), list(known), 1)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def laid_over(below: Any, above: Any) -> Any:

@@ -1,0 +1,176 @@
+"""Make JSON Schema of types, for `validate` and for editors.
+
+``python -m clockwork_experiments.config.schema`` writes the files of
+``workflow/schemas``; a test fails when they are not what the types say.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import json
+import re
+import types
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from clockwork_experiments.config.types import Bounds, Items, OneOf, Ref, Text
+
+Schema = dict[str, Any]
+
+ID = "^[a-z][a-z0-9_]*$"
+
+
+def schema_of(kind: type, narrowed: Mapping[str, Any]) -> Schema:
+    """Return the schema of a dataclass, with those that it holds in ``$defs``.
+
+    Args:
+        kind: The dataclass. Its docstring, and those of its bases, describe the keys.
+        narrowed: Types of fields that a class leaves wide, by field or ``Class.field``.
+    """
+    defs: dict[str, Schema] = {}
+    _define(kind, narrowed, defs)
+    root = defs.pop(kind.__name__)
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        **root,
+        "$defs": dict(sorted(defs.items())),
+    }
+
+
+def _define(kind: type, narrowed: Mapping[str, Any], defs: dict[str, Schema]) -> Schema:
+    name = kind.__name__
+    if name not in defs:
+        defs[name] = {}
+        hints = typing.get_type_hints(kind, include_extras=True)
+        described = _described(kind)
+        properties, required = {}, []
+        for field in dataclasses.fields(kind):
+            hint = hints[field.name]
+            if typing.get_origin(hint) not in (typing.Annotated, typing.Literal):
+                for owner in kind.__mro__:
+                    key = f"{owner.__name__}.{field.name}"
+                    if key in narrowed:
+                        hint = narrowed[key]
+                        break
+                else:
+                    if not _holds_classes(hint):
+                        hint = narrowed.get(field.name, hint)
+            properties[field.name] = {
+                "description": described[field.name],
+                **_typed(hint, narrowed, defs),
+            }
+            if field.default is field.default_factory is dataclasses.MISSING:
+                required.append(field.name)
+        defs[name] = {
+            "description": (inspect.getdoc(kind) or "").split("\n")[0],
+            "type": "object",
+            "additionalProperties": False,
+            "required": required,
+            "properties": properties,
+        }
+    return {"$ref": f"#/$defs/{name}"}
+
+
+def _holds_classes(hint: Any) -> bool:
+    arguments = typing.get_args(hint)
+    return dataclasses.is_dataclass(hint) or any(map(_holds_classes, arguments))
+
+
+def _described(kind: type) -> dict[str, str]:
+    """Return what docstrings say of fields, those of bases where they say nothing."""
+    found: dict[str, str] = {}
+    for each in kind.__mro__:
+        text = inspect.getdoc(each) or ""
+        _, _, attributes = text.partition("Attributes:\n")
+        for name, said in re.findall(
+            r"^    (\w+): (.*?)(?=^    \w+: |^\S|\Z)", attributes, re.M | re.S
+        ):
+            found.setdefault(name, " ".join(said.split()))
+    return found
+
+
+def _typed(hint: Any, narrowed: Mapping[str, Any], defs: dict[str, Schema]) -> Schema:
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Annotated:
+        schema = _typed(arguments[0], narrowed, defs)
+        for mark in arguments[1:]:
+            schema |= _marked(mark)
+        return schema
+    if origin is typing.Literal:
+        return {"enum": list(arguments)}
+    if origin in (typing.Union, types.UnionType):
+        kinds = [each for each in arguments if each is not type(None)]
+        made = [_typed(each, narrowed, defs) for each in kinds]
+        return made[0] if len(made) == 1 else {"oneOf": made}
+    if origin is tuple:
+        return {"type": "array", "items": _typed(arguments[0], narrowed, defs)}
+    if origin is dict:
+        schema: Schema = {"type": "object"}
+        if arguments[1] is not Any:
+            schema["additionalProperties"] = _typed(arguments[1], narrowed, defs)
+        names = _typed(arguments[0], narrowed, defs)
+        if names != {"type": "string"}:
+            schema["propertyNames"] = {"enum": names["enum"]}
+        elif _holds_classes(arguments[1]) and "SourceFile" not in str(arguments[1]):
+            schema["propertyNames"] = {"pattern": ID}
+        return schema
+    if dataclasses.is_dataclass(hint):
+        return _define(typing.cast(type, hint), narrowed, defs)
+    kinds_of = {str: "string", int: "integer", float: "number", bool: "boolean"}
+    return {"type": kinds_of[hint]} if hint in kinds_of else {}
+
+
+def _marked(mark: Any) -> Schema:
+    if isinstance(mark, Ref):
+        return {"reference": list(mark.sections)}
+    if isinstance(mark, OneOf):
+        return {"enum": list(mark.values)}
+    if isinstance(mark, Items):
+        unique = {"uniqueItems": True} if mark.unique else {}
+        return ({"minItems": mark.least} if mark.least else {}) | unique
+    if isinstance(mark, Text):
+        return (
+            {"minLength": 1}
+            if mark.pattern == "."
+            else {"pattern": f"^({mark.pattern})$"}
+        )
+    assert isinstance(mark, Bounds)
+    named = {
+        "minimum": mark.least,
+        "maximum": mark.most,
+        "exclusiveMinimum": mark.above,
+        "exclusiveMaximum": mark.below,
+    }
+    return {key: value for key, value in named.items() if value is not None}
+
+
+def as_text(schema: Schema) -> str:
+    """Return a schema as JSON with one line for each key that it describes."""
+
+    def lines(value: Any, depth: int) -> str:
+        text = json.dumps(value, ensure_ascii=False)
+        if depth == 0 or not isinstance(value, dict) or len(text) < 60:
+            return text
+        gap = "\n" + " " * (5 - depth)
+        inner = [
+            f"{json.dumps(key)}: {lines(each, depth - 1)}"
+            for key, each in value.items()
+        ]
+        return "{" + ",".join(gap + each for each in inner) + gap[:-1] + "}"
+
+    return lines(schema, 4) + "\n"
+
+
+def schemas() -> dict[str, Schema]:
+    """Return the schemas by the name of their file."""
+    from clockwork_experiments.config import sections
+
+    return {"config.schema.json": schema_of(sections.Config, sections.NARROWED)}
+
+
+if __name__ == "__main__":
+    for name, made in schemas().items():
+        Path("workflow", "schemas", name).write_text(as_text(made), encoding="utf-8")
