@@ -7,7 +7,6 @@ min_version("9.0")
 
 include: "workflow/common/configuration.smk"
 include: "workflow/common/bound.smk"
-include: "workflow/common/checks.smk"
 include: "workflow/common/sizes.smk"
 include: "workflow/common/registries.smk"
 include: "workflow/rules/common.smk"

@@ -2,6 +2,7 @@
 
 import json
 
+
 def random_weights_spec(wildcards):
     """Return which random weights to make, as JSON text."""
     return json.dumps(RANDOM["weights"][wildcards.weights])

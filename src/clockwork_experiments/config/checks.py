@@ -10,10 +10,8 @@ from collections.abc import Iterable
 
 from clockwork_diffusion.clock import clock_of
 from clockwork_experiments.config.experiments import Settings, one_of
+from clockwork_experiments.config.needs.editing import UNEDITED, edits_at
 from clockwork_experiments.config.registry import Registry
-
-UNEDITED = "unedited"
-"""The edit that leaves its source as it is; scored with the others."""
 
 
 def check_equal(what: str, one: Settings, other: Settings, *keys: str) -> None:
@@ -171,15 +169,6 @@ def _check_editing(known: Registry, scale: str) -> None:
         check_edited_run(known, scale, f"{scale}: timed edits", name)
 
 
-def _edits_at(known: Registry, scale: str, setting: str, edit_set: str) -> list[str]:
-    some = known.entry(scale, "edit_sets", edit_set).get("edits")
-    return [
-        name
-        for name, edit in known.entries(scale, "editing.edits").items()
-        if setting in edit.get("settings", (setting,)) and (not some or name in some)
-    ]
-
-
 def check_edited_run(known: Registry, scale: str, what: str, name: str) -> None:
     """Refuse the name of an edited run that there is not, or that none makes."""
     *edit_sets, edit, setting = name.split("/")
@@ -187,7 +176,7 @@ def check_edited_run(known: Registry, scale: str, what: str, name: str) -> None:
     if edit != UNEDITED:
         known.entry(scale, "editing.edits", edit)
     for edit_set in edit_sets:
-        made = [UNEDITED, *_edits_at(known, scale, setting, edit_set)]
+        made = [UNEDITED, *edits_at(known.config, scale, setting, edit_set)]
         if edit not in made:
             raise ValueError(
                 f"{what}: edit {edit!r} is not made at {setting!r} of {edit_set!r} "

@@ -11,6 +11,7 @@ from clockwork_experiments.config.checks import (
     check_step_answer,
 )
 from clockwork_experiments.config.experiments import Settings, one_of
+from clockwork_experiments.config.needs.editing import is_edited
 from clockwork_experiments.config.registry import Registry
 
 STEP_FIGURES = ("step_plane", "step_ticks", "step_curves", "search_progress")
@@ -244,11 +245,6 @@ def part_runs(part: Settings, margins: Settings) -> list[str]:
         *([part["to"]] if "to" in part else []),
         *(margin[key] for key in ("better", "worse") if key in margin),
     ]
-
-
-def is_edited(name: str) -> bool:
-    """Tell whether a run's name is that of an edited run."""
-    return "/" in name
 
 
 def _check_part(
