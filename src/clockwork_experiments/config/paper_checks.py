@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from clockwork_experiments.config import parse
 from clockwork_experiments.config.checks import (
@@ -95,7 +96,7 @@ def _check_step_table(
     known: Registry, scale: str, what: str, table: Settings, kind: type
 ) -> None:
     try:
-        found = parse.parse(
+        found: Any = parse.parse(
             kind, {key: value for key, value in table.items() if key != "kind"}
         )
     except ValueError as error:

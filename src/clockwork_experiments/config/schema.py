@@ -108,7 +108,7 @@ def _typed(hint: Any, narrowed: Mapping[str, Any], defs: dict[str, Schema]) -> S
     if origin is tuple:
         return {"type": "array", "items": _typed(arguments[0], narrowed, defs)}
     if origin is dict:
-        schema: Schema = {"type": "object"}
+        schema = {"type": "object"}
         if arguments[1] is not Any:
             schema["additionalProperties"] = _typed(arguments[1], narrowed, defs)
         names = _typed(arguments[0], narrowed, defs)
