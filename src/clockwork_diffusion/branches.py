@@ -16,8 +16,6 @@ Written on the same pieces as `clockwork_diffusion.unet`: no hooks, no state.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -28,6 +26,7 @@ from torch import nn
 from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.hook import Observer, Settings, put, take
 from clockwork_diffusion.passes import Past
+from clockwork_diffusion.scoped import scoped
 from clockwork_diffusion.summary import Summary
 from clockwork_diffusion.unet import (
     Conditions,
@@ -332,15 +331,10 @@ def remove_deepcache(pipe: Any) -> None:
     take(pipe, _DeepCache)
 
 
-@contextmanager
-def deepcache(
-    pipe: Any,
-    clock: int | Clock = 2,
-    *,
-    branch: int = 0,
-    timed: bool = False,
-    observe: Observer | None = None,
-) -> Iterator[Summary]:
+deepcache = scoped(
+    "deepcache",
+    apply_deepcache,
+    remove_deepcache,
     """Apply DeepCache within a block; see `apply_deepcache` for the arguments.
 
     >>> import torch
@@ -351,9 +345,5 @@ def deepcache(
     ...     image = pipe("a red ring on the sea", num_inference_steps=4).images[0]
     >>> summary.light_steps
     (2, 4)
-    """
-    summary = apply_deepcache(pipe, clock, branch=branch, timed=timed, observe=observe)
-    try:
-        yield summary
-    finally:
-        remove_deepcache(pipe)
+    """,
+)

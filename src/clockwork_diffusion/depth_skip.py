@@ -22,8 +22,7 @@ from __future__ import annotations
 
 import inspect
 from collections import OrderedDict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -38,6 +37,7 @@ from diffusers.utils.peft_utils import apply_lora_scale
 from torch import nn
 
 from clockwork_diffusion.hook import HANGING, put_depth, take_depth
+from clockwork_diffusion.scoped import scoped
 from clockwork_diffusion.unet import (
     add_residuals,
     check_topology,
@@ -450,9 +450,11 @@ def remove_depth_skip(pipe: Any) -> None:
     take_depth(pipe)
 
 
-@contextmanager
-def depth_skipped(pipe: Any, level: int) -> Iterator[None]:
-    """Apply depth-skip within a block.
+depth_skipped = scoped(
+    "depth_skipped",
+    apply_depth_skip,
+    remove_depth_skip,
+    """Apply depth-skip within a block; see `apply_depth_skip` for the arguments.
 
     >>> import torch
     >>> from diffusers import StableDiffusionPipeline
@@ -460,9 +462,5 @@ def depth_skipped(pipe: Any, level: int) -> Iterator[None]:
     >>> pipe = StableDiffusionPipeline.from_pretrained(mini, dtype=torch.float32)
     >>> with depth_skipped(pipe, level=9):
     ...     image = pipe("a red ring on the sea", num_inference_steps=4).images[0]
-    """
-    apply_depth_skip(pipe, level)
-    try:
-        yield
-    finally:
-        remove_depth_skip(pipe)
+    """,
+)

@@ -9,8 +9,6 @@ No module is replaced and no weight is touched; see `clockwork_diffusion.hook`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +20,7 @@ from clockwork_diffusion.contract import check_adaptor, cut_of, matched
 from clockwork_diffusion.hook import Observer, Settings, put, take, unet_of
 from clockwork_diffusion.passes import Passes
 from clockwork_diffusion.pooling import Pool, pool_for
+from clockwork_diffusion.scoped import scoped
 from clockwork_diffusion.summary import Summary
 from clockwork_diffusion.unet import SplitUNet, describe
 
@@ -135,20 +134,10 @@ def remove_clockwork(pipe: Any) -> None:
     take(pipe, _Clockwork)
 
 
-@contextmanager
-def clockwork(
-    pipe: Any,
-    clock: int | Clock | None = None,
-    *,
-    adaptor: Any = None,
-    cut: str = "stage1",
-    pool: Pool | None = None,
-    adaptor_steps: tuple[int, ...] = (),
-    every_step: bool = False,
-    compile: bool = False,
-    timed: bool = False,
-    observe: Observer | None = None,
-) -> Iterator[Summary]:
+clockwork = scoped(
+    "clockwork",
+    apply_clockwork,
+    remove_clockwork,
     """Apply Clockwork within a block; see `apply_clockwork` for the arguments.
 
     >>> import torch
@@ -159,23 +148,8 @@ def clockwork(
     ...     image = pipe("a red ring on the sea", num_inference_steps=4).images[0]
     >>> print(str(summary).splitlines()[0])
     Clockwork, the adaptor at steps 3, 4, 4 steps
-    """
-    summary = apply_clockwork(
-        pipe,
-        clock,
-        adaptor=adaptor,
-        cut=cut,
-        pool=pool,
-        adaptor_steps=adaptor_steps,
-        every_step=every_step,
-        compile=compile,
-        timed=timed,
-        observe=observe,
-    )
-    try:
-        yield summary
-    finally:
-        remove_clockwork(pipe)
+    """,
+)
 
 
 def _check_parts(unet: Any) -> None:

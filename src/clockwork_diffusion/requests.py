@@ -39,6 +39,17 @@ from clockwork_diffusion.schedulers import log_snr
 _SIGNATURE = 64
 """Values of an input that are compared to find the nearest."""
 
+_NO_ELEMENT = (
+    "the time step is not an element of a scheduler's `timesteps`, so that it does not "
+    "tell which request it belongs to: the whole UNet runs at each such call; loop "
+    "over `scheduler.timesteps` and hand on its elements"
+)
+_SKIPPED = (
+    "the loop leaves out some of the scheduler's `timesteps`, so that no call follows "
+    "another: the whole UNet runs at each; set the scheduler to the time steps that "
+    "the loop visits"
+)
+
 
 class Call(NamedTuple):
     """Where a call of the UNet stands.
@@ -122,6 +133,16 @@ class _Run:
         found.signature = signature
         return found
 
+    def skips(self, offset: int) -> bool:
+        """Tell whether a loop leaves out time steps; what it kept serves no call."""
+        if any(strand.expects(offset) for strand in self.strands):
+            return False
+        left = [each for each in self.strands if each.stride == 0]
+        left = [each for each in left if each.offset != offset]
+        for strand in left:
+            strand.memory.forget()
+        return bool(left)
+
     def call(self, strand: _Strand, first: bool) -> Call:
         """Return where a strand's call stands."""
         stride = strand.stride or 1
@@ -195,7 +216,7 @@ class Requests:
         """
         storage = _grid_of(timestep)
         if storage is None:
-            self._warn()
+            self._warn(_NO_ELEMENT)
             return Call(0, Memory())
         offset = int(timestep.storage_offset())
         key = (storage._cdata, _text_key(text))
@@ -203,8 +224,10 @@ class Requests:
         if run is None:
             run = self._begin(storage, timestep, text, key)
         if run is None:
-            self._warn()
+            self._warn(_NO_ELEMENT)
             return Call(0, Memory())
+        if run.skips(offset):
+            self._warn(_SKIPPED)
         starting = (
             strand.calls == 0
             for other, each in list(self._runs.items())
@@ -244,8 +267,10 @@ class Requests:
         for scheduler in likely:
             if _owns(scheduler, storage):
                 return scheduler
-        for found in gc.get_objects():
-            if issubclass(type(found), SchedulerMixin) and _owns(found, storage):
+        # A tenth of a second, once for a scheduler that belongs to no pipeline we know:
+        # an instance refers to its class.
+        for found in gc.get_referrers(*_classes(SchedulerMixin)):
+            if isinstance(found, SchedulerMixin) and _owns(found, storage):
                 self._met.add(found)
                 return found
         return None
@@ -298,16 +323,10 @@ class Requests:
 
         run.watch = weakref.ref(text if text._base is None else text._base, gone)
 
-    def _warn(self) -> None:
+    def _warn(self, message: str) -> None:
         if not self._warned:
             self._warned = True
-            warnings.warn(
-                "the time step is not an element of a scheduler's `timesteps`, so that "
-                "it does not tell which request it belongs to: the whole UNet runs at "
-                "each such call; loop over `scheduler.timesteps` and hand on its "
-                "elements",
-                stacklevel=5,
-            )
+            warnings.warn(message, stacklevel=5)
 
 
 def step_of(scheduler: SchedulerMixin | None) -> Callable[[int], int]:
@@ -344,6 +363,14 @@ def _grid_of(timestep: Any) -> torch.UntypedStorage | None:
     if timestep.numel() != 1 and any(timestep.stride()):
         return None  # one per row, copied together
     return timestep.untyped_storage()
+
+
+def _classes(kind: type[Any]) -> list[type[Any]]:
+    """Return a class and all that derive from it."""
+    found = [kind]
+    for each in kind.__subclasses__():
+        found += _classes(each)
+    return found
 
 
 def _owns(scheduler: Any, storage: torch.UntypedStorage) -> bool:

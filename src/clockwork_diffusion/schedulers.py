@@ -13,8 +13,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import diffusers
@@ -28,6 +27,7 @@ from diffusers import (
     SchedulerMixin,
 )
 
+from clockwork_diffusion.scoped import scoped
 from clockwork_diffusion.timesteps import check_timesteps
 
 SCHEDULERS: dict[str, type[SchedulerMixin]] = {
@@ -382,8 +382,10 @@ def remove_timesteps(pipe: Any) -> None:
         pipe.scheduler = before
 
 
-@contextmanager
-def at_timesteps(pipe: Any, timesteps: Sequence[int]) -> Iterator[None]:
+at_timesteps = scoped(
+    "at_timesteps",
+    apply_timesteps,
+    remove_timesteps,
     """Visit given time steps within a block; see `apply_timesteps`.
 
     >>> import torch
@@ -393,12 +395,8 @@ def at_timesteps(pipe: Any, timesteps: Sequence[int]) -> Iterator[None]:
     >>> from clockwork_diffusion.timesteps import gamma_timesteps
     >>> with at_timesteps(pipe, gamma_timesteps(4, 1 / 1.8)):
     ...     image = pipe("a red ring on the sea", num_inference_steps=4).images[0]
-    """
-    apply_timesteps(pipe, timesteps)
-    try:
-        yield
-    finally:
-        remove_timesteps(pipe)
+    """,
+)
 
 
 _BEFORE = "_scheduler_before"

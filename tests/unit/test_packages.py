@@ -104,6 +104,14 @@ for name in names:
     module = importlib.import_module(name)
     if doctest.testmod(module).failed:
         failed.append(name)
+# What is made by a call is no function of its module's to doctest.
+for name in package.__all__:
+    function = getattr(package, name)
+    if hasattr(function, "__wrapped__"):
+        home = vars(sys.modules[function.__module__])
+        runner = doctest.DocTestRunner()
+        for test in doctest.DocTestFinder().find(function, name, False, dict(home)):
+            assert test.examples and not runner.run(test).failed, name
 assert not failed, failed
 print(len(names))
 """

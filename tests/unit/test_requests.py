@@ -170,6 +170,19 @@ def test_plain_numbers_say_nothing_and_run_in_full(unet, texts):
 INVERSE = (DDIMInverseScheduler, DPMSolverMultistepInverseScheduler)
 
 
+def test_a_loop_that_leaves_out_time_steps_runs_in_full_and_says_so(unet, texts):
+    scheduler = DDIMScheduler(**NOISE)
+    scheduler.set_timesteps(STEPS)
+    x, text = start(1), texts[0][:1]
+    with clockwork(unet, 2) as summary, torch.no_grad():
+        with pytest.warns(UserWarning, match="leaves out some of the scheduler's"):
+            for t in scheduler.timesteps[::2]:
+                eps = unet(x, t, text).sample
+        assert not hook_of(unet).requests.kept()[1:]
+    assert not summary.light_steps
+    assert torch.equal(eps, unet(x, t, text).sample)
+
+
 @pytest.mark.parametrize("kind", INVERSE)
 def test_inversion_skips(unet, kind):
     with clockwork(unet, 2):

@@ -1,4 +1,4 @@
-"""Time UNet passes: whole sampling runs, and what our own code adds to a pass.
+"""Time UNet passes: whole sampling runs, and what the library's door adds to a pass.
 
 As in the paper (Section 5.1): the UNet passes alone, at the batch that guidance needs,
 without text encoder, scheduler and decoder; mean of ten runs after warm-up. Variants
@@ -7,19 +7,27 @@ take turns, so that a drift of the machine's speed touches all of them alike.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import random
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from diffusers import UNet2DConditionModel
+from diffusers import (
+    DPMSolverMultistepScheduler,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
 from torch.utils.benchmark import timer
 
-from clockwork_diffusion.clock import Clock, steps_of_calls
-from clockwork_diffusion.passes import Memory, Passes, UNetPasses
+from clockwork_diffusion.clock import steps_of_calls
+from clockwork_diffusion.contract import inputs_of
+from clockwork_diffusion.passes import Memory, UNetPasses
+from clockwork_diffusion.pipeline import clockwork
+from clockwork_diffusion.pooling import Pool
 from clockwork_diffusion.unet import SplitUNet
 from clockwork_experiments.generate.text import SamplerSpec
 
@@ -143,6 +151,10 @@ def time_in_turns(
 # --- what our own code adds -----------------------------------------------------------
 
 
+Pair = tuple[Callable[[], object], Callable[[], object]]
+"""What may take longer, and what it is compared with."""
+
+
 @dataclass(frozen=True)
 class Overhead:
     """How much longer one callable takes than another that does the same work.
@@ -197,48 +209,65 @@ def bare_adaptor_step(
     return output
 
 
-def step_pairs(
-    unet: UNet2DConditionModel, adaptor: Any, given: Inputs
-) -> dict[str, tuple[Callable[[], torch.Tensor], Callable[[], torch.Tensor]]]:
-    """Return a sampling step as a run makes it, and its modules bare, by kind.
+@contextlib.contextmanager
+def through_the_door(
+    unet: UNet2DConditionModel,
+    adaptor: Any,
+    given: Inputs,
+    rounds: int,
+    compiled: bool = False,
+) -> Iterator[dict[str, Pair]]:
+    """Put Clockwork on a UNet, and yield its steps beside their modules bare, by kind.
+
+    The UNet is called as pipelines call it, in one run at clock 2, so that all that is
+    ours is timed: which request a call belongs to, what is kept of it, what the summary
+    notes. The kinds take turns, ``full`` first, as the clock has them.
 
     Args:
         unet: The UNet.
         adaptor: A learned adaptor, for stage 1.
-        given: The inputs of all.
+        given: The inputs of every step.
+        rounds: How often each kind can be called.
+        compiled: Compile both sides, each as one graph.
 
-    Returns:
-        ``adaptor``: ε_H and φ, and `bare_adaptor_step`; ``full``: a full pass, and the
-        UNet's own forward.
+    Yields:
+        ``full``: a full step, and the UNet's own forward; ``adaptor``: ε_H and φ, and
+        `bare_adaptor_step`.
     """
-    passes = Passes(SplitUNet(unet), adaptor)
-    x, c, pooled = given.x, given.c, given.pooled
-    t = torch.tensor(500.0, device=unet.device)
-    clock, always = Clock(2), Clock()
-    # All calls of one step look back on the same previous step: step 1 can be repeated.
-    memory, whole = Memory(), Memory()
+    scheduler = DPMSolverMultistepScheduler()
+    # All the same, so that each step is like the other of its kind.
+    scheduler.timesteps = torch.full((2 * rounds,), 500, device=unet.device)
+    pipe = StableDiffusionPipeline(
+        **{"vae": None, "text_encoder": None, "tokenizer": None, "unet": unet},
+        **{"scheduler": scheduler, "safety_checker": None, "feature_extractor": None},
+        requires_safety_checker=False,
+    )
+    x, c = given.x, given.c
+    t, *_ = timesteps = [*scheduler.timesteps]
+    left = iter(timesteps)
     with torch.inference_mode():
-        r_out = memory.run(passes, clock, 0, x, t, c, pooled).r_out
+        r_out = SplitUNet(unet).full(x, t, c).r_out
 
-    def light() -> torch.Tensor:
-        eps: torch.Tensor = memory.run(passes, clock, 1, x, t, c, pooled).eps
-        return eps
-
-    def full() -> torch.Tensor:
-        eps: torch.Tensor = whole.run(passes, always, 0, x, t, c, pooled).eps
+    def ours() -> torch.Tensor:
+        eps: torch.Tensor = unet(x, next(left), c, return_dict=False)[0]
         return eps
 
     def bare_full() -> torch.Tensor:
-        eps: torch.Tensor = unet(x, t, c, return_dict=False)[0]
+        eps: torch.Tensor = type(unet).forward(unet, x, t, c, return_dict=False)[0]
         return eps
 
-    return {
-        "adaptor": (light, lambda: bare_adaptor_step(unet, adaptor, given, t, r_out)),
-        "full": (full, bare_full),
-    }
+    def bare_light() -> torch.Tensor:
+        return bare_adaptor_step(unet, adaptor, given, t, r_out)
+
+    bare: list[Callable[[], torch.Tensor]] = [bare_full, bare_light]
+    if compiled:
+        bare = [torch.compile(each, fullgraph=True) for each in bare]
+    told = "text" in inputs_of(adaptor)
+    pool: Pool | None = (lambda text: given.pooled) if told else None
+    with clockwork(pipe, 2, adaptor=adaptor, compile=compiled, pool=pool):
+        yield {"full": (ours, bare[0]), "adaptor": (ours, bare[1])}
 
 
-@torch.inference_mode()
 def compare(
     ours: Callable[[], object],
     bare: Callable[[], object],
@@ -246,45 +275,61 @@ def compare(
     seed: int = 0,
     warm_up: int = 3,
 ) -> Overhead:
-    """Time two callables in pairs, in random order, and the second also against itself.
+    """Time two callables in pairs; see `compare_in_turns`."""
+    return compare_in_turns({"": (ours, bare)}, pairs, seed, warm_up)[""]
+
+
+@torch.inference_mode()
+def compare_in_turns(
+    kinds: Mapping[str, Pair], pairs: int, seed: int = 0, warm_up: int = 3
+) -> dict[str, Overhead]:
+    """Time pairs of callables in random order, and the second also against itself.
 
     Args:
-        ours: What may take longer.
-        bare: What it is compared with.
-        pairs: Number of pairs, 2 or more.
+        kinds: What may take longer, and what it is compared with; the kinds take turns.
+        pairs: Number of pairs of each kind, 2 or more.
         seed: Chooses the orders, and the bootstrap's resamples.
-        warm_up: Untimed calls of each, first.
+        warm_up: Untimed rounds, first.
 
     Raises:
         ValueError: If there are fewer than 2 pairs.
     """
     if pairs < 2:
         raise ValueError(f"an overhead needs 2 pairs or more, not {pairs}")
-    # The third is the control; it is a call like any other.
-    calls = (ours, bare, bare)
     order = random.Random(seed)
-    for call in calls[:2]:
-        for _ in range(warm_up):
-            call()
-    seconds = torch.zeros(pairs, len(calls), dtype=torch.float64)
-    gc.collect()
+    seconds = torch.zeros(len(kinds), warm_up + pairs, 3, dtype=torch.float64)
     enabled = gc.isenabled()
-    gc.disable()
     try:
-        for row in seconds:
-            for index in order.sample(range(len(calls)), len(calls)):
-                # Synchronises with the GPU, if there is one.
-                start = timer()
-                calls[index]()
-                row[index] = timer() - start
+        for number in range(warm_up + pairs):
+            if number == warm_up:
+                gc.collect()
+                gc.disable()
+            for row, (ours, bare) in zip(
+                seconds[:, number], kinds.values(), strict=True
+            ):
+                # The third is the control; it is a call like any other.
+                calls = (ours, bare, bare)
+                for index in order.sample(range(3), 3):
+                    # Synchronises with the GPU, if there is one.
+                    start = timer()
+                    calls[index]()
+                    row[index] = timer() - start
     finally:
         if enabled:
             gc.enable()
+    return {
+        name: _overhead(timed[warm_up:], seed)
+        for name, timed in zip(kinds, seconds, strict=True)
+    }
+
+
+def _overhead(seconds: torch.Tensor, seed: int) -> Overhead:
+    """Return the overhead of timed rounds, ``(pairs, 3)``: ours, bare, bare again."""
     ratios = seconds[:, [0, 2]] / seconds[:, 1:2] - 1
     low, high = _median_interval(ratios[:, 0], seed)
     overhead, control = ratios.quantile(0.5, dim=0).tolist()
     bare_ms = float(seconds[:, 1].quantile(0.5)) * 1e3
-    return Overhead(overhead, low, high, control, bare_ms, pairs)
+    return Overhead(overhead, low, high, control, bare_ms, len(seconds))
 
 
 def _median_interval(

@@ -220,7 +220,7 @@ def overhead_spec(config: Config, wildcards: Wildcards) -> str:
             "adaptor": "resnet",
             "cases": [
                 {"batch": 2, "pairs": 400},
-                {"batch": 16, "pairs": 100},
+                {"batch": 2, "pairs": 400, "compiled": True},
                 {"batch": 2, "pairs": 40, **wide},
             ],
         }
