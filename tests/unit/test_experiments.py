@@ -198,6 +198,28 @@ def test_files_that_are_no_yaml_are_named(tmp_path, monkeypatch):
         load.read_config({}, ROOT)
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("rums: {}", "config.yaml: top level: unknown key 'rums'; .* mean 'runs'"),
+        ("runs: {sd: {stepz: 6}}", "runs.sd: unknown key 'stepz'; .* mean 'steps'"),
+        ("adaptors: {a: {scheduller: x}}", "adaptors.a: .* mean 'scheduler'"),
+        ("editing: {edits: {a: {tau: 1}}}", "editing.edits.a: unknown key 'tau'"),
+        ("mini: {runs: {sd: {sampler: {}, stepz: 6}}}", "mini.runs.sd: unknown key"),
+        ("runs: {sd: {sampler: {stepz: 6}, steps: 8}}", ""),
+    ],
+)
+def test_a_key_is_looked_for_where_it_is_written(text, said, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.yaml").write_text(text)
+    if said:
+        with pytest.raises(ValueError, match=said):
+            load.read_config({}, ROOT)
+    else:  # what is nested is for those who know the resolved run
+        sampler = load.read_config({}, ROOT)["mini"]["runs"]["sd"]["sampler"]
+        assert sampler["stepz"] == 6
+
+
 def test_numbers_of_the_random_scale_are_limited():
     random = {
         "sections": ["runs", "step_searches"],

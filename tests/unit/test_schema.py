@@ -187,7 +187,7 @@ def test_every_key_is_described():
 
 
 def test_json_schema_allows_the_configuration():
-    (made,) = schema.schemas().values()
+    made = schema.schemas()["resolved.schema.json"]
     config = {k: v for k, v in read_config({}, ROOT).items() if k != "random"}
     errors = list(Draft202012Validator(made).iter_errors(config))
     assert not errors, errors[0]
@@ -195,7 +195,7 @@ def test_json_schema_allows_the_configuration():
 
 def of_config(name: str, data: object) -> list[str]:
     """Return what is wrong with an entry of the configuration."""
-    (made,) = schema.schemas().values()
+    made = schema.schemas()["resolved.schema.json"]
     kind = made["$defs"]["Scale"]["properties"][name]["additionalProperties"]
     names = {"models": {"sd": {}}, "translators": {"stablesr": {}}}
     found = problems(data, kind, made["$defs"], lambda _, section: names[section])
@@ -227,7 +227,7 @@ def test_a_translator_is_a_pipeline_or_steers_a_model():
 def test_an_adaptor_may_come_from_elsewhere(kind):
     spec = {"kind": kind, "cut": "stage1", "clock": 2}
     spec["optimisation"] = {"steps": 1, "batch_size": 1, "lr": 0.1}
-    (made,) = schema.schemas().values()
+    made = schema.schemas()["resolved.schema.json"]
     kinds = made["$defs"]["AdaptorSpec"]
     assert not list(problems(spec, kinds, made["$defs"], lambda *_: {}))
     wrong = {**spec, "kind": f"{kind} x"}
@@ -236,12 +236,12 @@ def test_an_adaptor_may_come_from_elsewhere(kind):
 
 @pytest.mark.parametrize("scheduler", [*SCHEDULERS, "UniPCMultistepScheduler"])
 def test_any_scheduler_of_diffusers_is_one(scheduler):
-    (made,) = schema.schemas().values()
+    made = schema.schemas()["resolved.schema.json"]
     pattern = made["$defs"]["SamplerSpec"]["properties"]["scheduler"]["pattern"]
     assert re.search(pattern, scheduler)
 
 
 def test_levels_are_those_of_the_unet():
-    (made,) = schema.schemas().values()
+    made = schema.schemas()["resolved.schema.json"]
     level = made["$defs"]["Run"]["properties"]["level"]
     assert (level["minimum"], level["maximum"]) == (1, 13)

@@ -16,12 +16,6 @@ except ValueError as error:
 config.clear()
 config.update(resolved)
 
-try:
-    resolved = read_config(config, Path(workflow.basedir))
-except ValueError as error:
-    raise WorkflowError(str(error)) from None
-config.clear()
-config.update(resolved)
 
 
 def entries(scale, section):

@@ -40,7 +40,7 @@ def checked(
     random = config["random"]
     written = {key: value for key, value in config.items() if key != "random"}
     known = Registry(written, papers)
-    of_config = texts.read_json(schemas / "config.schema.json")
+    of_config = texts.read_json(schemas / "resolved.schema.json")
     _check(known, known.config, of_config, "config.yaml")
     of_papers = texts.read_yaml(schemas / "paper.schema.yaml")
     for paper, registry in known.papers.items():

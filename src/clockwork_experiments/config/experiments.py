@@ -50,6 +50,11 @@ TRAINING = (
     *("kind", "cut", "clock", "inputs", "adaptor_steps", "every_step", "epochs"),
     *("subset", "optimisation"),
 )
+RECORDED = {
+    *("model", "cut", "scheduler", "steps", "train", "heldout", "seed", "batch_size"),
+}
+"""What must be said of trajectories, by the adaptor or by its ``trajectories``."""
+
 PERTURBED = ("layers", "alphas", "starts", "seed", "batch_size", "kept")
 
 _PLACE = re.compile(r"<(\w+)>")
@@ -316,9 +321,10 @@ def _trajectories(found: Settings, scale: str) -> Settings:
     """
     trajectories: Settings = {}
     for name, adaptor in (found.get("adaptors") or {}).items():
-        if not isinstance(adaptor, dict) or "trajectories" not in adaptor:
-            continue
-        own = adaptor.pop("trajectories")
+        own = adaptor.get("trajectories") if isinstance(adaptor, dict) else None
+        if not isinstance(own, dict) or not {*adaptor, *own} >= RECORDED:
+            continue  # and its own check says what lacks
+        del adaptor["trajectories"]
         sampler = {key: adaptor.pop(key) for key in SAMPLER[:3] if key in adaptor}
         source = adaptor.pop("source", None)
         marks = [

@@ -13,6 +13,7 @@ from clockwork_experiments.config.experiments import (
     laid_over,
     scale_settings,
 )
+from clockwork_experiments.config.validate import check
 
 SCALES = ("mini", "paper", "random")
 
@@ -21,6 +22,9 @@ SECTIONS = (
     *("editing", "latency", "encoders", "training", "templates"),
 )
 """What may stand once for all scales."""
+
+SCHEMA = Path("workflow", "schemas", "config.schema.json")
+"""What `config.yaml` may hold."""
 
 CONTROLS = ("sections", "at_most", "real_sizes", "weights", "everywhere")
 """Keys of `workflow/random.yaml` that are no sections of a scale."""
@@ -44,6 +48,7 @@ def read_config(given: Mapping[str, Any], root: Path) -> Settings:
         for name in ("scales", "recipes", "sources", "random")
     }
     config = laid_over(_mapping(texts.read_yaml(path), str(path)), dict(given))
+    check(config, texts.read_json(root / SCHEMA), "config.yaml", lambda *_: {})
     shared = {key: config.pop(key) for key in SECTIONS if key in config}
     shared["defaults"] = files["scales"]["defaults"]
     for key, section in shared.items():

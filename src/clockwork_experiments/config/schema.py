@@ -20,6 +20,23 @@ from clockwork_experiments.config.types import Bounds, Items, OneOf, Ref, Text
 
 Schema = dict[str, Any]
 
+MAKING = {
+    "like": "Another entry of the section, all of whose keys are taken.",
+    "matrix": "Keys, each with a list: an entry is made of every combination.",
+    "only": "The only scale that it is at.",
+}
+"""What any entry of `config.yaml` may say of how it is made."""
+
+ALSO = {
+    "adaptors": {"trajectories": "What differs of the trajectories it is trained on."},
+    "models": {"guidance": "Scale of guidance of its runs."},
+    "translators": {
+        "guidance": "Scale of guidance by the prompt of its translations.",
+        "image_guidance": "Scale of guidance by the input of its translations.",
+    },
+}
+"""What else an entry may say, by section."""
+
 ID = "^[a-z][a-z0-9_]*$"
 
 
@@ -147,6 +164,62 @@ def _marked(mark: Any) -> Schema:
     return {key: value for key, value in named.items() if value is not None}
 
 
+def written_schema(whole: Schema) -> Schema:
+    """Return the schema of `config.yaml`: which keys there are, and what they are.
+
+    Entries are written flat there, in parts, and with texts that a matrix fills in (see
+    `experiments`), so that values are checked once they are resolved, and not before.
+
+    Args:
+        whole: The schema of a resolved configuration.
+    """
+    defs = whole["$defs"]
+    scale, editing = defs["Scale"]["properties"], defs["Editing"]["properties"]
+    sections = {name: _section(name, each, defs) for name, each in scale.items()}
+    parts = {name: _section(name, each, defs) for name, each in editing.items()}
+    sections["editing"] |= {"additionalProperties": False, "properties": parts}
+    sections["templates"] = {"description": "What nested settings may be like."}
+    own = dict(whole["properties"])
+    own["random"] = {"description": "What differs from workflow/random.yaml."}
+    for name in ("mini", "paper"):
+        said = f"What differs at this scale alone: {own[name]['description'].lower()}"
+        own[name] = {"description": said, "$ref": "#/$defs/sections"}
+    return {
+        "$schema": whole["$schema"],
+        "description": "config.yaml: what a user edits.",
+        "type": "object",
+        "additionalProperties": False,
+        "properties": {**own, **sections},
+        "$defs": {
+            "sections": {"additionalProperties": False, "properties": sections},
+        },
+    }
+
+
+def _section(name: str, section: Schema, defs: Mapping[str, Schema]) -> Schema:
+    """Return a section as it is written; its entries with the keys of their specs."""
+    made = {"description": section["description"]}
+    if "additionalProperties" not in section:
+        return made
+    waiting = [section["additionalProperties"]]
+    waiting += [defs["TrajectorySpec"]] if name == "adaptors" else []
+    found = {**MAKING, **ALSO.get(name, {})}
+    while waiting:
+        kind = waiting.pop(0)
+        kind = defs.get(kind.get("$ref", "").removeprefix("#/$defs/"), kind)
+        waiting.extend(kind.get("oneOf", ()))
+        for key, each in kind.get("properties", {}).items():
+            found.setdefault(key, each["description"])
+            if key in ("sampler", "spec"):
+                waiting.append(each)
+    # Null is a type of its own: an entry that is to be left out.
+    entry = {
+        "additionalProperties": False,
+        "properties": {key: {"description": said} for key, said in found.items()},
+    }
+    return {**made, "additionalProperties": entry}
+
+
 def as_text(schema: Schema) -> str:
     """Return a schema as JSON with one line for each key that it describes."""
 
@@ -168,7 +241,11 @@ def schemas() -> dict[str, Schema]:
     """Return the schemas by the name of their file."""
     from clockwork_experiments.config import sections
 
-    return {"config.schema.json": schema_of(sections.Config, sections.NARROWED)}
+    whole = schema_of(sections.Config, sections.NARROWED)
+    return {
+        "config.schema.json": written_schema(whole),
+        "resolved.schema.json": whole,
+    }
 
 
 if __name__ == "__main__":
