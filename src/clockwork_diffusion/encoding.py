@@ -9,6 +9,7 @@ import torch
 from diffusers import AutoencoderKL, StableDiffusionPipeline
 
 from clockwork_diffusion import tokens
+from clockwork_diffusion.finite import check_finite
 
 PIXELS = 256 * 64**2
 """Pixels per call; of 512×512 images that are 4, and 6 GB of activations."""
@@ -32,6 +33,9 @@ def encode_images(
 
     Returns:
         ``(N, C, h, w)``.
+
+    Raises:
+        NotFiniteError: If latents are not finite, naming the rows.
     """
     factor = vae.config.scaling_factor if scale else 1.0
     height, width = images.shape[-2:]
@@ -43,7 +47,9 @@ def encode_images(
         * factor
         for batch in images.split(size)
     ]
-    return torch.cat(parts)
+    latents = torch.cat(parts)
+    check_finite(latents, "latents of images")
+    return latents
 
 
 @dataclass(frozen=True)
@@ -106,9 +112,15 @@ def encode_prompts(
 def decode_latents(
     pipe: StableDiffusionPipeline, latents: torch.Tensor, batch_size: int = 64
 ) -> torch.Tensor:
-    """Decode latents to uint8 images, ``(N, 3, H, W)``, on the CPU."""
+    """Decode latents to uint8 images, ``(N, 3, H, W)``, on the CPU.
+
+    Raises:
+        NotFiniteError: If latents or pixels are not finite, naming the rows.
+    """
+    check_finite(latents, "latents")
     parts = []
     for batch in latents.split(batch_size):
         pixels = pipe.vae.decode(batch / pipe.vae.config.scaling_factor).sample
+        check_finite(pixels, "decoded pixels")
         parts.append(((pixels / 2 + 0.5).clamp(0, 1) * 255).round().byte().cpu())
     return torch.cat(parts)

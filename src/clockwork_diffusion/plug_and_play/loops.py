@@ -25,6 +25,7 @@ from diffusers import StableDiffusionPipeline
 
 from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.encoding import Prompts, encode_prompts
+from clockwork_diffusion.finite import check_finite, step_name
 from clockwork_diffusion.passes import Memory, UNetPasses
 from clockwork_diffusion.plug_and_play.injection import (
     CONV_LAYER,
@@ -271,6 +272,7 @@ def invert(
         kind = scheduler.config.prediction_type
         clean, noise = _parts(x, step.eps, before, after, kind)
         x = after.sqrt().item() * clean + (1 - after).sqrt().item() * noise
+        check_finite(x, f"inverted {step_name(index, timestep)}")
         kept.append(x)
         before = after
     return Inverted(torch.stack(kept, dim=1), timesteps)
@@ -464,6 +466,7 @@ def generate(
             negative, target = output.chunk(2)
             output = negative + spec.guidance * (target - negative)
         x = scheduler.step(output, timestep, x, return_dict=False)[0]
+        check_finite(x, step_name(index, timestep))
     injection.off()
     return x
 

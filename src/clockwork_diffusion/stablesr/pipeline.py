@@ -24,6 +24,7 @@ from diffusers.pipelines.pipeline_utils import ImagePipelineOutput
 from diffusers.utils.torch_utils import randn_tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
+from clockwork_diffusion.finite import check_finite, step_name
 from clockwork_diffusion.schedulers import AtTimesteps, visiting
 from clockwork_diffusion.stablesr.cfw import CFWAutoencoder
 from clockwork_diffusion.stablesr.colour_fix import fix_colours
@@ -206,6 +207,7 @@ class StableSRPipeline(DiffusionPipeline):  # type: ignore[misc]
                 f"fidelity weight {w} needs a CFW decoder, and this autoencoder is a "
                 f"plain {type(vae).__name__}: 0 is allowed"
             )
+        check_finite(images, "decoded pixels")
         return fix_colours(images, reference, colour_fix).clamp(-1, 1)
 
     # --- all in one --------------------------------------------------------------
@@ -258,12 +260,13 @@ class StableSRPipeline(DiffusionPipeline):  # type: ignore[misc]
         drawn = {}
         if "generator" in inspect.signature(scheduler.step).parameters:
             drawn["generator"] = generator
-        for t in self.progress_bar(scheduler.timesteps):
+        for index, t in enumerate(self.progress_bar(scheduler.timesteps)):
             structure = self.structure_of(lq_latents, t)
             predicted = self.unet(
                 x, t, text, structure=structure, **(unet_arguments or {})
             ).sample
             x = scheduler.step(predicted, t, x, **drawn, return_dict=False)[0]
+            check_finite(x, step_name(index, t))
         if output_type == "latent":
             return ImagePipelineOutput(x)
         images = self.decode(x, low, fidelity_weight, colour_fix)

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from clockwork_diffusion.finite import NotFiniteError
 from clockwork_experiments.base import interruption, storage
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,7 @@ def in_chunks(
     state: Path,
     fingerprint: str,
     name: str,
+    describe: Callable[[int], str] = str,
 ) -> dict[str, torch.Tensor]:
     """Compute rows ``0 … total - 1`` a chunk at a time, and keep each chunk on disk.
 
@@ -35,14 +37,16 @@ def in_chunks(
         state: Folder of the chunks; `discard` removes it when all is saved elsewhere.
         fingerprint: Says what the work is: settings, weights, code.
         name: What the progress bar calls the work.
+        describe: Says what a row is, such as its prompt and seed.
 
     Returns:
         The tensors of all rows.
 
     Raises:
         InterruptedError: If SIGTERM came, once the chunk at hand is kept.
+        ValueError: If the work finds rows that are not finite, describing the first.
     """
-    parts = list(each_chunk(total, size, work, state, fingerprint, name))
+    parts = list(each_chunk(total, size, work, state, fingerprint, name, describe))
     return {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
 
 
@@ -53,6 +57,7 @@ def each_chunk(
     state: Path,
     fingerprint: str,
     name: str,
+    describe: Callable[[int], str] = str,
 ) -> Iterator[dict[str, torch.Tensor]]:
     """Yield the chunks of `in_chunks` one by one, so that memory holds few."""
     open_state(state, fingerprint, name)
@@ -67,12 +72,28 @@ def each_chunk(
             if part is not None:
                 log.info("%s: rows from %d on were done before", name, start)
             else:
-                part = work(rows)
+                part = _worked(work, rows, name, describe)
                 storage.write_tensors(path, part, notes)
                 log.info("%s: rows %d to %d done", name, rows.start, rows.stop - 1)
             yield part
             if terminated() and rows.stop < total:
                 raise interruption.stopped(name, rows.stop, total)
+
+
+def _worked(
+    work: Callable[[slice], dict[str, torch.Tensor]],
+    rows: slice,
+    name: str,
+    describe: Callable[[int], str],
+) -> dict[str, torch.Tensor]:
+    try:
+        return work(rows)
+    except NotFiniteError as error:
+        first = rows.start + error.rows[0]
+        raise ValueError(
+            f"{name}: {error.what} are not finite in {len(error.rows)} of {error.of} "
+            f"rows; the first is {describe(first)}"
+        ) from error
 
 
 def _kept(path: Path, notes: dict[str, str]) -> dict[str, torch.Tensor] | None:

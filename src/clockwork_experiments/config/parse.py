@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 import types
 import typing
 from typing import Any, TypeVar
@@ -25,8 +26,8 @@ def parse(kind: type[T], data: Any, where: str = "spec") -> T:
         where: What to call the section in messages.
 
     Raises:
-        ValueError: If a key is unknown or missing, or a value has the wrong type. The
-            message names the section, the key and what is allowed.
+        ValueError: If a key is unknown or missing, or a value has the wrong type or is
+            not finite. The message names the section, the key and what is allowed.
     """
     if isinstance(data, str):
         try:
@@ -90,4 +91,6 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return float(value)
     if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
         raise ValueError(f"{where} must be of type {hint.__name__}, not {value!r}")
+    if hint is float and not math.isfinite(value):
+        raise ValueError(f"{where} must be a finite number, not {value}")
     return value

@@ -16,6 +16,7 @@ from diffusers import SchedulerMixin, StableDiffusionPipeline
 
 from clockwork_diffusion.clock import Calls, Clock
 from clockwork_diffusion.encoding import Prompts
+from clockwork_diffusion.finite import then
 from clockwork_diffusion.schedulers import new_scheduler, scheduler_class
 
 
@@ -71,6 +72,11 @@ def image_seed(seed: int, index: int) -> int:
     return seed * 1_000_000 + index
 
 
+def described(prompt: str, seed: int, index: int) -> str:
+    """Say which image of a run is meant."""
+    return f"image {index}, prompt {prompt!r}, seed {image_seed(seed, index)}"
+
+
 def generators(seeds: Sequence[int]) -> list[torch.Generator]:
     """Return each image's generator, on the CPU, so that devices draw the same."""
     return [torch.Generator().manual_seed(seed) for seed in seeds]
@@ -115,6 +121,9 @@ def sample(
 
     Returns:
         Latents, ``(N, C, h, w)``, scaled as the UNet sees them.
+
+    Raises:
+        NotFiniteError: If latents are not finite, naming step and rows.
     """
     given = isinstance(noise, torch.Tensor)
     scheduler = new_scheduler(spec.scheduler, pipe.scheduler.config, spec.steps)
@@ -126,7 +135,7 @@ def sample(
             guidance_scale=spec.guidance,
             latents=noise if given else None,
             generator=None if given else list(noise),
-            callback_on_step_end=on_step_end,
+            callback_on_step_end=then(on_step_end),
             output_type="latent",
         ).images
     return latents

@@ -18,6 +18,7 @@ from diffusers import DPMSolverMultistepScheduler
 
 from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.encoding import decode_latents
+from clockwork_diffusion.finite import after_each_step
 from clockwork_diffusion.schedulers import new_scheduler, visiting
 from clockwork_diffusion.timesteps import check_timesteps, uniform_timesteps
 from clockwork_experiments.generate.tasks import (
@@ -170,7 +171,7 @@ class Translator:
 
         Raises:
             ValueError: If the model is for another task, lacks a timestep, or numbers
-                or sizes do not fit.
+                or sizes do not fit; a `NotFiniteError` if latents are not finite.
         """
         if spec.task != self.task:
             raise ValueError(f"a translator for {self.task} does no {spec.task}")
@@ -185,6 +186,9 @@ class Translator:
             "generator": generators(seeds),
             "output_type": "latent",
         }
+        if self.task != "restoration":
+            # StableSR's pipeline checks its latents itself.
+            given["callback_on_step_end"] = after_each_step
         if self.task in PROMPTED:
             given |= {"prompt": list(prompts), "guidance_scale": spec.guidance}
         elif self.task in JOINED:

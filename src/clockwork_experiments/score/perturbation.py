@@ -34,6 +34,7 @@ from torch import nn
 from tqdm import tqdm
 
 from clockwork_diffusion.encoding import Prompts
+from clockwork_diffusion.finite import check_finite
 from clockwork_experiments.generate.text import (
     SamplerSpec,
     generators,
@@ -331,6 +332,7 @@ def decode_pixels(
     parts = []
     for batch in latents.split(batch_size):
         decoded = pipe.vae.decode(batch / pipe.vae.config.scaling_factor).sample
+        check_finite(decoded, "decoded pixels")
         parts.append((decoded / 2 + 0.5).clamp(0, 1).cpu())
     return torch.cat(parts)
 

@@ -157,7 +157,13 @@ def _edit(
 
     fingerprint = "\n".join([*marks, str(generation), storage.sha256(inversion)])
     tensors = chunks.in_chunks(
-        len(order), spec.batch_size, edit, state, fingerprint, "edits"
+        len(order),
+        spec.batch_size,
+        edit,
+        state,
+        fingerprint,
+        "edits",
+        lambda row: f"{edits.ids[owners[order[row]]]} to {targets[order[row]]!r}",
     )
     images = tensors["images"][torch.tensor(order).argsort()]
     return images[list(edits.pair_sources)] if spec.target == "source" else images

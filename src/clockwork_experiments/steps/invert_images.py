@@ -118,6 +118,7 @@ def _invert(
     from tqdm import tqdm
 
     from clockwork_diffusion import encoding
+    from clockwork_diffusion.finite import NotFiniteError
     from clockwork_diffusion.plug_and_play import loops
 
     folder, waiting, fingerprints = output.parent, [], []
@@ -134,13 +135,17 @@ def _invert(
     for start in tqdm(starts, desc="inversion", unit="batch", disable=None):
         rows = waiting[start : start + batch_size]
         prompts = [edits.source_prompts[row] for row in rows]
-        inverted = loops.invert(
-            loaded.passes,
-            pipe.scheduler.config,
-            encoding.encode_images(pipe.vae, sources[rows]),
-            encoding.encode_prompts(pipe, prompts, loaded.pool),
-            inversion,
-        )
+        try:
+            inverted = loops.invert(
+                loaded.passes,
+                pipe.scheduler.config,
+                encoding.encode_images(pipe.vae, sources[rows]),
+                encoding.encode_prompts(pipe, prompts, loaded.pool),
+                inversion,
+            )
+        except NotFiniteError as error:
+            name = edits.ids[rows[error.rows[0]]]
+            raise ValueError(f"{name}: {error.what} are not finite") from error
         for row, kept in zip(rows, inverted.latents.cpu(), strict=True):
             storage.write_tensors(
                 folder / f"{edits.ids[row]}.safetensors",

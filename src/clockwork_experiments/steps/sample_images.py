@@ -90,7 +90,15 @@ def main(args: Namespace) -> None:
     adaptor, branch = loaded.passes.adaptor, spec.branch
     with runs.applied(pipe, sampler.phases, adaptor, branch=branch, prompts=encoded):
         tensors = chunks.in_chunks(
-            len(rows), spec.batch_size, sample, args.state, "\n".join(marks), "images"
+            len(rows),
+            spec.batch_size,
+            sample,
+            args.state,
+            "\n".join(marks),
+            "images",
+            lambda row: text.described(
+                prompts[rows.start + row], spec.seed, rows.start + row
+            ),
         )
     marked = notes([args.model, args.clip])
     storage.write_tensors(args.output, tensors, {"spec": args.spec, **marked})

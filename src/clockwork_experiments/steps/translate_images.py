@@ -114,6 +114,7 @@ def main(args: Namespace) -> None:
             args.state,
             "\n".join(marks),
             "translations",
+            lambda row: text.described(prompts[row], spec.seed, rows.start + row),
         )
     marked = notes([args.translator, args.model])
     storage.write_tensors(args.output, tensors, {"spec": args.spec, **marked})
