@@ -1,8 +1,11 @@
 """Archives unpack into their folder, and nowhere else."""
 
+import gzip
 import io
+import random
 import stat
 import tarfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -126,6 +129,40 @@ def test_damage_is_named_and_leaves_nothing(tmp_path, pack, name, damage):
     with pytest.raises(ValueError, match=name):
         unpack(archive, tmp_path / "out")
     assert nothing_but(tmp_path, name)
+
+
+def test_a_wrong_checksum_at_the_very_end_is_found(tmp_path):
+    archive = tarred(tmp_path / "a.tar.gz", {"x": random.Random(0).randbytes(50_000)})
+    data = bytearray(archive.read_bytes())
+    data[-8] ^= 1
+    archive.write_bytes(bytes(data))
+    with pytest.raises(ValueError, match=r"a\.tar\.gz is damaged.*CRC check failed"):
+        unpack(archive, tmp_path / "out")
+    assert nothing_but(tmp_path, "a.tar.gz")
+
+
+def test_a_long_note_is_refused_before_it_is_read(tmp_path):
+    size = 300_000_000
+    header = tarfile.TarInfo("x")
+    header.type, header.size = tarfile.XHDTYPE, size
+    with gzip.open(tmp_path / "a.tar.gz", "wb") as file:
+        file.write(header.tobuf())
+        for _ in range(size // 1_000_000):
+            file.write(bytes(1_000_000))
+    tracemalloc.start()
+    with pytest.raises(ValueError, match=r"a\.tar\.gz.*a note of 300000000 bytes"):
+        unpack(tmp_path / "a.tar.gz", tmp_path / "out")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 10_000_000
+
+
+def test_too_many_files_are_refused_before_they_are_all_listed(tmp_path, monkeypatch):
+    monkeypatch.setattr(archives, "COUNT", 50)
+    many = tarred(tmp_path / "a.tgz", {f"{n}": b"" for n in range(51)})
+    with pytest.raises(ValueError, match=r"a\.tgz holds more than 50 files"):
+        unpack(many, tmp_path / "out")
+    assert nothing_but(tmp_path, "a.tgz")
 
 
 def test_other_suffixes_are_refused(tmp_path):

@@ -215,12 +215,38 @@ def test_no_server_at_all(target):
 def test_a_login_does_not_go_to_another_host(server, target):
     where = {"Location": server.url(PATH, "localhost")}
     server.always["/door"] = Answer(status=302, headers=where)
-    login = {"authorization": "Bearer secret"}
+    login = {"authorization": "Bearer secret", "x-token": "secret too"}
     download(server.url("/door"), target, headers=login)
     (_, door, first), (_, path, second) = server.asked
     assert (door, path) == ("/door", PATH)
     assert first["authorization"] == "Bearer secret"
-    assert "authorization" not in second
+    assert first["x-token"] == "secret too"
+    assert not {"authorization", "x-token"} & {name.lower() for name in second}
+
+
+def test_logins_of_the_machine_go_nowhere(server, target, tmp_path, monkeypatch):
+    netrc = tmp_path / "netrc"
+    netrc.write_text("machine 127.0.0.1 login me password secret\n")
+    netrc.chmod(0o600)
+    monkeypatch.setenv("NETRC", str(netrc))
+    server.always["/door"] = Answer(status=302, headers={"Location": server.url(PATH)})
+    download(server.url("/door"), target)
+    assert len(server.asked) == 2
+    for _, _, headers in server.asked:
+        assert "authorization" not in {name.lower() for name in headers}
+
+
+def test_an_address_with_a_login_is_refused_and_not_shown(target):
+    with pytest.raises(ValueError, match="at example.org holds a login") as caught:
+        download("https://me:secret@example.org/x", target)
+    assert "secret" not in str(caught.value)
+
+
+def test_signatures_of_addresses_are_not_shown():
+    error = OSError("no route to host with url: /file?signature=secret (caused by x)")
+    assert downloads._line(error) == (
+        "no route to host with url: /file?… (caused by x)"
+    )
 
 
 @pytest.mark.parametrize("url", ["file:///etc/hostname", "ftp://127.0.0.1/x", "x"])

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import re
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -85,7 +86,8 @@ def download(
         url: Where from, http or https.
         path: Where to; it appears there complete, or not at all.
         expected: What it should be.
-        headers: Further headers, such as a login. They do not go to other hosts.
+        headers: Further headers, such as a login. They do not go to other hosts, and
+            logins that the machine keeps in a netrc file go nowhere.
         backoff: Seconds before the second attempt; each further wait is twice as long.
 
     Raises:
@@ -96,8 +98,14 @@ def download(
             disk is full or fails; what has arrived is kept, and the next call goes on.
     """
     wanted = expected or Expected()
-    if urlsplit(url).scheme not in ("http", "https"):
+    address = urlsplit(url)
+    if address.scheme not in ("http", "https"):
         raise ValueError(f"{url} is not an http or https address")
+    if address.username is not None or address.password is not None:
+        raise ValueError(
+            f"the address of {path.name} at {address.hostname} holds a login, which "
+            "logs would show; none is allowed there"
+        )
     path.parent.mkdir(parents=True, exist_ok=True)
     part = partial_of(path)
     failures, changes, fresh = 0, 0, False
@@ -171,7 +179,32 @@ def _discard(part: Path) -> None:
 
 
 def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]
+    # What follows a question mark may be a signature that lets others in.
+    text = re.sub(r"\?[^\s'\")>]+", "?…", str(error))
+    return " ".join(text.split())[:300]
+
+
+class _Session(requests.Session):
+    """Sends private headers to the host that they are meant for, and no other login."""
+
+    def __init__(self, private: Mapping[str, str]) -> None:
+        super().__init__()
+        self._private = private
+        # In place of what a netrc file says.
+        self.auth = lambda request: request
+
+    def rebuild_auth(
+        self, prepared_request: requests.PreparedRequest, response: requests.Response
+    ) -> None:
+        """Drop what the next host must not see; a redirect leads there."""
+        before, after = response.request.url, prepared_request.url
+        assert before is not None and after is not None
+        if urlsplit(before).scheme == "https" and urlsplit(after).scheme != "https":
+            shown = urlsplit(after)._replace(query="").geturl()
+            raise ValueError(f"{before} leads to {shown}, which is not encrypted")
+        if self.should_strip_auth(before, after):
+            for name in self._private:
+                prepared_request.headers.pop(name, None)
 
 
 def _wait(backoff: float, failures: int, asked: float) -> float:
@@ -192,10 +225,12 @@ def _attempt(
         asked["Range"] = f"bytes={start}-"
         if version:
             asked["If-Range"] = version
-    with requests.get(url, headers=asked, stream=True, timeout=TIMEOUT) as response:
+    session = _Session(headers)
+    with (
+        session,
+        session.get(url, headers=asked, stream=True, timeout=TIMEOUT) as response,
+    ):
         _check_status(url, response, start)
-        if urlsplit(url).scheme == "https" and urlsplit(response.url).scheme != "https":
-            raise ValueError(f"{url} leads to {response.url}, which is not encrypted")
         total = _total(url, response, start)
         if expected.size and total not in (0, expected.size):
             raise ValueError(
