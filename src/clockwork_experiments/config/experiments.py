@@ -134,6 +134,9 @@ def scale_settings(
         }
         found[section] = _inherited(entries, defaults.get(section, {}), where)
     found = _with_templates(found, templates)
+    for section in ("datasets", "edit_sets", "translation_sets"):
+        for entry in _mappings(found, section):
+            entry.setdefault("source", "folder" if "path" in entry else "scenes")
     for section in ("runs", "adaptors"):
         _take_from(found, section, "model", "models", ("guidance",))
     for section in ("translations", "depth_searches", "step_searches"):
