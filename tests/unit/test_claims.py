@@ -11,8 +11,35 @@ import yaml
 from checkout import ROOT, copy_checkout, edit_yaml, snakemake
 
 from clockwork_experiments.base import storage
-from clockwork_experiments.claims import verdicts as claims
-from clockwork_experiments.claims.verdicts import FAILS, HOLDS, UNDECIDED, Margin, Part
+from clockwork_experiments.claims.evidence import Evidence, Measurements
+from clockwork_experiments.claims.registry import (
+    KINDS,
+    METRICS,
+    Cell,
+    Claim,
+    ClaimsSpec,
+    Margin,
+    Part,
+)
+from clockwork_experiments.claims.statistics import (
+    FEW,
+    frechet,
+    per_caption,
+    per_source,
+    student_quantile,
+)
+from clockwork_experiments.claims.text import summary, to_json, to_markdown
+from clockwork_experiments.claims.verdicts import (
+    FAILS,
+    HOLDS,
+    UNDECIDED,
+    JudgedClaim,
+    Number,
+    contrasts,
+    verdict_of,
+    verdict_of_all,
+)
+from clockwork_experiments.claims.verdicts import judge as judge_all
 from clockwork_experiments.config.parse import parse
 from clockwork_experiments.score import metrics
 from clockwork_experiments.steps import judge_claims
@@ -51,7 +78,7 @@ RUNS = {
 }
 
 
-def evidence(**shifts: float) -> claims.Evidence:
+def evidence(**shifts: float) -> Evidence:
     """Return runs on the same captions; a run is the worse the larger its shift.
 
     Its Fréchet features are those of the plain run, shifted: the distance to the
@@ -73,12 +100,12 @@ def evidence(**shifts: float) -> claims.Evidence:
             "frechet": base + shift + 0.02 * noise(*base.shape, seed=50 + index),
             "clip_image": torch.stack([angle.cos(), angle.sin()], dim=1),
         }
-    return claims.Evidence(RUNS, features, flops={"sd": COUNTS})
+    return Evidence(RUNS, features, flops={"sd": COUNTS})
 
 
-def registry(margin: Margin, *parts: Part) -> claims.ClaimsSpec:
-    claim = claims.Claim("Clockwork is about as good.", parts)
-    return claims.ClaimsSpec("Claims", "A caption.", {"m": margin}, {"C1": claim})
+def registry(margin: Margin, *parts: Part) -> ClaimsSpec:
+    claim = Claim("Clockwork is about as good.", parts)
+    return ClaimsSpec("Claims", "A caption.", {"m": margin}, {"C1": claim})
 
 
 QUARTER = Margin("as the paper", share=0.25, better="plain", worse="worse")
@@ -92,8 +119,8 @@ EQUAL = Part(
 )
 
 
-def judge(margin: Margin, *parts: Part, **shifts: float) -> claims.JudgedClaim:
-    return claims.judge(registry(margin, *parts), evidence(**shifts))["C1"]
+def judge(margin: Margin, *parts: Part, **shifts: float) -> JudgedClaim:
+    return judge_all(registry(margin, *parts), evidence(**shifts))["C1"]
 
 
 # --- verdicts where the truth is known -----------------------------------------------
@@ -117,7 +144,7 @@ def test_an_effect_at_its_margin_is_undecided():
     angle = math.acos((math.cos(0.3) + math.cos(0.8)) / 2) - 0.3
     judged = judge(half, clip, worse=0.5, clocked=angle)
     assert judged.verdict == UNDECIDED
-    assert "1 of 1 are open" in judged.summary
+    assert "1 of 1 are open" in summary(judged)
 
 
 def test_better_means_lower_frechet_and_higher_clip():
@@ -155,23 +182,19 @@ def test_without_a_measurable_loss_there_is_nothing_to_judge_by():
 def test_the_uncertainty_of_a_measured_margin_counts():
     samples = noise(400, seed=0)
     samples = samples - samples.mean()
-    effect = claims.per_caption(0.01 * noise(400, seed=1) + 0.9, 400)
-    known = claims.contrasts("greater", effect, 0.8)
-    vague = claims.contrasts(
-        "greater", effect, claims.per_caption(5 * samples + 0.8, 400)
-    )
-    sure = claims.per_caption(0.0 * samples + 0.8, 400)
-    assert claims.verdict_of(known) == HOLDS
-    assert claims.contrasts("greater", effect, sure)[0].low == pytest.approx(
-        known[0].low
-    )
-    assert claims.verdict_of(vague) == UNDECIDED
+    effect = per_caption(0.01 * noise(400, seed=1) + 0.9, 400)
+    known = contrasts("greater", effect, 0.8)
+    vague = contrasts("greater", effect, per_caption(5 * samples + 0.8, 400))
+    sure = per_caption(0.0 * samples + 0.8, 400)
+    assert verdict_of(known) == HOLDS
+    assert contrasts("greater", effect, sure)[0].low == pytest.approx(known[0].low)
+    assert verdict_of(vague) == UNDECIDED
 
 
 def test_a_claim_holds_if_all_parts_do_and_not_if_any_does_not():
-    assert claims.verdict_of_all([HOLDS, HOLDS]) == HOLDS
-    assert claims.verdict_of_all([HOLDS, UNDECIDED]) == UNDECIDED
-    assert claims.verdict_of_all([HOLDS, UNDECIDED, FAILS]) == FAILS
+    assert verdict_of_all([HOLDS, HOLDS]) == HOLDS
+    assert verdict_of_all([HOLDS, UNDECIDED]) == UNDECIDED
+    assert verdict_of_all([HOLDS, UNDECIDED, FAILS]) == FAILS
 
 
 def test_parts_of_ours_are_shown_and_have_no_vote():
@@ -188,13 +211,12 @@ def test_failing_takes_more_where_there_are_more_parts_and_holding_does_not():
     # An effect 2.5 standard errors below zero.
     values = noise(1000, seed=4)
     values = (values - values.mean()) / values.std() - 2.5 / math.sqrt(1000)
-    effect = claims.per_caption(values, 1000)
+    effect = per_caption(values, 1000)
     verdicts = [
-        claims.verdict_of(claims.contrasts("greater", effect, 0.0, tested))
-        for tested in (1, 20)
+        verdict_of(contrasts("greater", effect, 0.0, tested)) for tested in (1, 20)
     ]
     assert verdicts == [FAILS, UNDECIDED]
-    assert claims.verdict_of(claims.contrasts("greater", -effect, 0.0, 20)) == HOLDS
+    assert verdict_of(contrasts("greater", -effect, 0.0, 20)) == HOLDS
 
 
 def test_counted_parts_have_bounds_and_no_chance():
@@ -202,7 +224,7 @@ def test_counted_parts_have_bounds_and_no_chance():
     counted = Part("x", "counted", ("flops",), "m", of="clocked", over=("plain",))
     judged = judge(third, counted)
     # 4 · 100 + 4 · 40 of 800.
-    assert judged.parts[0].effect == claims.Number(pytest.approx(0.3))
+    assert judged.parts[0].effect == Number(pytest.approx(0.3))
     assert judged.verdict == HOLDS
     assert judge(dataclasses.replace(third, value=0.31), counted).verdict == FAILS
     assert judge(dataclasses.replace(third, at_most=0.295), counted).verdict == FAILS
@@ -212,10 +234,10 @@ def test_counted_parts_have_bounds_and_no_chance():
 
 
 def test_student_quantiles_of_the_tables():
-    found = [claims.student_quantile(df, 0.975) for df in (1, 2, 9, 15, 19, 100)]
+    found = [student_quantile(df, 0.975) for df in (1, 2, 9, 15, 19, 100)]
     expected = [12.7062, 4.3027, 2.2622, 2.1314, 2.0930, 1.9840]
     assert found == pytest.approx(expected, abs=1e-4)
-    assert claims.student_quantile(9, 0.995) == pytest.approx(3.2498, abs=1e-4)
+    assert student_quantile(9, 0.995) == pytest.approx(3.2498, abs=1e-4)
 
 
 @pytest.mark.parametrize("captions", [16, 52])
@@ -225,9 +247,9 @@ def test_intervals_of_means_cover_and_need_the_clusters(captions):
         # Seeds of a caption have most of their error in common.
         shared = noise(captions, seed=2 * seed).repeat(4)
         rows = shared + 0.5 * noise(4 * captions, seed=2 * seed + 1)
-        low, high = claims.per_caption(rows, captions).interval()
+        low, high = per_caption(rows, captions).interval()
         covered += low <= 0 <= high
-        low, high = claims.per_caption(rows, len(rows)).interval()
+        low, high = per_caption(rows, len(rows)).interval()
         naive += low <= 0 <= high
     # Of 100 at 95 %; fewer have a probability of 0.15 %.
     assert 88 <= covered < 100
@@ -240,7 +262,7 @@ def test_intervals_of_frechet_differences_cover():
     for seed in range(40):
         shared = 0.3 + noise(90, 4, seed=3 * seed).repeat(2, 1)
         one, other = (
-            claims.frechet(
+            frechet(
                 shared + 0.5 * noise(180, 4, seed=1000 + 3 * seed + k), reference, 90
             )
             for k in (1, 2)
@@ -252,14 +274,12 @@ def test_intervals_of_frechet_differences_cover():
 
 def test_seeds_that_repeat_one_another_shrink_no_interval():
     values = noise(50, seed=5)
-    once, thrice = (claims.per_caption(values.repeat(k), 50) for k in (1, 3))
+    once, thrice = (per_caption(values.repeat(k), 50) for k in (1, 3))
     assert thrice.interval() == pytest.approx(once.interval())
     # 50 captions in 20 groups: grouping rows instead would part a caption's seeds.
     features = noise(50, 4, seed=6) + 0.3
     reference = metrics.statistics(noise(3000, 4, seed=7))
-    once, thrice = (
-        claims.frechet(features.repeat(k, 1), reference, 50) for k in (1, 3)
-    )
+    once, thrice = (frechet(features.repeat(k, 1), reference, 50) for k in (1, 3))
     widths = [high - low for low, high in (once.interval(), thrice.interval())]
     assert widths[1] == pytest.approx(widths[0], rel=0.1)
     assert len(thrice.by_seed) == 3
@@ -267,11 +287,9 @@ def test_seeds_that_repeat_one_another_shrink_no_interval():
 
 def test_the_wider_level_is_wider():
     for measured in (
-        claims.per_caption(noise(200, seed=1), 200),
-        claims.per_caption(noise(10, seed=1), 10),
-        claims.frechet(
-            noise(60, 3, seed=1), metrics.statistics(noise(99, 3, seed=2)), 60
-        ),
+        per_caption(noise(200, seed=1), 200),
+        per_caption(noise(10, seed=1), 10),
+        frechet(noise(60, 3, seed=1), metrics.statistics(noise(99, 3, seed=2)), 60),
     ):
         low, high = measured.interval()
         wide_low, wide_high = measured.interval(0.995)
@@ -281,33 +299,33 @@ def test_the_wider_level_is_wider():
 def test_rows_are_of_captions_first_and_seeds_second():
     # Two seeds of three captions: the second seed adds 10.
     rows = torch.tensor([1.0, 2.0, 6.0, 11.0, 12.0, 16.0])
-    measured = claims.per_caption(rows, 3)
+    measured = per_caption(rows, 3)
     assert measured.samples.tolist() == [6, 7, 11]
     assert measured.by_seed.tolist() == [3, 13]
     assert measured.value == 8 and measured.n == 3
     with pytest.raises(ValueError, match="6 rows are no whole number of 4 captions"):
-        claims.per_caption(rows, 4)
+        per_caption(rows, 4)
 
 
 def test_what_is_undefined_is_left_out():
     rows = torch.tensor([1.0, math.nan, 3.0, 3.0, math.nan, 5.0])
-    measured = claims.per_caption(rows, 3)
+    measured = per_caption(rows, 3)
     assert measured.samples.tolist() == [2, 4] and measured.n == 2
 
 
 def test_runs_of_other_captions_or_seeds_make_no_pairs():
-    one = claims.per_caption(noise(6, seed=0), 6)
+    one = per_caption(noise(6, seed=0), 6)
     with pytest.raises(ValueError, match="6 captions and 4 captions make no pairs"):
-        one - claims.per_caption(noise(4, seed=0), 4)
+        one - per_caption(noise(4, seed=0), 4)
     with pytest.raises(ValueError, match="of 1 and of 2 sampling seeds"):
-        one - claims.per_caption(noise(12, seed=0), 6)
+        one - per_caption(noise(12, seed=0), 6)
 
 
 # --- measurements --------------------------------------------------------------------
 
 
 def test_interpolation_at_equal_flops():
-    measurements = claims.Measurements(evidence(steps6=0.1, steps5=0.3, worse=0.8))
+    measurements = Measurements(evidence(steps6=0.1, steps5=0.3, worse=0.8))
     # 560 FLOPs lie 0.6 of the way from 5 to 6 steps.
     weights = measurements.weights("clocked", ("steps6", "worse", "steps5"))
     assert weights == pytest.approx({"steps6": 0.6, "steps5": 0.4})
@@ -327,7 +345,7 @@ def test_clip_above_chance_is_zero_for_images_of_no_caption():
         "plain": {"clip_image": text},
         "worse": {"clip_image": noise(1, 8, seed=2).repeat(len(text), 1)},
     }
-    measurements = claims.Measurements(claims.Evidence(RUNS, features))
+    measurements = Measurements(Evidence(RUNS, features))
     assert measurements.score("clip_above_chance", "plain").value > 0.8
     assert abs(measurements.score("clip_above_chance", "worse").value) < 1e-9
 
@@ -336,9 +354,9 @@ def test_psnr_to_the_teachers_images():
     black = torch.zeros(CAPTIONS, 3, 4, 4, dtype=torch.uint8)
     images = {"plain": black, "clocked": black + 51, "worse": black + 102}
     part = Part("x", "greater", ("psnr",), "m", "clocked", ("worse",), to="plain")
-    given = claims.Evidence(RUNS, images=lambda name: [images[name]])
+    given = Evidence(RUNS, images=lambda name: [images[name]])
     spec = registry(Margin("a direction"), part)
-    judged = claims.judge(spec, given)["C1"]
+    judged = judge_all(spec, given)["C1"]
     assert judged.verdict == HOLDS
     assert judged.parts[0].effect.value == pytest.approx(20 * math.log10(2))
 
@@ -350,9 +368,9 @@ def test_savings_of_time_are_of_paired_turns():
     timed = {"runs": {"plain": {"runs": plain}, "clocked": {"runs": clocked}}}
     part = Part("x", "greater", ("latency",), "m", "clocked", ("plain",))
 
-    def verdict(threshold: float) -> claims.JudgedClaim:
+    def verdict(threshold: float) -> JudgedClaim:
         spec = registry(Margin("printed", value=threshold), part)
-        return claims.judge(spec, claims.Evidence(RUNS, latency=timed))["C1"]
+        return judge_all(spec, Evidence(RUNS, latency=timed))["C1"]
 
     assert verdict(0.2).verdict == HOLDS
     assert verdict(0.3).verdict == FAILS
@@ -384,7 +402,7 @@ def perturbation(n: int = 16) -> dict:
 
 
 def test_cells_of_a_perturbation_sum_up():
-    cells = (claims.Cell("up_blocks.0", 0, 1.0), claims.Cell("up_blocks.0", 10, -1.0))
+    cells = (Cell("up_blocks.0", 0, 1.0), Cell("up_blocks.0", 10, -1.0))
     part = Part(
         "x",
         "greater",
@@ -395,15 +413,15 @@ def test_cells_of_a_perturbation_sum_up():
         log=True,
         cells=cells,
     )
-    given = claims.Evidence({}, perturbations={"p": perturbation()}, captions={"p": 16})
+    given = Evidence({}, perturbations={"p": perturbation()}, captions={"p": 16})
     spec = registry(Margin("a factor of two", value=math.log(2)), part)
-    judged = claims.judge(spec, given)["C1"]
+    judged = judge_all(spec, given)["C1"]
     assert judged.verdict == HOLDS and judged.parts[0].n == 15
     assert judged.parts[0].effect.value == pytest.approx(1, abs=0.1)
     assert judged.parts[0].interval == "95 % Student's t over 15 captions"
     other = dataclasses.replace(part, alpha=0.3)
     with pytest.raises(ValueError, match="claim C1: .* layer 'up_blocks.0', α 0.3"):
-        claims.judge(registry(Margin("x"), other), given)
+        judge_all(registry(Margin("x"), other), given)
 
 
 # --- editing -------------------------------------------------------------------------
@@ -458,9 +476,9 @@ EDITS = Part(
 )
 
 
-def judge_edits(margin: Margin, part: Part, **shifts: float) -> claims.JudgedClaim:
-    given = claims.Evidence(EDITED_RUNS, flops={"sd": COUNTS}, edits=edits(**shifts))
-    return claims.judge(registry(margin, part), given)["C1"]
+def judge_edits(margin: Margin, part: Part, **shifts: float) -> JudgedClaim:
+    given = Evidence(EDITED_RUNS, flops={"sd": COUNTS}, edits=edits(**shifts))
+    return judge_all(registry(margin, part), given)["C1"]
 
 
 def test_edited_runs_have_known_effects_whose_sign_is_for_the_better():
@@ -496,7 +514,7 @@ def test_margins_of_edited_runs_are_shares_of_their_losses():
 def test_sources_are_averaged_before_they_count():
     """By hand: sources of one, two and three prompts, in no order."""
     values = torch.tensor([4.0, 1.0, 7.0, 3.0, 8.0, 9.0])
-    measured = claims.per_source(values, torch.tensor([5, 2, 9, 2, 9, 9]))
+    measured = per_source(values, torch.tensor([5, 2, 9, 2, 9, 9]))
     assert measured.samples.tolist() == [2, 4, 8]
     assert measured.value == pytest.approx(14 / 3) and measured.n == 3
     # t of 2 degrees of freedom; the mean over pairs would be 16 / 3.
@@ -511,8 +529,8 @@ def test_sources_are_averaged_before_they_count():
 def test_intervals_of_edited_runs_are_those_of_source_means(sources):
     """Against the textbook, on means of a plain loop."""
     scored = edits(sources, clocked=0.02)
-    given = claims.Evidence({}, edits=scored)
-    gain = claims.Measurements(given).gain(
+    given = Evidence({}, edits=scored)
+    gain = Measurements(given).gain(
         "structure", name_of("pnp"), {name_of("clocked"): 1.0}
     )
     pairs: dict[int, list[float]] = {}
@@ -524,7 +542,7 @@ def test_intervals_of_edited_runs_are_those_of_source_means(sources):
     assert len(means) == sources and gain.value == pytest.approx(statistics.mean(means))
     error = statistics.stdev(means) / math.sqrt(sources)
     low, high = gain.interval()
-    if sources < claims.FEW:
+    if sources < FEW:
         half, tolerance = 2.2010 * error, 1e-4
     else:
         half, tolerance = 1.96 * error, 0.05
@@ -534,8 +552,8 @@ def test_intervals_of_edited_runs_are_those_of_source_means(sources):
 
 def test_pairs_of_one_source_are_not_so_many_sources():
     scored = edits()[name_of("pnp")]
-    clustered = claims.per_source(scored["clip"], scored["source"])
-    alone = claims.per_source(scored["clip"], torch.arange(SOURCES * PROMPTS))
+    clustered = per_source(scored["clip"], scored["source"])
+    alone = per_source(scored["clip"], torch.arange(SOURCES * PROMPTS))
     widths = [high - low for low, high in (clustered.interval(), alone.interval())]
     assert widths[0] == pytest.approx(2 * widths[1], rel=0.15)
 
@@ -545,7 +563,7 @@ def test_flops_of_edited_runs_are_counted_by_their_settings():
     third = Margin("about a third", value=0.28, at_most=0.38)
     judged = judge_edits(third, counted)
     # Half of all passes cost 40 instead of 100.
-    assert judged.parts[0].effect == claims.Number(pytest.approx(0.3))
+    assert judged.parts[0].effect == Number(pytest.approx(0.3))
     assert judged.verdict == HOLDS
 
 
@@ -553,13 +571,13 @@ def test_edited_runs_of_other_pairs_do_not_compare():
     scored = edits()
     clocked = scored[name_of("clocked")]
     clocked["source"] = clocked["source"].flip(0)
-    given = claims.Evidence({}, edits=scored)
+    given = Evidence({}, edits=scored)
     direction = registry(Margin("a direction"), EDITS)
     with pytest.raises(ValueError, match="not those of other runs of 'real'"):
-        claims.judge(direction, given)
+        judge_all(direction, given)
     del scored[name_of("clocked")]
     with pytest.raises(ValueError, match="clocked/steps50': it is not one of the scor"):
-        claims.judge(direction, given)
+        judge_all(direction, given)
 
 
 @pytest.mark.parametrize(
@@ -572,7 +590,7 @@ def test_edited_runs_of_other_pairs_do_not_compare():
 )
 def test_scores_without_sources_are_refused(values, sources, message):
     with pytest.raises(ValueError, match=message):
-        claims.per_source(torch.tensor(values), torch.tensor(sources))
+        per_source(torch.tensor(values), torch.tensor(sources))
 
 
 @pytest.mark.parametrize(
@@ -645,8 +663,8 @@ def test_markdown_says_the_verdict_with_its_numbers():
     clip = dataclasses.replace(EQUAL, metrics=("clip",), printed=printed)
     own = dataclasses.replace(EQUAL, metrics=("clip",), label="own", ours=True)
     spec = registry(QUARTER, clip, own)
-    judged = claims.judge(spec, evidence(worse=0.5, clocked=0.4))
-    text = claims.to_markdown(spec, judged)
+    judged = judge_all(spec, evidence(worse=0.5, clocked=0.4))
+    text = to_markdown(spec, judged)
     effect = math.cos(0.7) - math.cos(0.3)
     shown = f"−{abs(judged['C1'].parts[0].effect.value):.4f}"
     assert abs(judged["C1"].parts[0].effect.value - effect) < 0.005
@@ -672,7 +690,7 @@ def test_markdown_says_the_verdict_with_its_numbers():
 
 def test_json_has_everything():
     spec = registry(QUARTER, EQUAL)
-    data = claims.to_json(spec, claims.judge(spec, evidence(worse=0.5)))
+    data = to_json(spec, judge_all(spec, evidence(worse=0.5)))
     data = json.loads(json.dumps(data, allow_nan=False))
     part = data["claims"]["C1"]["parts"][1]
     assert part["effect"]["low"] < part["effect"]["value"] < part["effect"]["high"]
@@ -791,7 +809,7 @@ def test_step_refuses_edits_scored_by_several_encoders(tmp_path):
 
 
 def test_registry_has_every_claim():
-    spec = parse(claims.ClaimsSpec, REGISTRY)
+    spec = parse(ClaimsSpec, REGISTRY)
     wanted = {f"C{number}" for number in range(1, 13)}
     assert set(spec.claims) == wanted
     assert all(len(margin.why) > 20 for margin in spec.margins.values())
@@ -801,7 +819,7 @@ def test_registry_has_every_claim():
 
 def test_the_papers_own_numbers_pass_the_tests():
     """A sign the wrong way round, or a margin too narrow for the paper, fails here."""
-    spec = parse(claims.ClaimsSpec, REGISTRY)
+    spec = parse(ClaimsSpec, REGISTRY)
     # Table 3 in place of the plain sampler at 3 steps: what steps {3, 4, 5, 6} lose.
     losses = {"frechet": 33.10 - 24.22, "clip": 0.302 - 0.271}
     checked = 0
@@ -810,7 +828,7 @@ def test_the_papers_own_numbers_pass_the_tests():
             for metric, (of, over) in part.printed.items():
                 margin = spec.margins[part.margin]
                 if metric in losses:
-                    effect = claims.METRICS[metric].sign * (of - over)
+                    effect = METRICS[metric].sign * (of - over)
                     needed = margin.value + margin.share * losses[metric]
                 else:
                     effect, needed = 1 - of / over, margin.value
@@ -835,12 +853,12 @@ def test_schema_and_code_know_the_same():
     part = schema["part"]["properties"]
     claim = schema["claims"]["properties"]["claims"]["additionalProperties"]
     assert set(part) == fields(Part)
-    assert part["test"]["enum"] == list(claims.KINDS)
-    assert part["metrics"]["items"]["enum"] == list(claims.METRICS)
-    assert set(part["cells"]["items"]["properties"]) == fields(claims.Cell)
+    assert part["test"]["enum"] == list(KINDS)
+    assert part["metrics"]["items"]["enum"] == list(METRICS)
+    assert set(part["cells"]["items"]["properties"]) == fields(Cell)
     assert set(schema["margin"]["properties"]) == fields(Margin)
-    assert set(schema["claims"]["properties"]) == fields(claims.ClaimsSpec)
-    assert set(claim["properties"]) == fields(claims.Claim)
+    assert set(schema["claims"]["properties"]) == fields(ClaimsSpec)
+    assert set(claim["properties"]) == fields(Claim)
 
 
 # --- the workflow --------------------------------------------------------------------

@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from clockwork_experiments.base import storage
-from clockwork_experiments.claims import verdicts
+from clockwork_experiments.claims.evidence import Evidence
 from clockwork_experiments.claims.levels import LevelCount, MultiRow
-from clockwork_experiments.claims.verdicts import FAILS, HOLDS, UNDECIDED, Margin, Part
+from clockwork_experiments.claims.registry import Claim, ClaimsSpec, Margin, Part
+from clockwork_experiments.claims.verdicts import FAILS, HOLDS, UNDECIDED, JudgedClaim
+from clockwork_experiments.claims.verdicts import judge as judge_all
 from clockwork_experiments.data import pair_sets
 from clockwork_experiments.score import metrics
 from clockwork_experiments.steps import judge_claims
@@ -67,7 +69,7 @@ SEARCH = {
 }
 
 
-def evidence(**changed) -> verdicts.Evidence:
+def evidence(**changed) -> Evidence:
     known = {
         "translations": translations(),
         "kinds": {"whole": KINDS, "cut": KINDS},
@@ -75,16 +77,16 @@ def evidence(**changed) -> verdicts.Evidence:
         "level_latency": {"ip2p": TIMES},
         "searches": {"ip2p": SEARCH},
     }
-    return verdicts.Evidence({}, **{**known, **changed})
+    return Evidence({}, **{**known, **changed})
 
 
-def registry(margin: Margin, *parts: Part) -> verdicts.ClaimsSpec:
-    claim = verdicts.Claim("Cut models are as good.", parts)
-    return verdicts.ClaimsSpec("Claims", "A caption.", {"m": margin}, {"K2": claim})
+def registry(margin: Margin, *parts: Part) -> ClaimsSpec:
+    claim = Claim("Cut models are as good.", parts)
+    return ClaimsSpec("Claims", "A caption.", {"m": margin}, {"K2": claim})
 
 
-def judge(margin: Margin, *parts: Part, **changed) -> verdicts.JudgedClaim:
-    return verdicts.judge(registry(margin, *parts), evidence(**changed))["K2"]
+def judge(margin: Margin, *parts: Part, **changed) -> JudgedClaim:
+    return judge_all(registry(margin, *parts), evidence(**changed))["K2"]
 
 
 TENTH = Margin("a tenth", share=0.1, better="whole")

@@ -13,9 +13,17 @@ from step_answers import SEEN, UNSEEN, search
 
 from clockwork_experiments.base import storage
 from clockwork_experiments.claims import timesteps
-from clockwork_experiments.claims import verdicts as claims
+from clockwork_experiments.claims.evidence import Evidence
+from clockwork_experiments.claims.registry import Claim, ClaimsSpec, Margin, Part
 from clockwork_experiments.claims.timesteps import GammaRange, StepAnswer, gamma_range
-from clockwork_experiments.claims.verdicts import FAILS, HOLDS, UNDECIDED, Margin, Part
+from clockwork_experiments.claims.verdicts import (
+    FAILS,
+    HOLDS,
+    UNDECIDED,
+    Judged,
+    Number,
+)
+from clockwork_experiments.claims.verdicts import judge as judge_all
 from clockwork_experiments.config.parse import parse
 from clockwork_experiments.steps import judge_claims
 
@@ -28,13 +36,13 @@ FOUND = {
 }
 
 
-def judge(part: Part, margin: Margin | None = None, **searches) -> claims.Judged:
+def judge(part: Part, margin: Margin | None = None, **searches) -> Judged:
     """Return the first part's verdict."""
     margin = margin or Margin("a direction")
-    claim = claims.Claim("Few steps are enough.", (part,))
-    spec = claims.ClaimsSpec("Claims", "A caption.", {"m": margin}, {"K4": claim})
-    evidence = claims.Evidence({}, step_searches={**FOUND, **searches})
-    return claims.judge(spec, evidence)["K4"].parts[0]
+    claim = Claim("Few steps are enough.", (part,))
+    spec = ClaimsSpec("Claims", "A caption.", {"m": margin}, {"K4": claim})
+    evidence = Evidence({}, step_searches={**FOUND, **searches})
+    return judge_all(spec, evidence)["K4"].parts[0]
 
 
 def part(test: str, metric: str, *asked: object, **compared: str) -> Part:
@@ -124,7 +132,7 @@ def test_the_side_of_a_gamma_is_judged_where_both_are_searched(name, metric, ver
     assert judged.verdict == verdict
     gamma = timesteps.answer_of(FOUND, name, 5, "bracketed")["gamma"]
     sign = 1 if metric == "gamma_above" else -1
-    assert judged.effect == claims.Number(pytest.approx(sign * math.log(gamma)))
+    assert judged.effect == Number(pytest.approx(sign * math.log(gamma)))
     assert judged.note.startswith(f"γ {gamma:.3f} [") and " dB over" in judged.note
 
 
@@ -270,10 +278,10 @@ def test_metrics_of_time_steps_need_an_answer_and_no_share():
 NAMES = ("K4", "K5", "K6", "K7", "K8", "K9")
 
 
-def registered() -> claims.ClaimsSpec:
+def registered() -> ClaimsSpec:
     spec = yaml.safe_load(REGISTRY.read_text("utf-8"))["claims"]["mini"]
     return parse(
-        claims.ClaimsSpec,
+        ClaimsSpec,
         {**spec, "claims": {name: spec["claims"][name] for name in NAMES}},
     )
 
@@ -306,7 +314,7 @@ def as_published() -> dict[str, dict]:
 
 
 def verdicts(found: dict[str, dict]) -> dict[str, str]:
-    judged = claims.judge(registered(), claims.Evidence({}, step_searches=found))
+    judged = judge_all(registered(), Evidence({}, step_searches=found))
     return {name: claim.verdict for name, claim in judged.items()}
 
 
@@ -335,10 +343,8 @@ def test_step_and_markdown_show_gamma_and_what_decides(tmp_path):
     for name, found in FOUND.items():
         paths.append(tmp_path / f"{name}.json")
         storage.write_json(paths[-1], found)
-    claim = claims.Claim(
-        "γ < 1.", (part("greater", "gamma_below", "edits", 5, "bracketed"),)
-    )
-    spec = claims.ClaimsSpec("T", "C", {"m": Margin("why")}, {"K5": claim})
+    claim = Claim("γ < 1.", (part("greater", "gamma_below", "edits", 5, "bracketed"),))
+    spec = ClaimsSpec("T", "C", {"m": Margin("why")}, {"K5": claim})
     nothing = ("features", "images", "flops", "perturbations", "edits", "translations")
     others = ("pairs", "levels", "level_latency", "searches")
     judge_claims.main(

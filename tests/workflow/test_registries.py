@@ -9,8 +9,8 @@ from checkout import ROOT, resolved
 from jsonschema import Draft202012Validator
 
 from clockwork_diffusion.unet import CUTS
-from clockwork_experiments.claims import verdicts
 from clockwork_experiments.claims.levels import LevelCount, MultiRow
+from clockwork_experiments.claims.registry import METRICS, ClaimsSpec, Part
 from clockwork_experiments.claims.timesteps import StepAnswer
 from clockwork_experiments.config.parse import parse
 from clockwork_experiments.cost.architectures import BACKBONES
@@ -200,7 +200,7 @@ def test_figures(figure):
 
 @pytest.mark.parametrize("claimed", items("claims", by_scale=False))
 def test_claims(claimed):
-    assert parse(verdicts.ClaimsSpec, claimed).claims
+    assert parse(ClaimsSpec, claimed).claims
 
 
 @pytest.mark.parametrize("perturbation", entries("perturbations"))
@@ -318,9 +318,9 @@ def test_schema_and_code_know_the_same_choices():
     assert PAPER["figure"]["properties"]["kind"]["enum"] == list(draw_figure.SPECS)
     assert PAPER["table"]["properties"]["kind"]["enum"] == list(set_table.SPECS)
     metrics = PAPER["part"]["properties"]["metrics"]["items"]["enum"]
-    assert set(metrics) == set(verdicts.METRICS)
+    assert set(metrics) == set(METRICS)
     parts = PAPER["part"]["properties"]
-    assert set(parts) == fields(verdicts.Part)
+    assert set(parts) == fields(Part)
     assert set(parts["level"]["properties"]) == fields(LevelCount)
     assert set(parts["multi"]["properties"]) == fields(MultiRow)
     assert parts["multi"]["properties"]["problem"]["enum"] == list(PROBLEMS)

@@ -19,7 +19,7 @@ def main(args: Namespace) -> None:
     """Gather the evidence, judge, and write both files."""
     import torch
 
-    from clockwork_experiments.claims import verdicts
+    from clockwork_experiments.claims import evidence, registry, text, verdicts
 
     measured = (*args.perturbations, *args.searches, *args.step_searches)
     for path in (*args.features, *args.edits, *args.translations, *measured):
@@ -28,7 +28,7 @@ def main(args: Namespace) -> None:
                 f"{path} is made with random weights, by which no claim is judged"
             )
 
-    spec = parse(verdicts.ClaimsSpec, args.spec)
+    spec = parse(registry.ClaimsSpec, args.spec)
     files: dict[str, list[Path]] = {}
     for path in args.images:
         files.setdefault(path.parent.name, []).append(path)
@@ -75,7 +75,7 @@ def main(args: Namespace) -> None:
     sets = {path.stem: pair_sets.read_set(path).kinds for path in args.pairs}
     judged = verdicts.judge(
         spec,
-        verdicts.Evidence(
+        evidence.Evidence(
             runs=settings["runs"],
             features=features,
             images=images,
@@ -100,7 +100,7 @@ def main(args: Namespace) -> None:
         ),
     )
     data = {
-        **verdicts.to_json(spec, judged),
+        **text.to_json(spec, judged),
         "encoders": [
             json.loads(text)
             for text in (*encoders, *edit_encoders, *translation_encoders)
@@ -109,7 +109,7 @@ def main(args: Namespace) -> None:
         "versions": provenance.versions("torch", "torchmetrics", "open_clip_torch"),
     }
     storage.write_json(args.output.with_suffix(".json"), data)
-    markdown = verdicts.to_markdown(spec, judged)
+    markdown = text.to_markdown(spec, judged)
     storage.write_text(args.output.with_suffix(".md"), markdown)
     page = pages.to_page(markdown, spec.title)
     storage.write_text(args.output.with_suffix(".html"), page)

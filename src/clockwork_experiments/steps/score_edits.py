@@ -116,12 +116,12 @@ def _score(values: torch.Tensor, owners: torch.Tensor) -> dict[str, object]:
 
     Pairs of one source are alike, and do not count as more sources.
     """
-    from clockwork_experiments.claims import verdicts
+    from clockwork_experiments.claims import statistics
 
     count = len(owners.unique())
     if count < 2:
         raise ValueError(f"an interval needs 2 sources or more, not {count}")
-    measured = verdicts.per_source(values, owners)
+    measured = statistics.per_source(values, owners)
     low, high = measured.interval()
     return {
         "value": measured.value,

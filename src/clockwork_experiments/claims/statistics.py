@@ -1,0 +1,264 @@
+"""Numbers with their uncertainty, which add up in pairs.
+
+The unit of resampling is the caption; several sampling seeds of one caption are
+averaged first, and do not count as more captions. In editing it is the source image, in
+the same way, with all its target prompts. Means get a percentile bootstrap, or
+Student's t where the units are few (turns of a clock, prompts of the perturbation
+analysis, source images). Fréchet distances get a delete-group jackknife by caption;
+`metrics` says why not a bootstrap.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import cache, cached_property
+
+import torch
+
+from clockwork_experiments.score import metrics
+
+RESAMPLES = 10_000
+"""Resamples of the bootstrap: enough for the tails that Bonferroni asks for."""
+
+FEW = 50
+"""Below so many units a mean gets Student's t instead of the bootstrap."""
+
+LEVEL = 0.95
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A number that adds up with others of the same captions, or source images.
+
+    Attributes:
+        value: The number.
+        samples: One value per unit; or with ``grouped``, the number without each group
+            of captions in turn.
+        by_seed: The number for each sampling seed alone.
+        n: Number of units.
+        unit: What they are.
+        grouped: Whether the samples are those of a jackknife.
+    """
+
+    value: float
+    samples: torch.Tensor
+    by_seed: torch.Tensor
+    n: int
+    unit: str = "captions"
+    grouped: bool = False
+
+    def __add__(self, other: Measured | float) -> Measured:
+        """Return the sum with another measurement of the same units, or a constant."""
+        if isinstance(other, float):
+            shift = torch.tensor(other, dtype=torch.float64)
+            value, samples, by_seed = other, shift, shift
+        else:
+            if (self.n, self.unit, self.grouped) != (
+                other.n,
+                other.unit,
+                other.grouped,
+            ):
+                raise ValueError(
+                    f"{self.n} {self.unit} and {other.n} {other.unit} make no pairs"
+                )
+            if self.by_seed.shape != other.by_seed.shape:
+                raise ValueError(
+                    f"runs of {len(self.by_seed)} and of {len(other.by_seed)} sampling "
+                    "seeds make no pairs"
+                )
+            value, samples, by_seed = other.value, other.samples, other.by_seed
+        return Measured(
+            self.value + value,
+            self.samples + samples,
+            self.by_seed + by_seed,
+            self.n,
+            self.unit,
+            self.grouped,
+        )
+
+    def __mul__(self, weight: float) -> Measured:
+        """Return the measurement times a number."""
+        return Measured(
+            self.value * weight,
+            self.samples * weight,
+            self.by_seed * weight,
+            self.n,
+            self.unit,
+            self.grouped,
+        )
+
+    def __neg__(self) -> Measured:
+        """Return minus the measurement."""
+        return self * -1.0
+
+    def __sub__(self, other: Measured) -> Measured:
+        """Return the difference, in pairs."""
+        return self + -other
+
+    def interval(self, level: float = LEVEL) -> tuple[float, float]:
+        """Return the interval that covers the number at a level."""
+        if self._boots is not None:
+            ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
+            low, high = self._boots.quantile(ends).tolist()
+            return low, high
+        count = len(self.samples)
+        spread = float((self.samples - self.samples.mean()).square().sum())
+        if self.grouped:
+            error = math.sqrt((count - 1) / count * spread)
+        else:
+            error = math.sqrt(spread / (count - 1) / count)
+        half = student_quantile(count - 1, (1 + level) / 2) * error
+        return self.value - half, self.value + half
+
+    @property
+    def method(self) -> str:
+        """Say how the interval is made."""
+        if self.grouped:
+            what = "pairs" if self.unit == "groups" else self.unit
+            return f"jackknife, {len(self.samples)} groups of {what}, fixed reference"
+        if self._boots is None:
+            return f"Student's t over {self.n} {self.unit}"
+        return f"percentile bootstrap over {self.n} {self.unit}, {RESAMPLES} resamples"
+
+    @property
+    def spread(self) -> float:
+        """Return the standard deviation over units."""
+        return float(self.samples.std())
+
+    @cached_property
+    def _boots(self) -> torch.Tensor | None:
+        """Return bootstrapped means; equal indices for all of equal n."""
+        if self.grouped or self.n < FEW:
+            return None
+        generator = torch.Generator().manual_seed(0)
+        # In slices, for the memory of 30,000 captions.
+        return torch.cat(
+            [
+                self.samples[
+                    torch.randint(self.n, (100, self.n), generator=generator)
+                ].mean(dim=1)
+                for _ in range(RESAMPLES // 100)
+            ]
+        )
+
+
+@cache
+def student_quantile(freedom: int, share: float) -> float:
+    """Return the quantile of Student's t for a share above one half.
+
+    By bisection of the closed form for whole degrees of freedom (Abramowitz and Stegun,
+    26.7.3 and 26.7.4).
+    """
+
+    def within(t: float) -> float:
+        angle = math.atan(t / math.sqrt(freedom))
+        odd = freedom % 2
+        if freedom == 1:
+            return 2 * angle / math.pi
+        term = math.cos(angle) if odd else 1.0
+        total = term
+        for index in range(3 if odd else 2, freedom - 1, 2):
+            term *= (index - 1) / index * math.cos(angle) ** 2
+            total += term
+        if odd:
+            return 2 / math.pi * (angle + math.sin(angle) * total)
+        return math.sin(angle) * total
+
+    low, high = 0.0, 1e4
+    for _ in range(100):
+        middle = (low + high) / 2
+        if within(middle) < 2 * share - 1:
+            low = middle
+        else:
+            high = middle
+    return high
+
+
+def per_caption(
+    values: torch.Tensor, captions: int, unit: str = "captions"
+) -> Measured:
+    """Average one value per row over the seeds of each caption; NaN is left out.
+
+    Args:
+        values: ``(N,)``; row i is of caption i mod ``captions``.
+        captions: Number of captions.
+        unit: What to call them.
+
+    Raises:
+        ValueError: If the captions have different numbers of seeds, or fewer than 2
+            captions have a value.
+    """
+    grid = _by_seed(values, captions)
+    samples = grid.nanmean(dim=0)
+    samples = samples[~samples.isnan()]
+    if len(samples) < 2:
+        raise ValueError(f"{len(samples)} {unit} with a value are fewer than 2")
+    by_seed = grid.nanmean(dim=1)
+    return Measured(float(samples.mean()), samples, by_seed, len(samples), unit)
+
+
+def per_source(values: torch.Tensor, sources: torch.Tensor) -> Measured:
+    """Average one value per pair over the target prompts of each source image.
+
+    Args:
+        values: ``(P,)``, of each pair of source image and target prompt.
+        sources: ``(P,)``, the index of each pair's source.
+
+    Raises:
+        ValueError: If there is no source or no value for each pair, or fewer than 2
+            sources.
+    """
+    if values.shape != sources.shape or values.dim() != 1:
+        raise ValueError(
+            f"{values.numel()} values and {sources.numel()} sources make no pairs"
+        )
+    if not values.isfinite().all():
+        raise ValueError(f"{int((~values.isfinite()).sum())} pairs have no value")
+    known, index = sources.cpu().unique(return_inverse=True)
+    if len(known) < 2:
+        raise ValueError(f"{len(known)} sources with a value are fewer than 2")
+    samples = metrics.group_means(values, index)
+    value = samples.mean()
+    return Measured(float(value), samples, value[None], len(known), "sources")
+
+
+def frechet(
+    features: torch.Tensor, reference: metrics.Statistics, captions: int
+) -> Measured:
+    """Return the Fréchet distance, with the jackknife's replicates by caption.
+
+    Args:
+        features: ``(N, D)``; row i is of caption i mod ``captions``.
+        reference: Of the reference set, which counts as fixed.
+        captions: Number of captions.
+
+    Raises:
+        ValueError: If the captions have different numbers of seeds, or are fewer
+            than 3.
+    """
+    grid = _by_seed(features, captions)
+    if captions < 3:
+        raise ValueError(f"{captions} captions are fewer than 3")
+    count = min(metrics.GROUPS, captions)
+    groups = [
+        metrics.statistics(grid[:, start::count].flatten(0, 1))
+        for start in range(count)
+    ]
+    whole = metrics.merge(groups)
+    without = [metrics.frechet_distance(whole - group, reference) for group in groups]
+    seeds = [metrics.frechet_distance(metrics.statistics(s), reference) for s in grid]
+    return Measured(
+        metrics.frechet_distance(whole, reference),
+        torch.tensor(without, dtype=torch.float64),
+        torch.tensor(seeds, dtype=torch.float64),
+        captions,
+        grouped=True,
+    )
+
+
+def _by_seed(rows: torch.Tensor, captions: int) -> torch.Tensor:
+    """Return rows as ``(seeds, captions, …)`` in float64."""
+    if captions < 1 or not len(rows) or len(rows) % captions:
+        raise ValueError(f"{len(rows)} rows are no whole number of {captions} captions")
+    return rows.detach().cpu().double().unflatten(0, (-1, captions))
