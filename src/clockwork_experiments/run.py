@@ -40,7 +40,8 @@ def options_of(
 
     Each parameter is an option, required without a default; its ``Args`` entry in the
     docstring is the help. A dataclass and a mapping are given as JSON, a mapping to
-    paths as ``name=path …``, a sequence as several values, and a flag as nothing.
+    paths, or lists of them, as ``name=path …``, a sequence as several values, and a
+    flag as nothing.
 
     Args:
         step: A function of keyword arguments; each is annotated with a type that its
@@ -81,6 +82,8 @@ def _reading(hint: Any, required: bool) -> dict[str, Any]:
         return {"choices": inner}
     if origin is dict and inner[1] is Path:
         return {"nargs": "*", "action": _Named}
+    if origin is dict and inner[1] == list[Path]:
+        return {"nargs": "*", "action": _NamedLists}
     if origin is dict:
         return {"type": json.loads}
     if origin in (list, tuple, Sequence):
@@ -96,8 +99,22 @@ class _Named(Action):
     def __call__(
         self, parser: ArgumentParser, namespace: Namespace, values: Any, option: Any = 0
     ) -> None:
-        pairs = [str(value).partition("=") for value in values]
-        setattr(namespace, self.dest, {name: Path(path) for name, _, path in pairs})
+        read: dict[str, Any] = {}
+        for name, _, path in (str(value).partition("=") for value in values):
+            self.add(read, name, Path(path))
+        setattr(namespace, self.dest, read)
+
+    def add(self, read: dict[str, Any], name: str, path: Path) -> None:
+        """Take one value."""
+        read[name] = path
+
+
+class _NamedLists(_Named):
+    """The same, where a name may have several."""
+
+    def add(self, read: dict[str, Any], name: str, path: Path) -> None:
+        """Take one value."""
+        read.setdefault(name, []).append(path)
 
 
 def run(

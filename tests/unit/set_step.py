@@ -1,18 +1,31 @@
-"""The step that sets tables, called as its command line would call it."""
+"""The steps that set tables and draw figures, called from Python."""
 
+import json
 from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
-from clockwork_experiments.steps import set_table as step
+from clockwork_experiments.steps import draw_figure, set_table
 
 
-def set_table(**given: Any) -> None:
-    """Set a table; options that are not given are as if left out."""
-    default = {
-        "kind": "results",
-        "runs": "{}",
-        "scores": [],
-        **dict.fromkeys(step.BY_ID, []),
-        **dict.fromkeys(step.SINGLE),
+def set_and_list(given: dict[str, Any]) -> dict[str, Any]:
+    """Return arguments whose files are under ``inputs``, each in a list."""
+    own = {key: given.pop(key) for key in ("kind", "spec", "output") if key in given}
+    runs = given.pop("runs", {})
+    own["runs"] = json.loads(runs) if isinstance(runs, str) else runs
+    own["inputs"] = {
+        name: [paths] if isinstance(paths, Path) else list(paths)
+        for name, paths in given.items()
+        if paths
     }
-    step.main(Namespace(**{**default, **given}))
+    return own
+
+
+def table(**given: Any) -> None:
+    """Set a table."""
+    set_table.set_table(**set_and_list(given))
+
+
+def figure(given: Namespace) -> None:
+    """Draw a figure."""
+    draw_figure.draw_figure(**set_and_list(dict(vars(given))))

@@ -7,13 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import set_step
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from clockwork_experiments.base import storage
-from clockwork_experiments.cost import formulas
+from clockwork_experiments.report.figures import curves as curve_figures
 from clockwork_experiments.report.figures import style
 from clockwork_experiments.report.figures.editing import (
     EditGridSpec,
@@ -28,7 +29,6 @@ from clockwork_experiments.report.figures.editing import (
     duration,
     read_edits,
 )
-from clockwork_experiments.steps import draw_figure
 
 SOURCES = ["a pink ring on a beach", "a glass cube on a wooden floor"]
 PROMPTS = ["a painting of a ring", "a ring for $5 or $6", "a metal cube", "a red cube"]
@@ -308,12 +308,12 @@ def test_the_step_draws_a_grid_of_edits(files):
         "columns": 2,
         "targets": True,
     }
-    draw_figure.main(arguments(files, "edit_grid", spec))
+    set_step.figure(arguments(files, "edit_grid", spec))
     pixels = imread(files / "figure.png")
     assert pixels.shape[1] > pixels.shape[0] > 400
     assert (files / "figure.pdf").is_file()
     with pytest.raises(ValueError, match="shows the set 'fake', not .*real.json"):
-        draw_figure.main(arguments(files, "edit_grid", {**spec, "edit_set": "fake"}))
+        set_step.figure(arguments(files, "edit_grid", {**spec, "edit_set": "fake"}))
 
 
 def test_the_step_draws_timings_of_edits(files, saved):
@@ -326,7 +326,7 @@ def test_the_step_draws_timings_of_edits(files, saved):
         "settings": [{"setting": "s25", "label": "25 steps"}],
     }
     given = arguments(files, "edit_timings", spec, latency=files / "latency.json")
-    draw_figure.main(given)
+    set_step.figure(given)
     assert "1.2 s" in written(saved[0])
 
 
@@ -335,7 +335,7 @@ def test_the_step_draws_curves_of_edits(files, saved, monkeypatch):
         steps = settings["inversion"]["steps"] + 3 * settings["generation"]["steps"]
         return steps * counts["full"][key]
 
-    monkeypatch.setattr(formulas, "run_flops", flops)
+    monkeypatch.setattr(curve_figures, "run_flops", flops)
     storage.write_json(files / "sd.json", {"full": {"flops": 1e12}})
     spec = {
         "title": "Curves",
@@ -371,7 +371,7 @@ def test_the_step_draws_curves_of_edits(files, saved, monkeypatch):
         folder / s / f"{n}.json" for s in ("real", "fake") for n in ("s25", "s50")
     ]
     given = {"runs": runs, "scores": scores, "flops": [files / "sd.json"]}
-    draw_figure.main(arguments(files, "edit_curves", spec, **given))
+    set_step.figure(arguments(files, "edit_curves", spec, **given))
     clip, structure = saved[0].axes
     for line, value in zip(clip.containers, (1.3, 1.31), strict=True):
         assert list(line.lines[0].get_xdata()) == [100.0, 200.0]
@@ -381,4 +381,4 @@ def test_the_step_draws_curves_of_edits(files, saved, monkeypatch):
     # What was not scored is named.
     given["scores"] = scores[:2]
     with pytest.raises(ValueError, match="run 'pnp/s25' has no score 'fake/clip'"):
-        draw_figure.main(arguments(files, "edit_curves", spec, **given))
+        set_step.figure(arguments(files, "edit_curves", spec, **given))

@@ -47,11 +47,13 @@ def results_of(count: int) -> Results:
 
 def grid(**change) -> PerturbationGridSpec:
     good = {"title": "T", "caption": "C", "layers": LAYERS, "alpha": 0.7}
+    good["perturbation"] = "p"
     return PerturbationGridSpec(**{**good, "starts": (0, 4), "prompt": 1, **change})
 
 
 def curves(**change) -> PerturbationCurvesSpec:
     good = {"title": "T", "caption": "C", "layers": LAYERS, "alpha": 0.7}
+    good["perturbation"] = "p"
     return PerturbationCurvesSpec(**{**good, **change})
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import set_step
 import yaml
 from matplotlib.image import imread
 from step_answers import search
@@ -33,7 +34,6 @@ from clockwork_experiments.report.figures.timesteps import (
     draw_ticks,
 )
 from clockwork_experiments.report.tables.timesteps import METHODS
-from clockwork_experiments.steps import draw_figure
 
 REGISTRY = Path(__file__).parents[2] / "workflow" / "papers" / "compression.yaml"
 FIGURES = yaml.safe_load(REGISTRY.read_text("utf-8"))["figures"]
@@ -281,7 +281,7 @@ def test_step_draws_all_kinds(tmp_path):
         ("search_progress", PROGRESS),
     ):
         output = tmp_path / f"{kind}.png"
-        draw_figure.main(
+        set_step.figure(
             Namespace(
                 kind=kind,
                 spec=json.dumps(dataclasses.asdict(spec)),

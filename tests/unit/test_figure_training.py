@@ -2,6 +2,7 @@ import json
 from argparse import Namespace
 
 import pytest
+import set_step
 import yaml
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import imread
@@ -17,7 +18,6 @@ from clockwork_experiments.report.figures.training import (
     smooth,
     spread,
 )
-from clockwork_experiments.steps import draw_figure
 
 SPEC = TrainingCurvesSpec(
     "How adaptors learn",
@@ -130,7 +130,7 @@ def test_the_step_draws_it(tmp_path, root):
         errors=[tmp_path / "one.json", tmp_path / "two.json"],
         output=tmp_path / "figure.png",
     )
-    draw_figure.main(arguments)
+    set_step.figure(arguments)
     pixels = imread(tmp_path / "figure.png")
     assert pixels.shape[1] > pixels.shape[0] > 400
     assert pixels[..., :3].min() < 0.5

@@ -6,6 +6,7 @@ from argparse import Namespace
 
 import numpy as np
 import pytest
+import set_step
 import torch
 from matplotlib.image import imread
 
@@ -24,7 +25,6 @@ from clockwork_experiments.report.figures.translations import (
     detailed_part,
     draw_grid,
 )
-from clockwork_experiments.steps import draw_figure
 
 KINDS = ("colour", "move", "colour", "size", "colour", "move")
 PAIRS = pair_sets.PairSet(
@@ -215,12 +215,12 @@ def test_step_draws_both_kinds(tmp_path):
         storage.write_tensors(path, {"images": half})
     sets = [tmp_path / "edits.json", tmp_path / "edits.safetensors"]
     given = {"sets": sets, "images": paths, "output": tmp_path / "grid.png"}
-    draw_figure.main(arguments("translation_grid", GRID, **given))
+    set_step.figure(arguments("translation_grid", GRID, **given))
     assert imread(tmp_path / "grid.png").shape[1] > 1000
     other = dataclasses.replace(GRID, set="other")
     with pytest.raises(ValueError, match="the figure shows the set 'other'"):
-        draw_figure.main(arguments("translation_grid", other, **given))
+        set_step.figure(arguments("translation_grid", other, **given))
     storage.write_json(tmp_path / "ip2p.json", search())
     given = {"searches": [tmp_path / "ip2p.json"], "output": tmp_path / "curves.png"}
-    draw_figure.main(arguments("depth_curves", CURVES, **given))
+    set_step.figure(arguments("depth_curves", CURVES, **given))
     assert (tmp_path / "curves.pdf").is_file()

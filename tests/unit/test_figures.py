@@ -16,7 +16,7 @@ from clockwork_experiments.cost.flops import count_blocks, count_full
 from clockwork_experiments.report.figures import caching, curves, schematic, style
 
 METHOD = schematic.MethodSpec("The method", "")
-BLOCKS = schematic.BlockMapSpec("The blocks", "")
+BLOCKS = schematic.BlockMapSpec("The blocks", "", "sd")
 M = schematic.Module
 CACHING = caching.PnpCachingSpec("What is kept", "")
 ADAPTOR = schematic.AdaptorMapSpec(

@@ -34,7 +34,6 @@ from clockwork_experiments.report.tables.joint import (
 )
 from clockwork_experiments.report.tables.table import UNKNOWN, Results, Value
 from clockwork_experiments.score import translation_scores
-from clockwork_experiments.steps import draw_figure
 
 PAIRS = 48
 GAMMAS = {3: 0.3, 5: 0.5, 10: 0.7, 15: 0.8}
@@ -203,7 +202,7 @@ def test_the_plain_sampler_is_interpolated_at_equal_flops():
 def test_the_first_combination_is_plain(found, key, value):
     runs = {**RUNS, "t2i": {**RUNS["t2i"], key: value}}
     with pytest.raises(ValueError, match=f"is not plain: its {key} is {value}"):
-        SPEC.make(dataclasses.replace(found, runs=runs))
+        SPEC.table(dataclasses.replace(found, runs=runs))
 
 
 # --- whether γ stays optimal ----------------------------------------------------------
@@ -237,15 +236,15 @@ def test_what_was_not_measured_is_not_stated(found):
     }
     less = dataclasses.replace(found, step_searches=made)
     assert statements(SPEC, less) == []
-    assert all("transfer" not in row for row in SPEC.make(less).rows)
+    assert all("transfer" not in row for row in SPEC.table(less).rows)
 
 
 # --- the table ------------------------------------------------------------------------
 
 
 def test_rows_say_what_is_gained_at_equal_cost(found):
-    rows = SPEC.make(found).rows
-    text = SPEC.make(found).text()
+    rows = SPEC.table(found).rows
+    text = SPEC.table(found).text()
     by_key = {
         (row["combination"], row["steps"], row["method"]): (row, line)
         for row, line in zip(rows, text, strict=True)
@@ -279,8 +278,8 @@ def files(tmp_path, found: Results) -> dict:
         return [tmp_path / folder / f"{name}.json" for name in of]
 
     return {
-        "searches": write("timesteps", found.step_searches),
-        "counts": write("levels", found.levels),
+        "step_searches": write("timesteps", found.step_searches),
+        "levels": write("levels", found.levels),
         "level_latency": write("latency", found.level_latency),
     }
 
@@ -288,13 +287,11 @@ def files(tmp_path, found: Results) -> dict:
 def test_the_steps_set_the_table_and_draw_the_figure(tmp_path, found):
     given = files(tmp_path, found)
     spec = dataclasses.asdict(SPEC)
-    set_step.set_table(
+    set_step.table(
         kind="joint",
         spec=json.dumps(spec),
         runs=json.dumps(RUNS),
-        step_searches=given["searches"],
-        levels=given["counts"],
-        level_latency=given["level_latency"],
+        **given,
         output=tmp_path / "joint.csv",
     )
     csv, markdown, latex = (
@@ -306,7 +303,7 @@ def test_the_steps_set_the_table_and_draw_the_figure(tmp_path, found):
     said = [line for line in markdown.splitlines() if line.startswith("- Text-to-")]
     assert len(said) == 3 and "costs 0.40 dB at most" in latex
     assert "$\\gamma$" in latex
-    draw_figure.main(
+    set_step.figure(
         Namespace(
             kind="joint_pareto",
             spec=json.dumps(spec),
@@ -351,7 +348,7 @@ def test_without_timings_there_are_no_panels_of_latency(found):
     untimed = dataclasses.replace(found, level_latency={})
     axes = draw_joint_pareto(figure_spec(), untimed).axes
     assert {each.get_xlabel() for each in axes} == {"GFLOPs per image"}
-    assert all(row["ms"] is None for row in SPEC.make(untimed).rows)
+    assert all(row["ms"] is None for row in SPEC.table(untimed).rows)
 
 
 def test_wrong_specs_are_refused():

@@ -29,7 +29,6 @@ from clockwork_experiments.report.tables.levels import (
 )
 from clockwork_experiments.report.tables.table import Results
 from clockwork_experiments.steps import (
-    draw_figure,
     sample_images,
     time_levels,
 )
@@ -135,7 +134,7 @@ def test_an_unknown_task():
 
 def test_table_s7_shows_the_printed_beside_the_counted(all_counted):
     spec = LevelTableSpec("Title", "Caption.", "edit", PUBLISHED)
-    table = spec.make(results(all_counted))
+    table = spec.table(results(all_counted))
     rows = table.rows
     assert len(rows) == 13
     for row in rows:
@@ -160,7 +159,7 @@ def test_latency_shares_are_those_of_what_a_level_adds(all_counted):
     }
     spec = LevelTableSpec("Title", "Caption.", "edit")
     timed = {"levels": times, "branch": None, "device": "d", "dtype": "float32"}
-    rows = spec.make(results(all_counted, timed)).rows
+    rows = spec.table(results(all_counted, timed)).rows
     assert [row["latency"] for row in rows] == pytest.approx([100 / 13] * 13)
     assert rows[8]["latency_kept"] == pytest.approx(100 * 9 / 13)
 
@@ -168,7 +167,7 @@ def test_latency_shares_are_those_of_what_a_level_adds(all_counted):
 def test_published_values_must_be_one_per_level(all_counted):
     spec = LevelTableSpec("Title", "Caption.", "edit", {"share": (1.0, 2.0)})
     with pytest.raises(ValueError, match="2 values are published as 'share', and the"):
-        spec.make(results(all_counted))
+        spec.table(results(all_counted))
 
 
 def test_table_s8_shows_the_printed_beside_the_counted(counted):
@@ -187,15 +186,15 @@ def test_table_s8_shows_the_printed_beside_the_counted(counted):
         ),
     )
     found = Results({}, levels=counted, level_latency={"control": timed})
-    rows = spec.make(found).rows
+    rows = spec.table(found).rows
     assert rows[0]["tmacs"] == pytest.approx(rows[0]["tmacs_published"], rel=1e-3)
     assert rows[0]["seconds"] == pytest.approx(20 * 0.040)
     assert rows[0]["kept"] == pytest.approx(60.78, abs=0.005)
     assert rows[1]["seconds"] is None
     assert rows[0]["saved"] == pytest.approx(39.2, abs=0.05)
-    text = spec.make(found).markdown()
+    text = spec.table(found).markdown()
     assert "TMACs (published)" in text and "GMACs" not in text
-    small = CostTableSpec("T", "C", spec.rows, "G").make(found).rows
+    small = CostTableSpec("T", "C", spec.rows, "G").table(found).rows
     assert small[0]["gmacs"] == pytest.approx(1e3 * rows[0]["tmacs"])
 
 
@@ -218,7 +217,7 @@ def test_the_steps_set_and_draw_what_is_counted(tmp_path, all_counted):
 
     def set_levels(spec: dict, **other) -> str:
         arguments = {"kind": "levels", **given, **other}
-        set_step.set_table(spec=json.dumps(spec), **arguments)
+        set_step.table(spec=json.dumps(spec), **arguments)
         assert (tmp_path / "s7.tex").is_file()
         return (tmp_path / "s7.md").read_text("utf-8")
 
@@ -228,9 +227,9 @@ def test_the_steps_set_and_draw_what_is_counted(tmp_path, all_counted):
     costs = {"title": "T", "caption": "C.", "rows": [row]}
     assert "| Edit" in set_levels(costs, kind="level_costs", level_latency=[timed])
     assert "0.090" in (tmp_path / "s7.md").read_text("utf-8")
-    figure = {"title": "T", "caption": "C.", "level": 9}
+    figure = {**spec, "level": 9}
     arguments = {"kind": "level_map", "spec": json.dumps(figure), "levels": counts}
-    draw_figure.main(Namespace(**arguments, output=tmp_path / "map.png"))
+    set_step.figure(Namespace(**arguments, output=tmp_path / "map.png"))
     assert (tmp_path / "map.pdf").stat().st_size > 5000
 
 
@@ -239,15 +238,15 @@ def texts_of(figure) -> list[str]:
 
 
 def test_the_map_shows_what_is_kept(all_counted):
-    spec = LevelMapSpec("Title", "Caption.", 9)
+    spec = LevelMapSpec("Title", "Caption.", "edit", 9)
     texts = texts_of(draw_level_map(spec, all_counted))
     assert "zeros\n1280 × 16 × 16" in texts
     assert any("60.8 % of the parameters" in text for text in texts)
     assert {"D01", "D13", "down2.r1 + a1", "middle block", "17.5 %"} <= set(texts)
-    whole = texts_of(draw_level_map(LevelMapSpec("T", "C.", 13), all_counted))
+    whole = texts_of(draw_level_map(LevelMapSpec("T", "C.", "edit", 13), all_counted))
     assert not any(text.startswith("zeros") for text in whole)
     with pytest.raises(ValueError, match="level 14 is not one of 1 to 13"):
-        draw_level_map(LevelMapSpec("T", "C.", 14), all_counted)
+        draw_level_map(LevelMapSpec("T", "C.", "edit", 14), all_counted)
 
 
 # --- runs at a level --------------------------------------------------------------

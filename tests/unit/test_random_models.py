@@ -210,7 +210,7 @@ def test_scores_of_random_weights_are_marked_and_not_shown(made, root, tmp_path)
     table = tmp_path / "table.md"
     step(
         *("set_table", "--spec", json.dumps(spec), "--runs", "{}"),
-        *("--scores", score, "--output", table),
+        *("--inputs", f"scores={score}", "--output", table),
     )
     row = table.read_text("utf-8").splitlines()[4]
     cells = [cell.strip() for cell in row.strip("|").split("|")]

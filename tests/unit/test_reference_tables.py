@@ -16,9 +16,9 @@ import yaml
 from checkout import ROOT
 
 from clockwork_experiments.config.parse import parse
+from clockwork_experiments.report import kinds
 from clockwork_experiments.report.tables import levels, results, timesteps
 from clockwork_experiments.report.tables.table import Column, Table, Value
-from clockwork_experiments.steps.set_table import SPECS
 
 COLUMNS = {
     "levels": levels.LEVEL_COLUMNS,
@@ -40,7 +40,9 @@ def shipped(path: Path) -> Table:
     scale, paper = path.parts[-4], path.parts[-2]
     told = registered(paper)[path.stem][scale]
     kind = told.get("kind", "results")
-    spec = parse(SPECS[kind], {k: v for k, v in told.items() if k != "kind"})
+    spec = parse(
+        kinds.find(kinds.TABLES, kind), {k: v for k, v in told.items() if k != "kind"}
+    )
     with path.open(encoding="utf-8", newline="") as file:
         lines = list(csv.DictReader(file))
     if kind == "results":

@@ -43,7 +43,7 @@ FOUND = {"multi": {"rows": [answer(10, "a", [8, 10]), answer(9, "b", [11, 7])]}}
 
 
 def test_published_and_held_out_gains_stand_side_by_side():
-    first, second = SPEC.make(Results({}, search=FOUND)).text()
+    first, second = SPEC.table(Results({}, search=FOUND)).text()
     assert first["problem"] == "(a) fixed memory, least time" and first["row"] == "D10"
     assert first["levels"] == "8, 10" and first["milliseconds"] == "−0.75"
     assert (first["best_single"], first["time_beyond"]) == ("D09", "−0.50")
@@ -57,11 +57,11 @@ def test_published_and_held_out_gains_stand_side_by_side():
 
 
 def test_without_a_search_ours_is_unknown_and_a_missing_answer_is_named(tmp_path):
-    (first, _) = SPEC.make(Results({})).text()
+    (first, _) = SPEC.table(Results({})).text()
     assert "time" not in first and first["time_published"] == "−7.46"
     missing = {"multi": {"rows": FOUND["multi"]["rows"][:1]}}
     with pytest.raises(ValueError, match=r"no answer for D9 and problem \(b\)"):
-        SPEC.make(Results({}, search=missing))
+        SPEC.table(Results({}, search=missing))
 
 
 @pytest.mark.parametrize("found", [FOUND, None])
@@ -72,7 +72,7 @@ def test_step_writes_table_s6(tmp_path, found):
         storage.write_json(search, found)
     spec = json.dumps(dataclasses.asdict(SPEC))
     output = tmp_path / "s6.csv"
-    set_step.set_table(kind="multi_depth", spec=spec, search=search, output=output)
+    set_step.table(kind="multi_depth", spec=spec, search=search, output=output)
     csv, markdown = (output.with_suffix(s).read_text("utf-8") for s in (".csv", ".md"))
     assert ("clip_image_low" in csv and "0.012" in csv) == (found is not None)
     (line,) = (line for line in markdown.splitlines() if " D10 " in line)
@@ -136,7 +136,7 @@ def test_a_translation_fills_a_row():
         scores={"cut": {"scores": scores}},
         levels={"ip2p": COUNTS},
     )
-    table = spec.make(results)
+    table = spec.table(results)
     cut, whole = ([row[name] for name in spec.columns] for row in table.rows)
     assert cut[:4] == [60.8, 198 / 360, 200, pytest.approx(-1 / 3)]
     assert cut[4:] == [Value(20.0, 19.0, 21.0), 48, None]

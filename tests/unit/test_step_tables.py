@@ -12,6 +12,7 @@ from checkout import ROOT
 
 from clockwork_experiments.base import storage
 from clockwork_experiments.config.parse import parse
+from clockwork_experiments.report import kinds
 from clockwork_experiments.report.tables.table import UNKNOWN, Results, Table
 from clockwork_experiments.report.tables.timesteps import (
     METHODS,
@@ -21,7 +22,6 @@ from clockwork_experiments.report.tables.timesteps import (
     StepRows,
     printed_seconds,
 )
-from clockwork_experiments.steps import set_table
 
 REGISTRY = yaml.safe_load(
     (ROOT / "workflow" / "papers" / "compression.yaml").read_text("utf-8")
@@ -116,7 +116,7 @@ def shown(spec, found) -> dict[str, dict]:
 
 
 def table_of(spec, found) -> Table:
-    return spec.make(Results({}, step_searches=found))
+    return spec.table(Results({}, step_searches=found))
 
 
 # --- scores and costs ---------------------------------------------------------------
@@ -290,7 +290,7 @@ def test_printed_times():
 
 def registered(name: str, scale: str):
     table = dict(REGISTRY[name][scale])
-    return parse(set_table.SPECS[table.pop("kind")], table)
+    return parse(kinds.find(kinds.TABLES, table.pop("kind")), table)
 
 
 PRINTED_GAMMAS = {
@@ -406,7 +406,7 @@ def test_step_writes_each_table(tmp_path, name, found):
         searches.append(tmp_path / f"{wanted}.json")
         storage.write_json(searches[0], found["ip2p"])
     output = tmp_path / f"{name}.csv"
-    set_step.set_table(
+    set_step.table(
         kind=kind, spec=json.dumps(table), step_searches=searches, output=output
     )
     markdown = output.with_suffix(".md").read_text("utf-8")

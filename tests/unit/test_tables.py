@@ -44,7 +44,7 @@ def spec(columns: list[str]) -> tables.TableSpec:
 
 def test_cells():
     chosen = spec(["fid_published", "clip", "saving", "latency_saving", "n"])
-    shown = chosen.make(RESULTS).markdown().splitlines()
+    shown = chosen.table(RESULTS).markdown().splitlines()
     cells = [[c.strip() for c in line.split("|")[1:-1]] for line in shown[4:7]]
     assert cells == [
         ["Other & Co.", "26.90", "—", "—", "—", "—"],
@@ -58,7 +58,7 @@ def test_rows_of_the_identity_say_both_flops_and_others_one():
     counts["adaptors"]["resnet"]["step_after_upsampler"] = {"flops": 30.0}
     results = Results(RUNS, flops={"sd": counts})
     chosen = spec(["gflops", "gflops_kept", "mflops_per_call_kept"])
-    rows = chosen.make(results).rows
+    rows = chosen.table(results).rows
     assert [[row[name] for name in chosen.columns] for row in rows] == [
         [None, None, None],
         [2 * 800, None, None],
@@ -68,7 +68,7 @@ def test_rows_of_the_identity_say_both_flops_and_others_one():
 
 def test_csv_holds_every_number_with_its_interval():
     chosen = spec(["clip", "gflops"])
-    rows = list(csv.DictReader(io.StringIO(chosen.make(RESULTS).csv())))
+    rows = list(csv.DictReader(io.StringIO(chosen.table(RESULTS).csv())))
     assert rows[1]["clip_low"] == "0.29"
     assert [row["gflops"] for row in rows[1:]] == ["1600.0", "1120.0"]
     assert (rows[2]["row"], rows[2]["run"]) == ("+ Clockwork", "clocked")
@@ -77,7 +77,7 @@ def test_csv_holds_every_number_with_its_interval():
 
 def test_latex_is_escaped():
     chosen = spec(["fid_published", "saving"])
-    text = chosen.make(RESULTS).latex("table_1")
+    text = chosen.table(RESULTS).latex("table_1")
     assert r"Other \& Co." in text
     assert r"A 100 \% caption." in text
     assert "—" not in text and "−" not in text and r"$-$30 \%" in text
@@ -130,7 +130,7 @@ def edited(columns: list[str], **change) -> list[list[str]]:
         latency={"runs": {"real/pnp/steps100": {"mean_ms": 1.0}}},
         **change,
     )
-    lines = spec.make(results).markdown().splitlines()
+    lines = spec.table(results).markdown().splitlines()
     return [[c.strip() for c in line.split("|")[2:-1]] for line in lines[4:7]]
 
 
@@ -209,7 +209,7 @@ SETTINGS = settings(
 
 
 def test_settings_stand_beside_the_papers():
-    table = SETTINGS.make(Results(EDITED))
+    table = SETTINGS.table(Results(EDITED))
     assert list(table.columns) == ["setting", "published", "ours"]
     found = [row["ours"] for row in table.rows]
     assert found == ["100", "15", "0.8", "False", None, "a caption"]
@@ -237,17 +237,17 @@ def test_plain_values():
 def test_settings_refuse_what_there_is_not():
     odd = settings(tables.SettingRow("Odd", ours="generation.beauty"))
     with pytest.raises(ValueError, match="'beauty' is not one of steps, clock, adap"):
-        odd.make(Results(EDITED))
+        odd.table(Results(EDITED))
     deep = settings(tables.SettingRow("Deep", ours="inversion.steps.more"))
     with pytest.raises(ValueError, match="'more' is not one of none"):
-        deep.make(Results(EDITED))
+        deep.table(Results(EDITED))
 
 
 # --- the step ---------------------------------------------------------------------
 
 
 def run_step(tmp_path, **given) -> str:
-    set_step.set_table(**{"output": tmp_path / "table.csv", **given})
+    set_step.table(**{"output": tmp_path / "table.csv", **given})
     assert (tmp_path / "table.tex").is_file() and (tmp_path / "table.md").is_file()
     return (tmp_path / "table.csv").read_text()
 

@@ -22,6 +22,7 @@ from clockwork_experiments.generate.translate import TranslationSpec
 from clockwork_experiments.mini.few_steps import FewStepsSpec
 from clockwork_experiments.mini.finetuning import FineTuneSpec
 from clockwork_experiments.mini.translators import TranslatorSpec
+from clockwork_experiments.report import kinds
 from clockwork_experiments.report.tables import joint
 from clockwork_experiments.report.tables import levels as level_tables
 from clockwork_experiments.report.tables import results as tables
@@ -29,7 +30,6 @@ from clockwork_experiments.report.tables.table import Results
 from clockwork_experiments.report.tables.timesteps import METHODS as COMPARED
 from clockwork_experiments.score.perturbation import PerturbationSpec
 from clockwork_experiments.search.levels import PROBLEMS
-from clockwork_experiments.steps import draw_figure, set_table
 from clockwork_experiments.steps.sample_images import RunSpec
 from clockwork_experiments.steps.search_depth import DepthSearchSpec
 from clockwork_experiments.steps.search_steps import METHODS, StepSearchSpec
@@ -175,7 +175,7 @@ def test_finetuned(finetuned):
 @pytest.mark.parametrize("table", items("tables"))
 def test_tables(table):
     spec = {key: value for key, value in table.items() if key != "kind"}
-    assert parse(set_table.SPECS[table.get("kind", "results")], spec).title
+    assert parse(kinds.find(kinds.TABLES, table.get("kind", "results")), spec).title
 
 
 @pytest.mark.parametrize("table", items("tables", by_scale=False))
@@ -193,9 +193,8 @@ def test_each_published_value_is_shown_at_one_scale_at_least(table):
 
 @pytest.mark.parametrize("figure", items("figures"))
 def test_figures(figure):
-    references = ("kind", "model", "perturbation", "translator", "on_request")
-    spec = {key: value for key, value in figure.items() if key not in references}
-    parse(draw_figure.SPECS[figure.get("kind", "grid")], spec)
+    own = {key: figure[key] for key in figure if key not in ("kind", "on_request")}
+    parse(kinds.find(kinds.FIGURES, figure.get("kind", "grid")), own)
 
 
 @pytest.mark.parametrize("claimed", items("claims", by_scale=False))
@@ -230,9 +229,9 @@ def fields(kind: type) -> set[str]:
     return {field.name for field in dataclasses.fields(kind)}
 
 
-@pytest.mark.parametrize("kind", set_table.SPECS)
+@pytest.mark.parametrize("kind", kinds.names(kinds.TABLES))
 def test_schema_and_tables_know_the_same_keys(kind):
-    check_keys(PAPER[kind], set_table.SPECS[kind])
+    check_keys(PAPER[kind], kinds.find(kinds.TABLES, kind))
 
 
 @pytest.mark.parametrize(
@@ -253,7 +252,7 @@ def test_schema_and_tables_know_the_same_keys(kind):
     ],
 )
 def test_schema_and_figures_know_the_same_keys(kind):
-    check_keys(PAPER[kind], draw_figure.SPECS[kind])
+    check_keys(PAPER[kind], kinds.find(kinds.FIGURES, kind))
 
 
 def check_keys(place: dict, spec: type) -> None:
@@ -315,8 +314,9 @@ def test_tables_are_of_results_unless_they_say_otherwise():
 
 
 def test_schema_and_code_know_the_same_choices():
-    assert PAPER["figure"]["properties"]["kind"]["enum"] == list(draw_figure.SPECS)
-    assert PAPER["table"]["properties"]["kind"]["enum"] == list(set_table.SPECS)
+    for item, package in (("figure", kinds.FIGURES), ("table", kinds.TABLES)):
+        named, _ = PAPER[item]["properties"]["kind"]["anyOf"]
+        assert {*named["enum"]} == {*kinds.names(package)}
     metrics = PAPER["part"]["properties"]["metrics"]["items"]["enum"]
     assert set(metrics) == set(METRICS)
     parts = PAPER["part"]["properties"]

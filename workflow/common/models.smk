@@ -44,6 +44,13 @@ def judged_grid_inputs(wildcards):
     }
 
 
+def judged_grid_options(wildcards, input):
+    """Return the command-line options for the same."""
+    return f"--inputs prompts={input.prompts} " + " ".join(
+        f"images={path}" for path in input.images
+    )
+
+
 def mini_models():
     """Return the names of the mini models that rules train and the project ships."""
     trained = [name for name, model in MINI_MODELS.items() if model.get("shipped")]

@@ -3,7 +3,8 @@
 import json
 import shlex
 
-from clockwork_experiments.report.tables.results import SOURCES
+from clockwork_experiments.config import parse as spec_parser
+from clockwork_experiments.report import kinds
 
 
 def table_of(wildcards):
@@ -19,28 +20,108 @@ def measured(scale):
     return scale == "mini" or (scale == "paper" and config["measured"])
 
 
-def table_kind(wildcards):
-    """Return what kind of table it is."""
-    return table_of(wildcards).get("kind", "results")
+class Known:
+    """One scale's configuration, as kinds of figures and tables ask of it."""
+
+    def __init__(self, scale):
+        self.scale, self.base = scale, f"results/{scale}"
+        self.measured = measured(scale)
+
+    def entry(self, section, name):
+        return entry(self.scale, section, name)
+
+    def has(self, section):
+        return bool(entries(self.scale, section))
+
+    def run(self, name):
+        if name in entries(self.scale, "step_searches"):
+            return run_settings(entry(self.scale, "step_searches", name))
+        return run_settings(any_run(self.scale, name))
+
+    def scores(self, names):
+        translated = [n for n in names if n in entries(self.scale, "translations")]
+        edited = [name for name in names if is_edited(name)]
+        sampled = [n for n in names if n not in (*translated, *edited)]
+        return [
+            *(f"{self.base}/scores/{name}.json" for name in sampled),
+            *edit_scores(self.scale, edited),
+            *translation_scores(self.scale, translated),
+        ]
+
+    def images(self, dataset, names):
+        return shards("images", self.scale, dataset, *names)
+
+    def translated(self, names):
+        return translated_shards(self.scale, list(names))
 
 
-def table_spec(wildcards):
-    """Return a table as its dataclass takes it."""
-    table = table_of(wildcards)
-    return json.dumps({key: value for key, value in table.items() if key != "kind"})
+PACKAGES = {"table": (kinds.TABLES, "results"), "figure": (kinds.FIGURES, "grid")}
+"""Where kinds of tables and figures lie, and the kind of one that names none."""
+
+UNSHOWN = ("kind", "on_request")
+"""Keys of a table or figure that are the workflow's affair."""
 
 
-def table_runs(wildcards):
-    """Return the runs of a table, id to settings."""
-    table = table_of(wildcards)
-    if table_kind(wildcards) == "joint":
-        return joint_searches(wildcards.scale, table)
-    if table_kind(wildcards) in (*LEVEL_TABLES, *STEP_TABLES, "multi_depth"):
-        return {}
-    rows = table["rows"]
-    names = [row[key] for row in rows for key in ("run", "baseline") if key in row]
-    names += [table["run"]] if "run" in table else []
-    return {name: any_run(wildcards.scale, name) for name in dict.fromkeys(names)}
+def shown_as(wildcards):
+    """Return what a job makes: ``table`` or ``figure``."""
+    return "table" if "table" in wildcards.keys() else "figure"
+
+
+def item_of(wildcards):
+    """Return the settings of a table or figure at a scale."""
+    return table_of(wildcards) if "table" in wildcards.keys() else figure_of(wildcards)
+
+
+def figure_of(wildcards):
+    """Return a figure's settings at a scale."""
+    return PAPERS[wildcards.paper]["figures"][wildcards.figure][wildcards.scale]
+
+
+def item_kind(wildcards):
+    """Return what kind of table or figure it is."""
+    return item_of(wildcards).get("kind", PACKAGES[shown_as(wildcards)][1])
+
+
+def item_spec(wildcards):
+    """Return it as its kind takes it."""
+    item = item_of(wildcards)
+    return json.dumps({k: v for k, v in item.items() if k not in UNSHOWN})
+
+
+def item_made(wildcards):
+    """Return it as an instance of its kind."""
+    package, _ = PACKAGES[shown_as(wildcards)]
+    kind = kinds.find(package, item_kind(wildcards))
+    return spec_parser.parse(kind, item_spec(wildcards))
+
+
+def item_code(wildcards):
+    """Return the modules that making it runs: the step's, and its own kind's."""
+    step = {"table": "set_table", "figure": "draw_figure"}[shown_as(wildcards)]
+    package, _ = PACKAGES[shown_as(wildcards)]
+    name, file = kinds.source(package, item_kind(wildcards))
+    return [*code(step), file] if file else code(step, name)
+
+
+def item_inputs(wildcards):
+    """Return the results that it shows."""
+    return item_made(wildcards).needs(Known(wildcards.scale))
+
+
+def item_options(wildcards, input):
+    """Return the command-line options for these, and for what else there is to show.
+
+    What is measured on request alone is no input; what there is of it is shown, and an
+    em dash elsewhere.
+    """
+    item, known = item_made(wildcards), Known(wildcards.scale)
+    files = item.needs(known)
+    for name, paths in item.wishes(known).items():
+        files[name] = [path for path in paths if Path(path).is_file()]
+    named = [f"{name}={path}" for name, paths in files.items() for path in paths]
+    options = f"--inputs {' '.join(map(shlex.quote, named))}" if named else ""
+    runs = item.run_settings(known)
+    return f"{options} --runs {shlex.quote(json.dumps(runs))}" if runs else options
 
 
 def any_run(scale, name):
@@ -50,12 +131,6 @@ def any_run(scale, name):
     if not is_edited(name):
         return entry(scale, "runs", name)
     return {} if name.split("/")[-2] == UNEDITED else edit_run(scale, name)
-
-
-def table_run_settings(wildcards):
-    """Return what a table needs to know of its runs: what decides their FLOPs."""
-    runs = table_runs(wildcards)
-    return json.dumps({name: run_settings(run) for name, run in runs.items()})
 
 
 def run_settings(run):
@@ -71,213 +146,6 @@ def run_settings(run):
         "sampler": run["sampler"],
         **({"level": run["level"]} if "level" in run else {}),
     }
-
-
-def table_inputs(wildcards):
-    """Return the scores, counts and timings that a table's columns show."""
-    if table_kind(wildcards) in LEVEL_TABLES:
-        return level_table_inputs(wildcards)
-    if table_kind(wildcards) == "multi_depth":
-        name = table_of(wildcards).get("search")
-        return (
-            {"search": f"results/{wildcards.scale}/depth/{name}.json"} if name else {}
-        )
-    if table_kind(wildcards) == "joint":
-        return joint_inputs(wildcards.scale, table_of(wildcards))
-    if table_kind(wildcards) in STEP_TABLES:
-        paths = step_table_files(wildcards) if measured(wildcards.scale) else []
-        return {"step_searches": paths} if paths else {}
-    columns, runs = table_of(wildcards).get("columns", ()), table_runs(wildcards)
-    sources = {SOURCES[COLUMNS[name].kind] for name in columns}
-    base = f"results/{wildcards.scale}"
-    files = {}
-    if "scores" in sources:
-        translated = [name for name, run in runs.items() if "translator" in run]
-        sampled = [n for n in runs if not is_edited(n) and n not in translated]
-        edited = [name for name in runs if is_edited(name)]
-        files["scores"] = [f"{base}/scores/{name}.json" for name in sampled]
-        files["scores"] += edit_scores(wildcards.scale, edited)
-        files["scores"] += translation_scores(wildcards.scale, translated)
-    if {"flops", "levels"} & sources:
-        named = [run["translator"] for run in runs.values() if "translator" in run]
-        files["levels"] = [f"{base}/levels/{n}.json" for n in dict.fromkeys(named)]
-    if "flops" in sources:
-        models = dict.fromkeys(run["model"] for run in runs.values() if "model" in run)
-        files["flops"] = [f"{base}/flops/{model}.json" for model in models]
-    if "latency" in sources:
-        files["latency"] = f"{base}/latency/sampling.json"
-    if "profiles" in sources:
-        models = dict.fromkeys(run["model"] for run in runs.values() if run)
-        files["profiles"] = [f"{base}/profiles/{model}.json" for model in models]
-    if "edit_latency" in sources:
-        files["edit_latency"] = f"{base}/latency/editing.json"
-    return {key: paths for key, paths in files.items() if paths}
-
-
-def level_table_inputs(wildcards):
-    """Return what a table of levels shows."""
-    scale, names = wildcards.scale, level_translators(table_of(wildcards))
-    files = {"levels": [f"results/{scale}/levels/{name}.json" for name in names]}
-    if measured(scale):
-        files["level_latency"] = level_timings(scale, names)
-    return files
-
-
-def step_table_files(wildcards):
-    """Return the results of the searches of time steps that a table shows."""
-    scale = wildcards.scale
-    names = step_table_searches(scale, table_of(wildcards))
-    return [f"results/{scale}/timesteps/{name}.json" for name in names]
-
-
-def joint_inputs(scale, item, searches="step_searches", counts="levels"):
-    """Return the searches, counts and timings of a table or figure of combinations."""
-    runs = joint_searches(scale, item)
-    models = list(dict.fromkeys(run["translator"] for run in runs.values()))
-    return {
-        searches: [f"results/{scale}/timesteps/{name}.json" for name in runs],
-        counts: [f"results/{scale}/levels/{name}.json" for name in models],
-        "level_latency": level_timings(scale, models),
-    }
-
-
-def table_options(wildcards, input):
-    """Return the command-line options for a table's inputs.
-
-    UNets of paper size are timed, and their time steps searched, on request alone. A
-    table shows those results that there are, and an em dash elsewhere; so these are not
-    its inputs.
-    """
-    names = ("scores", "flops", "profiles", "latency", "edit_latency", "levels")
-    names += ("level_latency", "search", "step_searches")
-    options = input_options(*names)(wildcards, input)
-    if measured(wildcards.scale):
-        return options
-    if table_kind(wildcards) in LEVEL_TABLES and wildcards.scale == "paper":
-        paths = level_timings("paper", level_translators(table_of(wildcards)))
-        timed = [path for path in paths if Path(path).is_file()]
-        options += f" --level_latency {' '.join(timed)}" if timed else ""
-    if table_kind(wildcards) in STEP_TABLES and wildcards.scale == "paper":
-        done = [path for path in step_table_files(wildcards) if Path(path).is_file()]
-        options += f" --step_searches {' '.join(done)}" if done else ""
-    return options
-
-
-def figure_of(wildcards):
-    """Return a figure's settings at a scale."""
-    return PAPERS[wildcards.paper]["figures"][wildcards.figure][wildcards.scale]
-
-
-REFERENCES = ("kind", "model", "perturbation", "translator", "on_request")
-"""Keys of a figure that tell the workflow what it shows, not how."""
-
-
-def figure_kind(wildcards):
-    """Return what kind of figure it is."""
-    return figure_of(wildcards).get("kind", "grid")
-
-
-def figure_spec(wildcards):
-    """Return a figure as its dataclass takes it."""
-    figure = figure_of(wildcards)
-    return json.dumps({k: v for k, v in figure.items() if k not in REFERENCES})
-
-
-def figure_inputs(wildcards):
-    """Return what a figure shows: images, prompts, timings, counts, scores, measures."""
-    figure, scale = figure_of(wildcards), wildcards.scale
-    base = f"results/{scale}"
-    if "perturbation" in figure:
-        folder = f"{base}/perturbations/{figure['perturbation']}"
-        return {
-            "images": f"{folder}.safetensors",
-            "distances": f"{folder}.json",
-        }
-    if "adaptors" in figure:
-        names = [shown["adaptor"] for shown in figure["adaptors"]]
-        return {
-            "curves": [f"{base}/curves/adaptors/{name}.csv" for name in names],
-            "errors": [f"{base}/scores/adaptors/{name}.json" for name in names],
-        }
-    if "translator" in figure:
-        return {"levels": f"{base}/levels/{figure['translator']}.json"}
-    if "model" in figure:
-        return {"flops": f"{base}/flops/{figure['model']}.json"}
-    if "series" in figure:
-        runs = {name: any_run(scale, name) for name in curve_runs(figure)}
-        models = dict.fromkeys(run["model"] for run in runs.values())
-        scores = [f"{base}/scores/{name}.json" for name in runs if not is_edited(name)]
-        edited = [name for name in runs if is_edited(name)]
-        if edited:
-            shown = [f"{of}/{name}" for of in panel_sets(figure) for name in edited]
-            scores += edit_scores(scale, shown)
-        return {
-            "flops": [f"{base}/flops/{model}.json" for model in models],
-            "scores": scores,
-        }
-    if "edit_set" in figure:
-        return edit_figure_inputs(scale, figure)
-    if "translations" in figure:
-        named = [shown["translation"] for shown in figure["translations"]]
-        pairs = f"{base}/pairs/{figure['set']}"
-        return {
-            "sets": [f"{pairs}.json", f"{pairs}.safetensors"],
-            "images": translated_shards(scale, named),
-        }
-    if figure_kind(wildcards) == "depth_curves":
-        named = dict.fromkeys(panel["search"] for panel in figure["panels"])
-        return {"searches": [f"{base}/depth/{name}.json" for name in named]}
-    if figure_kind(wildcards) in STEP_FIGURES:
-        named = step_searched(figure_answers(figure))
-        files = [f"{base}/timesteps/{name}.json" for name in named]
-        return {"searches": files} if files else {}
-    if figure_kind(wildcards) == "joint_pareto":
-        return joint_inputs(scale, figure, "searches", "counts")
-    if "runs" not in figure:
-        return {}
-    runs = [shown["run"] for shown in figure["runs"]]
-    (dataset,) = {entry(scale, "runs", name)["dataset"] for name in runs}
-    files = {
-        "images": shards("images", scale, dataset, *runs),
-        "prompts": f"{base}/prompts/{dataset}.json",
-    }
-    if figure.get("latency"):
-        files["latency"] = f"{base}/latency/sampling.json"
-    return files
-
-
-def edit_figure_inputs(scale, figure):
-    """Return what a figure of edited images shows."""
-    base, edit_set = f"results/{scale}", figure["edit_set"]
-    files = {
-        "sets": [
-            f"{base}/edit_sets/{edit_set}.{kind}" for kind in ("json", "safetensors")
-        ],
-        "images": [
-            f"{base}/edited/{edit_set}/{name}.safetensors"
-            for name in figure_edits(figure)
-        ],
-    }
-    if figure["kind"] == "edit_timings":
-        files["latency"] = f"{base}/latency/editing.json"
-    return files
-
-
-def figure_options(wildcards, input):
-    """Return the command-line options for a figure's inputs."""
-    names = ("images", "prompts", "latency", "flops", "scores", "distances")
-    names += ("curves", "errors", "sets", "levels", "searches")
-    names += ("counts", "level_latency")
-    options = input_options(*names)(wildcards, input)
-    figure, scale = figure_of(wildcards), wildcards.scale
-    if figure_kind(wildcards) == "joint_pareto":
-        runs = joint_searches(scale, figure)
-    elif "series" in figure:
-        runs = {name: any_run(scale, name) for name in curve_runs(figure)}
-    else:
-        return options
-    runs = {name: run_settings(run) for name, run in runs.items()}
-    return f"{options} --runs {shlex.quote(json.dumps(runs))}"
 
 
 CLAIM_INPUTS = (

@@ -247,7 +247,7 @@ rule recognise_images:
 use rule draw_figure as draw_quality with:
     input:
         unpack(judged_grid_inputs),
-        code=code("draw_figure"),
+        code=code("draw_figure", "clockwork_experiments.report.figures.grid"),
     output:
         pdf="results/{scale}/quality/{judged}.pdf",
         png="results/{scale}/quality/{judged}.png",
@@ -256,4 +256,4 @@ use rule draw_figure as draw_quality with:
     params:
         kind="grid",
         spec=judged_grid,
-        inputs=input_options("images", "prompts"),
+        inputs=judged_grid_options,

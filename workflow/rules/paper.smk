@@ -46,8 +46,8 @@ rule set_table:
     Writes: CSV for machines, Markdown, LaTeX and HTML for people.
     """
     input:
-        unpack(table_inputs),
-        code=code("set_table"),
+        unpack(item_inputs),
+        code=item_code,
     output:
         csv="results/{scale}/tables/{paper}/{table}.csv",
         md="results/{scale}/tables/{paper}/{table}.md",
@@ -64,13 +64,12 @@ rule set_table:
     conda:
         "../../environment.yml"
     params:
-        kind=table_kind,
-        spec=table_spec,
-        runs=table_run_settings,
-        inputs=table_options,
+        kind=item_kind,
+        spec=item_spec,
+        inputs=item_options,
     shell:
         "python -m clockwork_experiments.steps.set_table"
-        " --kind {params.kind} --spec {params.spec:q} --runs {params.runs:q} {params.inputs}"
+        " --kind {params.kind:q} --spec {params.spec:q} {params.inputs}"
         " --output {output.csv} --log {log}"
 
 
@@ -81,8 +80,8 @@ rule draw_figure:
     Writes: vector PDF and PNG.
     """
     input:
-        unpack(figure_inputs),
-        code=code("draw_figure"),
+        unpack(item_inputs),
+        code=item_code,
     output:
         pdf="results/{scale}/figures/{paper}/{figure}.pdf",
         png=report(
@@ -97,12 +96,12 @@ rule draw_figure:
     conda:
         "../../environment.yml"
     params:
-        kind=figure_kind,
-        spec=figure_spec,
-        inputs=figure_options,
+        kind=item_kind,
+        spec=item_spec,
+        inputs=item_options,
     shell:
         "python -m clockwork_experiments.steps.draw_figure"
-        " --kind {params.kind} --spec {params.spec:q} {params.inputs}"
+        " --kind {params.kind:q} --spec {params.spec:q} {params.inputs}"
         " --output {output.png} --log {log}"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -19,6 +20,7 @@ from clockwork_experiments.report.figures.pieces import (
     text,
 )
 from clockwork_experiments.report.figures.style import COLOURS
+from clockwork_experiments.report.kinds import Given, Kind
 
 EDITED, CONV, ATTENTION, KEPT = COLOURS[0], COLOURS[1], COLOURS[2], "#D6EAF6"
 """Colours of the rows that are edited, of both kinds of features, and of latents."""
@@ -30,19 +32,16 @@ PILL = 0.17
 
 
 @dataclass(frozen=True)
-class PnpCachingSpec:
+class PnpCachingSpec(Kind):
     """The schematic of Plug-and-Play's caches.
 
     Attributes:
-        title: Heading.
-        caption: What the reader must know; for the report.
         steps: Steps of the example, of inversion and of generation.
         tau_f: Share of the steps that take the source's features after a convolution.
         tau_a: Share of the steps that take its queries and keys.
     """
 
-    title: str
-    caption: str
+    kind: ClassVar[str] = "pnp_caching"
     steps: int = 10
     tau_f: float = 0.8
     tau_a: float = 0.5
@@ -71,6 +70,10 @@ class PnpCachingSpec:
     def injected_steps(self) -> int:
         """Return how many steps, from the first, need the source at all."""
         return max(self.conv_steps, self.attention_steps)
+
+    def make(self, given: Given) -> Figure:
+        """Draw it."""
+        return draw_pnp_caching(self)
 
 
 def draw_pnp_caching(spec: PnpCachingSpec) -> Figure:

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -16,7 +16,10 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 from matplotlib.transforms import Bbox
 
+from clockwork_experiments.base import storage
+from clockwork_experiments.cost.formulas import run_flops
 from clockwork_experiments.report.figures.style import COLOURS, MARKERS
+from clockwork_experiments.report.kinds import Given, Kind, Known, Needs
 from clockwork_experiments.score.names import SCORES
 
 STYLES: dict[str, tuple[Any, str]] = {
@@ -94,12 +97,10 @@ class Series:
 
 
 @dataclass(frozen=True)
-class CurvesSpec:
+class CurvesSpec(Kind):
     """Scores against cost, a panel per score.
 
     Attributes:
-        title: Heading.
-        caption: What the reader must know; for the report.
         x_label: What the horizontal axes show, with its unit.
         panels: The panels, from left to right, then from top to bottom.
         series: The curves, which all panels share.
@@ -110,8 +111,7 @@ class CurvesSpec:
         log_x: Whether the horizontal axes are logarithmic.
     """
 
-    title: str
-    caption: str
+    kind: ClassVar[str] = "curves"
     x_label: str
     panels: tuple[Panel, ...]
     series: tuple[Series, ...]
@@ -149,6 +149,70 @@ class CurvesSpec:
     def width(self) -> int:
         """Return how many panels stand side by side."""
         return self.columns or len(self.panels)
+
+    @property
+    def shown(self) -> list[str]:
+        """Return the runs, once each."""
+        points = [point for series in self.series for point in series.points]
+        return list(dict.fromkeys(point.run for point in points))
+
+    def needs(self, known: Known) -> Needs:
+        """Return the counts and the scores of the runs."""
+        models = dict.fromkeys(known.run(name)["model"] for name in self.shown)
+        return {
+            "flops": [f"{known.base}/flops/{model}.json" for model in models],
+            "scores": known.scores(self.scored),
+        }
+
+    @property
+    def scored(self) -> list[str]:
+        """Return the runs by the names that they are scored by."""
+        return self.shown
+
+    def run_settings(self, known: Known) -> dict[str, dict[str, Any]]:
+        """Return what decides the runs' FLOPs."""
+        return {name: known.run(name) for name in self.shown}
+
+    def scores(self, given: Given) -> dict[str, dict[str, Any]]:
+        """Return the scores by run and key."""
+        return {name: each["scores"] for name, each in given.each("scores").items()}
+
+    def make(self, given: Given) -> Figure:
+        """Draw it."""
+        counts = given.each("flops")
+        scale = {"TFLOPs": 1e-12, "GFLOPs": 1e-9}
+        (unit,) = [unit for unit in scale if unit in self.x_label]
+        cost = {
+            name: scale[unit] * run_flops(run, counts[run["model"]], "flops")
+            for name, run in given.runs.items()
+        }
+        scores = self.scores(given)
+        if self.paired:
+            scores = {run: paired_intervals(of) for run, of in scores.items()}
+        return draw_curves(self, cost, scores)
+
+
+@dataclass(frozen=True)
+class EditCurvesSpec(CurvesSpec):
+    """Scores of edited runs against cost; panels show scores ``<set>/<key>``."""
+
+    kind: ClassVar[str] = "edit_curves"
+
+    @property
+    def scored(self) -> list[str]:
+        """Return the runs of each set whose scores are shown."""
+        sets = dict.fromkeys(panel.score.partition("/")[0] for panel in self.panels)
+        return [f"{of}/{name}" for of in sets for name in self.shown]
+
+    def scores(self, given: Given) -> dict[str, dict[str, Any]]:
+        """Return the scores by run ``<edit>/<setting>``, and by set and key."""
+        scores: dict[str, dict[str, Any]] = {}
+        for path in given.paths("scores"):
+            for edit, scored in storage.read_json(path)["edits"].items():
+                of_run = scores.setdefault(f"{edit}/{path.stem}", {})
+                for key, score in scored.items():
+                    of_run[f"{path.parent.name}/{key}"] = score
+        return scores
 
 
 def draw_curves(

@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from clockwork_experiments.report.figures.style import COLOURS
+from clockwork_experiments.report.kinds import Given, Kind, Known, Needs
 
 CURVE, LIMIT, CHOSEN = COLOURS[0], COLOURS[1], COLOURS[2]
 """Colours of what is measured, of thresholds, and of the level that is chosen."""
@@ -37,18 +38,15 @@ class DepthPanel:
 
 
 @dataclass(frozen=True)
-class DepthCurvesSpec:
+class DepthCurvesSpec(Kind):
     """Quality against level, a panel per search and metric.
 
     Attributes:
-        title: Heading.
-        caption: What the reader must know; for the report.
         panels: The panels, from left to right, then from top to bottom.
         columns: Panels in a row.
     """
 
-    title: str
-    caption: str
+    kind: ClassVar[str] = "depth_curves"
     panels: tuple[DepthPanel, ...]
     columns: int
 
@@ -59,6 +57,15 @@ class DepthCurvesSpec:
                 f"columns {self.columns} is not one of 1 to {len(self.panels)}, the "
                 "number of panels"
             )
+
+    def needs(self, known: Known) -> Needs:
+        """Return the searches of its panels."""
+        names = dict.fromkeys(panel.search for panel in self.panels)
+        return {"searches": [f"{known.base}/depth/{name}.json" for name in names]}
+
+    def make(self, given: Given) -> Figure:
+        """Draw it."""
+        return draw_depth_curves(self, given.each("searches"))
 
 
 def draw_depth_curves(

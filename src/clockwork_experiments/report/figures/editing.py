@@ -6,12 +6,15 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from clockwork_experiments.base import storage
+from clockwork_experiments.report.figures.grid import latencies
 from clockwork_experiments.report.figures.page import CELL, EDGE, GAP, GREY, LINE, Page
+from clockwork_experiments.report.kinds import Given, Kind, Known, Needs
 
 EXACT = "exact edit"
 """Heading of the images that a perfect edit would give."""
@@ -35,13 +38,23 @@ class ShownEdit:
             raise ValueError(f"run {self.run!r} is not <edit>/<setting>")
 
 
+def edited(known: Known, edit_set: str, runs: Sequence[str]) -> Needs:
+    """Return a prepared set, and what edits ``<edit>/<setting>`` made of it."""
+    folder = f"{known.base}/edited/{edit_set}"
+    return {
+        "sets": [
+            f"{known.base}/edit_sets/{edit_set}.{kind}"
+            for kind in ("json", "safetensors")
+        ],
+        "images": [f"{folder}/{name}.safetensors" for name in runs],
+    }
+
+
 @dataclass(frozen=True)
-class EditGridSpec:
+class EditGridSpec(Kind):
     """Blocks of a source and its edits, a block for each target prompt.
 
     Attributes:
-        title: Heading.
-        caption: What the reader must know; for the report.
         edit_set: Id of the sources and target prompts.
         edits: The edits, from left to right.
         pairs: Indices of the pairs of source and target prompt; none: all of them.
@@ -49,8 +62,7 @@ class EditGridSpec:
         targets: Whether to show the exact edits, which only made-up scenes have.
     """
 
-    title: str
-    caption: str
+    kind: ClassVar[str] = "edit_grid"
     edit_set: str
     edits: tuple[ShownEdit, ...]
     columns: int
@@ -61,6 +73,14 @@ class EditGridSpec:
         """Reject grids without a cell."""
         if self.columns < 1 or not self.edits:
             raise ValueError("a grid of edits needs a column and an edit at least")
+
+    def needs(self, known: Known) -> Needs:
+        """Return the set and its edited images."""
+        return edited(known, self.edit_set, [shown.run for shown in self.edits])
+
+    def make(self, given: Given) -> Figure:
+        """Draw it."""
+        return draw_grid(self, edits_of(self.edit_set, given))
 
 
 @dataclass(frozen=True)
@@ -90,20 +110,17 @@ class TimedSetting:
 
 
 @dataclass(frozen=True)
-class EditTimingsSpec:
+class EditTimingsSpec(Kind):
     """One pair: settings side by side, edits below each other, each with its latency.
 
     Attributes:
-        title: Heading.
-        caption: What the reader must know; for the report.
         edit_set: Id of the sources and target prompts.
         pair: Index of the pair of source and target prompt.
         edits: The edits, from top to bottom; savings refer to the first.
         settings: The settings, from left to right.
     """
 
-    title: str
-    caption: str
+    kind: ClassVar[str] = "edit_timings"
     edit_set: str
     pair: int
     edits: tuple[TimedEdit, ...]
@@ -113,6 +130,20 @@ class EditTimingsSpec:
         """Reject grids without a cell."""
         if not self.edits or not self.settings:
             raise ValueError("timed edits need an edit and a setting at least")
+
+    def needs(self, known: Known) -> Needs:
+        """Return the set, its edited images and their timings."""
+        names = [
+            f"{shown.edit}/{column.setting}"
+            for shown in self.edits
+            for column in self.settings
+        ]
+        timed = {"latency": [f"{known.base}/latency/editing.json"]}
+        return {**edited(known, self.edit_set, names), **timed}
+
+    def make(self, given: Given) -> Figure:
+        """Draw it."""
+        return draw_timings(self, edits_of(self.edit_set, given), latencies(given))
 
 
 @dataclass(frozen=True)
@@ -218,6 +249,18 @@ def read_edits(prepared: Path, edited: Sequence[Path]) -> Edits:
         },
         arrays.get("targets"),
     )
+
+
+def edits_of(edit_set: str, given: Given) -> Edits:
+    """Return what a figure of an edit set shows.
+
+    Raises:
+        ValueError: If what is given is another set's.
+    """
+    listed = given.path("sets")
+    if listed.stem != edit_set:
+        raise ValueError(f"the figure shows the set {edit_set!r}, not {listed}")
+    return read_edits(listed, given.paths("images"))
 
 
 def draw_grid(spec: EditGridSpec, edits: Edits) -> Figure:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from clockwork_experiments.data import shards
+from clockwork_experiments.data import datasets, shards
+from clockwork_experiments.report.kinds import Given, Kind, Known, Needs
 
 
 @dataclass(frozen=True)
@@ -26,20 +28,17 @@ class GridRun:
 
 
 @dataclass(frozen=True)
-class FigureSpec:
+class FigureSpec(Kind):
     """A grid of images: runs below each other, prompts side by side.
 
     Attributes:
-        title: Heading.
-        caption: What the reader must know; for the report.
         runs: The runs, from top to bottom within each band.
         prompts: Indices of the prompts within their set.
         columns: Prompts per band.
         latency: Whether to print each run's latency beside its label.
     """
 
-    title: str
-    caption: str
+    kind: ClassVar[str] = "grid"
     runs: tuple[GridRun, ...]
     prompts: tuple[int, ...]
     columns: int
@@ -49,6 +48,33 @@ class FigureSpec:
         """Reject grids without a cell."""
         if self.columns < 1 or not self.prompts or not self.runs:
             raise ValueError("a grid needs a column, a prompt and a run at least")
+
+    def needs(self, known: Known) -> Needs:
+        """Return images and prompts, and timings where they are shown."""
+        names = [shown.run for shown in self.runs]
+        dataset = known.entry("runs", names[0])["dataset"]
+        files = {
+            "images": known.images(dataset, names),
+            "prompts": [f"{known.base}/prompts/{dataset}.json"],
+        }
+        if self.latency:
+            files["latency"] = [f"{known.base}/latency/sampling.json"]
+        return files
+
+    def make(self, given: Given) -> Figure:
+        """Draw it."""
+        return draw_grid(
+            self,
+            shards.images_by_run(list(given.paths("images"))),
+            datasets.read_prompts(given.path("prompts")),
+            latencies(given),
+        )
+
+
+def latencies(given: Given) -> dict[str, float]:
+    """Return the milliseconds of each timed run; nothing where none was timed."""
+    timed = given.one("latency").get("runs", {}) if given.paths("latency") else {}
+    return {name: timing["mean_ms"] for name, timing in timed.items()}
 
 
 def draw_grid(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
 
 from clockwork_experiments.report.figures.style import COLOURS
+from clockwork_experiments.report.kinds import Given, Kind, Known, Needs
 from clockwork_experiments.report.tables.joint import (
     PSNR,
     SCORES,
@@ -19,10 +20,12 @@ from clockwork_experiments.report.tables.joint import (
     UNITS,
     JointModel,
     Point,
+    combined_needs,
+    combined_settings,
     front,
     model_points,
 )
-from clockwork_experiments.report.tables.table import Results
+from clockwork_experiments.report.tables.table import Results, results_of
 
 PLAIN, OTHERS = "#333333", (COLOURS[0], COLOURS[2], COLOURS[1], COLOURS[3], COLOURS[4])
 """Colours of the plain sampler, and of one combination after the other."""
@@ -34,19 +37,16 @@ WIDE, TALL = 3.0, 2.5
 
 
 @dataclass(frozen=True)
-class JointParetoSpec:
+class JointParetoSpec(Kind):
     """Quality against cost; a row per model, a panel per score and cost.
 
     Attributes:
-        title: Heading.
-        caption: What the reader must know; for the report.
         models: The models, from top to bottom.
         unit: A key of `clockwork_experiments.report.tables.joint.UNITS`.
         method: The method whose steps are drawn beside the uniform ones.
     """
 
-    title: str
-    caption: str
+    kind: ClassVar[str] = "joint_pareto"
     models: tuple[JointModel, ...]
     unit: str = "GFLOPs"
     method: str = "bracketed"
@@ -71,6 +71,18 @@ class JointParetoSpec:
                 for combination in model.combinations
             )
         )
+
+    def needs(self, known: Known) -> Needs:
+        """Return searches, counts and timings of what is combined."""
+        return combined_needs(known, self.models)
+
+    def run_settings(self, known: Known) -> dict[str, dict[str, Any]]:
+        """Return what decides the cost of each search."""
+        return combined_settings(known, self.models)
+
+    def make(self, given: Given) -> Figure:
+        """Draw it."""
+        return draw_joint_pareto(self, results_of(given))
 
 
 def draw_joint_pareto(spec: JointParetoSpec, found: Results) -> Figure:

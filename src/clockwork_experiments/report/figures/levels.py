@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -20,6 +20,7 @@ from clockwork_experiments.report.figures.pieces import (
     text,
 )
 from clockwork_experiments.report.figures.style import COLOURS
+from clockwork_experiments.report.kinds import Given, Kind, Known, Needs
 from clockwork_experiments.report.tables.levels import level_name, short
 
 KEPT, ZERO = COLOURS[0], COLOURS[1]
@@ -45,18 +46,26 @@ INDENT = 0.24
 
 
 @dataclass(frozen=True)
-class LevelMapSpec:
+class LevelMapSpec(Kind):
     """A map of a UNet's levels.
 
     Attributes:
-        title: Heading.
-        caption: What the reader must know; for the report.
+        translator: Id of the model.
         level: The level that is kept.
     """
 
-    title: str
-    caption: str
+    kind: ClassVar[str] = "level_map"
+    translator: str
     level: int
+
+    def needs(self, known: Known) -> Needs:
+        """Return the counts of the model's levels."""
+        known.entry("translators", self.translator)
+        return {"levels": [f"{known.base}/levels/{self.translator}.json"]}
+
+    def make(self, given: Given) -> Figure:
+        """Draw it."""
+        return draw_level_map(self, given.one("levels"))
 
 
 def draw_level_map(spec: LevelMapSpec, counts: Mapping[str, Any]) -> Figure:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from clockwork_experiments.base import storage
 from clockwork_experiments.report.figures import style
+from clockwork_experiments.report.kinds import Given, Kind, Known, Needs
 
 AXES: dict[str, str] = {
     "image_distance": "L2 distance to the unperturbed image",
@@ -35,21 +36,27 @@ class ShownLayer:
     label: str
 
 
+def perturbed(known: Known, name: str) -> Needs:
+    """Return the images and the measures of a perturbation analysis."""
+    known.entry("perturbations", name)
+    folder = f"{known.base}/perturbations/{name}"
+    return {"images": [f"{folder}.safetensors"], "distances": [f"{folder}.json"]}
+
+
 @dataclass(frozen=True)
-class PerturbationGridSpec:
+class PerturbationGridSpec(Kind):
     """A grid of images: layers below each other, start steps side by side.
 
     Attributes:
-        title: Heading.
-        caption: What the reader must know; for the report.
+        perturbation: Id of the analysis.
         layers: The layers, from top to bottom.
         alpha: α of Eq. 1.
         starts: Start steps from 0, from left to right.
         prompt: Index of the prompt.
     """
 
-    title: str
-    caption: str
+    kind: ClassVar[str] = "perturbation_grid"
+    perturbation: str
     layers: tuple[ShownLayer, ...]
     alpha: float
     starts: tuple[int, ...]
@@ -60,22 +67,31 @@ class PerturbationGridSpec:
         if not self.layers or not self.starts:
             raise ValueError("a grid needs a layer and a start step at least")
 
+    def needs(self, known: Known) -> Needs:
+        """Return the perturbed images and their measures."""
+        return perturbed(known, self.perturbation)
+
+    def make(self, given: Given) -> Figure:
+        """Draw it."""
+        return draw_grid(
+            self, read_results(given.path("images"), given.path("distances"))
+        )
+
 
 @dataclass(frozen=True)
-class PerturbationCurvesSpec:
+class PerturbationCurvesSpec(Kind):
     """A measure against the start step, one line per layer.
 
     Attributes:
-        title: Heading.
-        caption: What the reader must know; for the report.
+        perturbation: Id of the analysis.
         layers: The layers.
         alpha: α of Eq. 1.
         measure: A key of `AXES`.
         log: Whether the measure's axis is logarithmic.
     """
 
-    title: str
-    caption: str
+    kind: ClassVar[str] = "perturbation_curves"
+    perturbation: str
     layers: tuple[ShownLayer, ...]
     alpha: float
     measure: str = "image_distance"
@@ -91,6 +107,16 @@ class PerturbationCurvesSpec:
             raise ValueError(
                 f"{len(self.layers)} layers are not 1 to {len(style.COLOURS)}"
             )
+
+    def needs(self, known: Known) -> Needs:
+        """Return the perturbed images and their measures."""
+        return perturbed(known, self.perturbation)
+
+    def make(self, given: Given) -> Figure:
+        """Draw it."""
+        return draw_curves(
+            self, read_results(given.path("images"), given.path("distances"))
+        )
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from matplotlib.axes import Axes
 from matplotlib.colors import LinearSegmentedColormap, to_rgb
@@ -23,6 +23,7 @@ from clockwork_experiments.report.figures.pieces import box as _box
 from clockwork_experiments.report.figures.pieces import canvas as _canvas
 from clockwork_experiments.report.figures.pieces import text as _text
 from clockwork_experiments.report.figures.style import COLOURS
+from clockwork_experiments.report.kinds import Given, Kind, Known, Needs
 
 HIGH, LOW, LIGHT = COLOURS[0], COLOURS[2], COLOURS[1]
 """Colours of ε_H, of ε_L, and of the adaptor."""
@@ -49,18 +50,15 @@ T_EMB, TEXT_EMB = r"$t_{\mathrm{emb}}$", r"$\mathrm{text}_{\mathrm{emb}}$"
 
 
 @dataclass(frozen=True)
-class MethodSpec:
+class MethodSpec(Kind):
     """The schematic of the method.
 
     Attributes:
-        title: Heading.
-        caption: What the reader must know; for the report.
         steps: Sampling steps of the example.
         clock: A full pass every so many steps.
     """
 
-    title: str
-    caption: str
+    kind: ClassVar[str] = "method"
     steps: int = 8
     clock: int = 2
 
@@ -71,6 +69,10 @@ class MethodSpec:
                 f"clock {self.clock} of {self.steps} steps cannot be drawn; "
                 "a clock of 2 or more and at most 20 steps can"
             )
+
+    def make(self, given: Given) -> Figure:
+        """Draw it."""
+        return draw_method(self)
 
 
 @dataclass(frozen=True)
@@ -87,20 +89,28 @@ class Cut:
 
 
 @dataclass(frozen=True)
-class BlockMapSpec:
+class BlockMapSpec(Kind):
     """A map of a UNet's blocks.
 
     Attributes:
-        title: Heading.
-        caption: What the reader must know; for the report.
+        model: Id of the model.
         size: Height and width of the latents.
         cuts: The cuts to mark.
     """
 
-    title: str
-    caption: str
+    kind: ClassVar[str] = "block_map"
+    model: str
     size: int = 64
     cuts: tuple[Cut, ...] = (Cut("stage-1 cut", 1), Cut("stage-2 cut", 2))
+
+    def needs(self, known: Known) -> Needs:
+        """Return the counts of the model."""
+        known.entry("models", self.model)
+        return {"flops": [f"{known.base}/flops/{self.model}.json"]}
+
+    def make(self, given: Given) -> Figure:
+        """Draw it."""
+        return draw_block_map(self, given.one("flops"))
 
 
 MODULES = {"down": -1, "block": 0, "up": 1}
@@ -188,17 +198,16 @@ class AdaptorMapSpec:
 
 
 @dataclass(frozen=True)
-class AdaptorFigure:
+class AdaptorFigure(Kind):
     """A map of an adaptor whose layout comes with the counts of its model.
 
     Attributes:
-        title: Heading.
-        caption: What the reader must know; for the report.
+        model: Id of its model.
         adaptor: Id of the adaptor.
     """
 
-    title: str
-    caption: str
+    kind: ClassVar[str] = "adaptor_map"
+    model: str
     adaptor: str
 
     def with_layout(self, counts: Mapping[str, Any]) -> AdaptorMapSpec:
@@ -221,6 +230,15 @@ class AdaptorFigure:
         return parse(
             AdaptorMapSpec, {"title": self.title, "caption": self.caption, **layout}
         )
+
+    def needs(self, known: Known) -> Needs:
+        """Return the counts of the model."""
+        known.entry("models", self.model)
+        return {"flops": [f"{known.base}/flops/{self.model}.json"]}
+
+    def make(self, given: Given) -> Figure:
+        """Draw it."""
+        return draw_adaptor_map(self.with_layout(given.one("flops")))
 
 
 # --- the method -------------------------------------------------------------------

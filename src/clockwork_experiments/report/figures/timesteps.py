@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, ClassVar
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -23,6 +23,7 @@ from clockwork_experiments.claims.timesteps import Found, answer_of
 from clockwork_experiments.report.figures.curves import Shown, label_points
 from clockwork_experiments.report.figures.pieces import FAINT, INK, canvas, text
 from clockwork_experiments.report.figures.style import COLOURS
+from clockwork_experiments.report.kinds import Given, Kind, Known, Needs
 from clockwork_experiments.report.tables.timesteps import METHODS
 from clockwork_experiments.score.names import SCORES
 
@@ -64,6 +65,13 @@ CLIP_SCORES = ("clip_image", "clip_direction")
 """What Figure S2 shows, across and up."""
 
 
+def searched(known: Known, *names: str) -> Needs:
+    """Return the results of searches; none where only published steps are shown."""
+    some = dict.fromkeys(name for name in names if name)
+    files = [f"{known.base}/timesteps/{name}.json" for name in some]
+    return {"searches": files} if files else {}
+
+
 def _check_methods(methods: Sequence[str]) -> None:
     """Refuse methods that there are not, and none at all."""
     if not methods:
@@ -85,26 +93,31 @@ def _check_columns(columns: int, panels: int) -> None:
 
 
 @dataclass(frozen=True)
-class StepPlaneSpec:
+class StepPlaneSpec(Kind):
     """CLIP_I against CLIP_D, a line per method, a point per number of steps.
 
     Numbers of steps are those that all methods have.
 
     Attributes:
-        title: Heading.
-        caption: What the reader must know; for the report.
         search: Id of the search.
         methods: The methods, keys of `LOOKS`; the first is what others are compared to.
     """
 
-    title: str
-    caption: str
+    kind: ClassVar[str] = "step_plane"
     search: str
     methods: tuple[str, ...]
 
     def __post_init__(self) -> None:
         """Reject unknown methods."""
         _check_methods(self.methods)
+
+    def needs(self, known: Known) -> Needs:
+        """Return the searches that it shows."""
+        return searched(known, self.search)
+
+    def make(self, given: Given) -> Figure:
+        """Draw it."""
+        return draw_plane(self, given.each("searches"))
 
 
 def draw_plane(spec: StepPlaneSpec, searches: Mapping[str, Found]) -> Figure:
@@ -268,23 +281,28 @@ class StepGroup:
 
 
 @dataclass(frozen=True)
-class StepTicksSpec:
+class StepTicksSpec(Kind):
     """Even and optimised time steps from noise to image, a column per task.
 
     Attributes:
-        title: Heading.
-        caption: What the reader must know; for the report.
         groups: The columns.
     """
 
-    title: str
-    caption: str
+    kind: ClassVar[str] = "step_ticks"
     groups: tuple[StepGroup, ...]
 
     def __post_init__(self) -> None:
         """Reject figures without a column."""
         if not self.groups:
             raise ValueError("a figure of time steps needs a group at least")
+
+    def needs(self, known: Known) -> Needs:
+        """Return the searches that it shows."""
+        return searched(known, *[group.search for group in self.groups])
+
+    def make(self, given: Given) -> Figure:
+        """Draw it."""
+        return draw_ticks(self, given.each("searches"))
 
 
 COLUMN, MARGIN, ROW = 2.35, 0.12, 0.62
@@ -397,19 +415,16 @@ class StepPanel:
 
 
 @dataclass(frozen=True)
-class StepCurvesSpec:
+class StepCurvesSpec(Kind):
     """PSNR to the reference against the number of steps, a panel per search.
 
     Attributes:
-        title: Heading.
-        caption: What the reader must know; for the report.
         panels: The panels, from left to right, then from top to bottom.
         methods: The methods, keys of `LOOKS`; in a panel, those that it has.
         columns: Panels in a row.
     """
 
-    title: str
-    caption: str
+    kind: ClassVar[str] = "step_curves"
     panels: tuple[StepPanel, ...]
     methods: tuple[str, ...]
     columns: int
@@ -418,6 +433,14 @@ class StepCurvesSpec:
         """Reject figures without a panel, and unknown methods."""
         _check_columns(self.columns, len(self.panels))
         _check_methods(self.methods)
+
+    def needs(self, known: Known) -> Needs:
+        """Return the searches that it shows."""
+        return searched(known, *[panel.search for panel in self.panels])
+
+    def make(self, given: Given) -> Figure:
+        """Draw it."""
+        return draw_curves(self, given.each("searches"))
 
 
 def draw_curves(spec: StepCurvesSpec, searches: Mapping[str, Found]) -> Figure:
@@ -573,19 +596,16 @@ class ProgressPanel:
 
 
 @dataclass(frozen=True)
-class SearchProgressSpec:
+class SearchProgressSpec(Kind):
     """The best quality so far against UNet evaluations, a panel per search.
 
     Attributes:
-        title: Heading.
-        caption: What the reader must know; for the report.
         panels: The panels, from left to right, then from top to bottom.
         methods: The methods, keys of `LOOKS`; in a panel, those that it has.
         columns: Panels in a row.
     """
 
-    title: str
-    caption: str
+    kind: ClassVar[str] = "search_progress"
     panels: tuple[ProgressPanel, ...]
     methods: tuple[str, ...]
     columns: int
@@ -596,6 +616,14 @@ class SearchProgressSpec:
         _check_methods(self.methods)
         if "uniform" in self.methods:
             raise ValueError("method 'uniform' does not search")
+
+    def needs(self, known: Known) -> Needs:
+        """Return the searches that it shows."""
+        return searched(known, *[panel.search for panel in self.panels])
+
+    def make(self, given: Given) -> Figure:
+        """Draw it."""
+        return draw_progress(self, given.each("searches"))
 
 
 def draw_progress(spec: SearchProgressSpec, searches: Mapping[str, Found]) -> Figure:

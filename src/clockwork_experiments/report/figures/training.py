@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,6 +15,7 @@ from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from clockwork_experiments.base import storage
 from clockwork_experiments.report.figures.style import COLOURS, MARKERS
+from clockwork_experiments.report.kinds import Given, Kind, Known, Needs
 
 WINDOW = 17
 """Logged updates that a line averages over; what it averages is drawn faintly."""
@@ -36,18 +38,15 @@ class TrainedAdaptor:
 
 
 @dataclass(frozen=True)
-class TrainingCurvesSpec:
+class TrainingCurvesSpec(Kind):
     """Loss against update, a line per adaptor.
 
     Attributes:
-        title: Heading.
-        caption: What the reader must know; for the report.
         adaptors: The adaptors, at most as many as there are colours.
         note: Below the heading.
     """
 
-    title: str
-    caption: str
+    kind: ClassVar[str] = "training_curves"
     adaptors: tuple[TrainedAdaptor, ...]
     note: str = ""
 
@@ -57,6 +56,19 @@ class TrainingCurvesSpec:
             raise ValueError(
                 f"{len(self.adaptors)} adaptors are not between 1 and {len(COLOURS)}"
             )
+
+    def needs(self, known: Known) -> Needs:
+        """Return the logs of the trainings, and the adaptors' errors."""
+        names = [shown.adaptor for shown in self.adaptors]
+        return {
+            "curves": [f"{known.base}/curves/adaptors/{name}.csv" for name in names],
+            "errors": [f"{known.base}/scores/adaptors/{name}.json" for name in names],
+        }
+
+    def make(self, given: Given) -> Figure:
+        """Draw it."""
+        curves = {path.stem: read_curve(path) for path in given.paths("curves")}
+        return draw_curves(self, curves, given.each("errors"))
 
 
 @dataclass(frozen=True)

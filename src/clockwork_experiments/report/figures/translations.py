@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -14,6 +15,7 @@ from matplotlib.patches import Rectangle
 from clockwork_experiments.data import pair_sets, shards
 from clockwork_experiments.report.figures.page import CELL, EDGE, GAP, GREY, LINE, Page
 from clockwork_experiments.report.figures.style import COLOURS
+from clockwork_experiments.report.kinds import Given, Kind, Known, Needs
 
 ZOOMED = COLOURS[1]
 """Colour of the frame around what is enlarged."""
@@ -55,12 +57,10 @@ class PairGroup:
 
 
 @dataclass(frozen=True)
-class TranslationGridSpec:
+class TranslationGridSpec(Kind):
     """Blocks of an input and what translations made of it, a block for each pair.
 
     Attributes:
-        title: Heading.
-        caption: What the reader must know; for the report.
         set: Id of the pairs.
         translations: The translations, from left to right.
         groups: Which pairs, from top to bottom.
@@ -71,8 +71,7 @@ class TranslationGridSpec:
             each image, where the right answer has most detail; 0 for none.
     """
 
-    title: str
-    caption: str
+    kind: ClassVar[str] = "translation_grid"
     set: str
     translations: tuple[ShownTranslation, ...]
     groups: tuple[PairGroup, ...]
@@ -91,6 +90,25 @@ class TranslationGridSpec:
             raise ValueError(f"zoom {self.zoom} is not between 0 and 1")
         if self.zoom and not self.targets:
             raise ValueError("the right answers tell where to enlarge; show them")
+
+    def needs(self, known: Known) -> Needs:
+        """Return the pairs and what translations made of them."""
+        pairs = f"{known.base}/pairs/{self.set}"
+        return {
+            "sets": [f"{pairs}.json", f"{pairs}.safetensors"],
+            "images": known.translated(each.translation for each in self.translations),
+        }
+
+    def make(self, given: Given) -> Figure:
+        """Draw it.
+
+        Raises:
+            ValueError: If the pairs are of another set.
+        """
+        listed = given.path("sets")
+        if listed.stem != self.set:
+            raise ValueError(f"the figure shows the set {self.set!r}, not {listed}")
+        return draw_grid(self, read_translated(listed, given.paths("images")))
 
 
 @dataclass(frozen=True)

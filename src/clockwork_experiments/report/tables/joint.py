@@ -10,11 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
 from clockwork_experiments.cost.formulas import translation_flops, translation_ms
+from clockwork_experiments.report.kinds import Known, Needs
 from clockwork_experiments.report.tables.table import (
     Cells,
     Column,
@@ -77,6 +78,25 @@ class JointModel:
         return self.combinations[0]
 
 
+def combined_settings(
+    known: Known, models: Sequence[JointModel]
+) -> dict[str, dict[str, Any]]:
+    """Return what decides the cost of the searches of some combinations, by id."""
+    names = [each.search for model in models for each in model.combinations]
+    return {name: known.run(name) for name in dict.fromkeys(names)}
+
+
+def combined_needs(known: Known, models: Sequence[JointModel]) -> Needs:
+    """Return the searches of combinations, and their models' counts and timings."""
+    runs = combined_settings(known, models)
+    named = dict.fromkeys(run["translator"] for run in runs.values())
+    return {
+        "step_searches": [f"{known.base}/timesteps/{name}.json" for name in runs],
+        "levels": [f"{known.base}/levels/{name}.json" for name in named],
+        "level_latency": [f"{known.base}/latency/levels/{name}.json" for name in named],
+    }
+
+
 @dataclass(frozen=True)
 class JointTableSpec(Spec):
     """The table.
@@ -86,6 +106,8 @@ class JointTableSpec(Spec):
         unit: A key of `UNITS`.
         method: The method whose steps stand beside the uniform ones.
     """
+
+    kind: ClassVar[str] = "joint"
 
     models: tuple[JointModel, ...]
     unit: str = "GFLOPs"
@@ -109,7 +131,15 @@ class JointTableSpec(Spec):
             "front": Column("on the front by"),
         }
 
-    def make(self, results: Results) -> Table:
+    def needs(self, known: Known) -> Needs:
+        """Return searches, counts and timings of what is combined."""
+        return combined_needs(known, self.models)
+
+    def run_settings(self, known: Known) -> dict[str, dict[str, Any]]:
+        """Return what decides the cost of each search."""
+        return combined_settings(known, self.models)
+
+    def table(self, results: Results) -> Table:
         """Return the table, and below it whether the plain sampler's γ stays optimal.
 
         Raises:

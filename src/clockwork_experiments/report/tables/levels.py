@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from clockwork_experiments.cost.formulas import kept_share, typical_ms
+from clockwork_experiments.report.kinds import Known, Needs
 from clockwork_experiments.report.tables.table import (
     Cells,
     Column,
@@ -92,7 +93,32 @@ def _published(values: Mapping[str, float]) -> Cells:
 
 
 @dataclass(frozen=True)
-class LevelTableSpec(Spec):
+class LevelsSpec(Spec):
+    """A table of what levels of some models cost."""
+
+    @property
+    def translators(self) -> list[str]:
+        """Return the models."""
+        raise NotImplementedError
+
+    def needs(self, known: Known) -> Needs:
+        """Return the counts of levels, and their timings where they are waited for."""
+        files = {"levels": [f"{known.base}/levels/{n}.json" for n in self.translators]}
+        return {**files, **self._timings(known)} if known.measured else files
+
+    def wishes(self, known: Known) -> Needs:
+        """Return timings, which UNets of paper size have on request alone."""
+        return {} if known.measured else self._timings(known)
+
+    def _timings(self, known: Known) -> Needs:
+        names = self.translators
+        return {
+            "level_latency": [f"{known.base}/latency/levels/{n}.json" for n in names]
+        }
+
+
+@dataclass(frozen=True)
+class LevelTableSpec(LevelsSpec):
     """A table of a UNet's levels (Table S7).
 
     Attributes:
@@ -101,10 +127,17 @@ class LevelTableSpec(Spec):
             ``latency`` or ``latency_kept``.
     """
 
+    kind: ClassVar[str] = "levels"
+
     translator: str
     published: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
-    def make(self, results: Results) -> Table:
+    @property
+    def translators(self) -> list[str]:
+        """Return the models."""
+        return [self.translator]
+
+    def table(self, results: Results) -> Table:
         """Return the table.
 
         Raises:
@@ -171,7 +204,7 @@ class CostRow:
 
 
 @dataclass(frozen=True)
-class CostTableSpec(Spec):
+class CostTableSpec(LevelsSpec):
     """A table of what images cost at some levels (Table S8).
 
     Attributes:
@@ -179,10 +212,17 @@ class CostTableSpec(Spec):
         unit: Of MACs, a key of `UNITS`.
     """
 
+    kind: ClassVar[str] = "level_costs"
+
     rows: tuple[CostRow, ...]
     unit: str = "T"
 
-    def make(self, results: Results) -> Table:
+    @property
+    def translators(self) -> list[str]:
+        """Return the models."""
+        return list(dict.fromkeys(row.translator for row in self.rows))
+
+    def table(self, results: Results) -> Table:
         """Return the table."""
         column, factor = UNITS[self.unit]
         rows: list[Cells] = []
@@ -252,10 +292,20 @@ class MultiTableSpec(Spec):
         search: Id of our search; without one, our cells are unknown.
     """
 
+    kind: ClassVar[str] = "multi_depth"
+
     rows: tuple[MultiTableRow, ...]
     search: str = ""
 
-    def make(self, results: Results) -> Table:
+    def needs(self, known: Known) -> Needs:
+        """Return the search, if there is one."""
+        return (
+            {"search": [f"{known.base}/depth/{self.search}.json"]}
+            if self.search
+            else {}
+        )
+
+    def table(self, results: Results) -> Table:
         """Return the table; a held-out gain has its interval beside it.
 
         Raises:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 from clockwork_experiments.cost.formulas import (
     call_flops,
@@ -17,6 +17,7 @@ from clockwork_experiments.cost.formulas import (
     translation_flops,
 )
 from clockwork_experiments.random import marks
+from clockwork_experiments.report.kinds import Known, Needs
 from clockwork_experiments.report.tables.table import (
     Cell,
     Cells,
@@ -171,6 +172,8 @@ class TableSpec(Spec):
         rows: The rows.
     """
 
+    kind: ClassVar[str] = "results"
+
     columns: tuple[str, ...]
     rows: tuple[Row, ...]
 
@@ -180,7 +183,37 @@ class TableSpec(Spec):
             if name not in COLUMNS:
                 raise ValueError(f"column {name!r} is not one of {', '.join(COLUMNS)}")
 
-    def make(self, results: Results) -> Table:
+    @property
+    def named(self) -> list[str]:
+        """Return the runs of the rows and their baselines, once each."""
+        names = [name for row in self.rows for name in (row.run, row.baseline)]
+        return list(dict.fromkeys(name for name in names if name))
+
+    def run_settings(self, known: Known) -> dict[str, dict[str, Any]]:
+        """Return what decides the runs' FLOPs."""
+        return {name: known.run(name) for name in self.named}
+
+    def needs(self, known: Known) -> Needs:
+        """Return the scores, counts and timings that the columns show."""
+        runs = self.run_settings(known)
+        sources = {SOURCES[COLUMNS[name].kind] for name in self.columns}
+        models = dict.fromkeys(run["model"] for run in runs.values() if "model" in run)
+        named = [run["translator"] for run in runs.values() if "translator" in run]
+        files: Needs = {}
+        if "scores" in sources:
+            files["scores"] = known.scores(runs)
+        if {"flops", "levels"} & sources:
+            files["levels"] = _results(known, "levels", named)
+        for source in ("flops", "profiles"):
+            if source in sources:
+                files[source] = _results(known, source, models)
+        if "latency" in sources:
+            files["latency"] = [f"{known.base}/latency/sampling.json"]
+        if "edit_latency" in sources:
+            files["edit_latency"] = [f"{known.base}/latency/editing.json"]
+        return {key: paths for key, paths in files.items() if paths}
+
+    def table(self, results: Results) -> Table:
         """Return the table."""
         columns: dict[str, Column] = {name: Column(None) for name in _NAMES}
         columns["label"] = Column("", csv=False)
@@ -195,6 +228,10 @@ class TableSpec(Spec):
         ]
         columns |= {name: COLUMNS[name] for name in self.columns}
         return Table(self.title, self.caption, columns, rows)
+
+
+def _results(known: Known, folder: str, names: Iterable[str]) -> list[str]:
+    return [f"{known.base}/{folder}/{name}.json" for name in dict.fromkeys(names)]
 
 
 _NAMES = ("row", "run", "ours")
@@ -362,10 +399,16 @@ class SettingsSpec(Spec):
         rows: The rows.
     """
 
+    kind: ClassVar[str] = "settings"
+
     run: str
     rows: tuple[SettingRow, ...]
 
-    def make(self, results: Results) -> Table:
+    def run_settings(self, known: Known) -> dict[str, dict[str, Any]]:
+        """Return the settings of the run."""
+        return {self.run: known.run(self.run)}
+
+    def table(self, results: Results) -> Table:
         """Return the table.
 
         Raises:

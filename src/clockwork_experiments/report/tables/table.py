@@ -8,9 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from clockwork_experiments.base import storage
+from clockwork_experiments.random import marks
+from clockwork_experiments.report.kinds import Given, Kind
 
 UNKNOWN = "—"
 
@@ -219,17 +224,43 @@ class Results:
 
 
 @dataclass(frozen=True)
-class Spec:
-    """What a table at one scale is made from; each kind adds what it shows.
+class Spec(Kind):
+    """What a table at one scale is made from; each kind adds what it shows."""
 
-    Attributes:
-        title: Its heading.
-        caption: What the reader must know, in full sentences.
-    """
-
-    title: str
-    caption: str
-
-    def make(self, results: Results) -> Table:
+    def make(self, given: Given) -> Table:
         """Return the table."""
+        return self.table(results_of(given))
+
+    def table(self, results: Results) -> Table:
+        """Return the table of results."""
         raise NotImplementedError
+
+
+def results_of(given: Given) -> Results:
+    """Return results of the files that a kind is given."""
+    by_id = ("flops", "profiles", "levels", "level_latency", "step_searches")
+    return Results(
+        runs=given.runs,
+        scores=_scores(given.paths("scores")),
+        **{name: given.each(name) for name in by_id},
+        **{name: given.one(name) for name in ("latency", "edit_latency", "search")},
+    )
+
+
+def _scores(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """Return the scores of sampled and of edited runs, and of translations, by run.
+
+    Args:
+        paths: Files of sampled runs, and ``<edit_set>/<setting>.json`` of edited ones.
+    """
+    scores = {}
+    for path in paths:
+        scored = storage.read_json(path)
+        if "edits" not in scored:
+            scores[scored.get("translation") or scored["run"]] = scored
+            continue
+        for edit, values in scored["edits"].items():
+            name = f"{path.parent.name}/{edit}/{path.stem}"
+            mark = {marks.KEY: marks.marks(scored)}
+            scores[name] = {"scores": values, **mark}
+    return scores

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
+from clockwork_experiments.report.kinds import Known, Needs
 from clockwork_experiments.report.tables.table import (
     Cells,
     Column,
@@ -89,13 +90,39 @@ class GammaColumn:
 
 
 @dataclass(frozen=True)
-class GammaTableSpec(Spec):
+class SearchedSpec(Spec):
+    """A table of what searches of time steps found."""
+
+    @property
+    def searches(self) -> dict[str, str]:
+        """Return the searches that are shown, id to label."""
+        raise NotImplementedError
+
+    def _searched(self, known: Known) -> Needs:
+        # A scale that has none sets its tables with what is published alone.
+        names = self.searches if known.has("step_searches") else ()
+        files = [f"{known.base}/timesteps/{name}.json" for name in names]
+        return {"step_searches": files} if files else {}
+
+    def needs(self, known: Known) -> Needs:
+        """Return the searches, where they are waited for."""
+        return self._searched(known) if known.measured else {}
+
+    def wishes(self, known: Known) -> Needs:
+        """Return the searches otherwise."""
+        return {} if known.measured else self._searched(known)
+
+
+@dataclass(frozen=True)
+class GammaTableSpec(SearchedSpec):
     """A table of the γ that searches find (Tables S1 and S2).
 
     Attributes:
         steps: Numbers of steps: as many groups of rows.
         columns: Its columns of γ.
     """
+
+    kind: ClassVar[str] = "step_gammas"
 
     steps: tuple[int, ...]
     columns: tuple[GammaColumn, ...]
@@ -121,7 +148,7 @@ class GammaTableSpec(Spec):
         """Return the searches that are shown, id to label."""
         return {column.search: column.label for column in self.columns if column.search}
 
-    def make(self, results: Results) -> Table:
+    def table(self, results: Results) -> Table:
         """Return the table."""
         found = results.step_searches
         rows: list[Cells] = []
@@ -181,13 +208,15 @@ class StepRows:
 
 
 @dataclass(frozen=True)
-class ScoreTableSpec(Spec):
+class ScoreTableSpec(SearchedSpec):
     """A table of what time steps are worth, and what it takes to find them.
 
     Attributes:
         columns: Keys of `STEP_COLUMNS`.
         rows: The rows.
     """
+
+    kind: ClassVar[str] = "step_scores"
 
     columns: tuple[str, ...]
     rows: tuple[StepRows, ...]
@@ -213,7 +242,7 @@ class ScoreTableSpec(Spec):
         """Return the searches that are shown, id to label."""
         return {rows.search: rows.label for rows in self.rows if rows.search}
 
-    def make(self, results: Results) -> Table:
+    def table(self, results: Results) -> Table:
         """Return the table; a score has its interval beside it."""
         found = results.step_searches
         columns = {name: STEP_COLUMNS[name] for name in self.columns}
