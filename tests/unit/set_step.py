@@ -1,11 +1,13 @@
-"""The steps that set tables and draw figures, called from Python."""
+"""The steps that set tables, draw figures and judge claims, called from Python."""
 
 import json
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-from clockwork_experiments.steps import draw_figure, set_table
+from clockwork_experiments.claims.registry import ClaimsSpec
+from clockwork_experiments.config.parse import parse
+from clockwork_experiments.steps import draw_figure, judge_claims, set_table
 
 
 def set_and_list(given: dict[str, Any]) -> dict[str, Any]:
@@ -29,3 +31,12 @@ def table(**given: Any) -> None:
 def figure(given: Namespace) -> None:
     """Draw a figure."""
     draw_figure.draw_figure(**set_and_list(dict(vars(given))))
+
+
+def claims(given: Namespace) -> None:
+    """Judge claims."""
+    files = dict(vars(given))
+    spec = parse(ClaimsSpec, files.pop("spec"))
+    settings, output = json.loads(files.pop("settings")), files.pop("output")
+    inputs = set_and_list(files)["inputs"]
+    judge_claims.judge_claims(spec, settings, inputs, output)

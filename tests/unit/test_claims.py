@@ -6,6 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
+import set_step
 import torch
 import yaml
 from checkout import ROOT, copy_checkout, edit_yaml, snakemake
@@ -42,7 +43,6 @@ from clockwork_experiments.claims.verdicts import (
 from clockwork_experiments.claims.verdicts import judge as judge_all
 from clockwork_experiments.config.parse import parse
 from clockwork_experiments.score import metrics
-from clockwork_experiments.steps import judge_claims
 
 REGISTRY = yaml.safe_load(
     (ROOT / "workflow" / "papers" / "clockwork.yaml").read_text("utf-8")
@@ -740,7 +740,7 @@ def write_evidence(folder: Path, **shifts: float) -> Namespace:
 
 def test_step_writes_both_files(tmp_path):
     arguments = write_evidence(tmp_path, worse=0.5)
-    judge_claims.main(arguments)
+    set_step.claims(arguments)
     data = storage.read_json(tmp_path / "out" / "paper.json")
     expected = judge(QUARTER, EQUAL, worse=0.5)
     found = [part["effect"]["value"] for part in data["claims"]["C1"]["parts"]]
@@ -754,7 +754,7 @@ def test_step_refuses_features_of_several_encoders(tmp_path):
     tensors, _ = storage.read_tensors(arguments.features[0])
     storage.write_tensors(arguments.features[0], tensors, {"encoders": '{"clip": "y"}'})
     with pytest.raises(ValueError, match="2 sets of encoders"):
-        judge_claims.main(arguments)
+        set_step.claims(arguments)
 
 
 def write_edits(folder: Path, encoders: str = '{"clip": "x"}') -> Namespace:
@@ -790,7 +790,7 @@ def write_edits(folder: Path, encoders: str = '{"clip": "x"}') -> Namespace:
 
 
 def test_step_judges_edited_runs_of_the_set_and_setting_that_are_meant(tmp_path):
-    judge_claims.main(write_edits(tmp_path))
+    set_step.claims(write_edits(tmp_path))
     data = storage.read_json(tmp_path / "out" / "paper.json")
     found = [part["effect"]["value"] for part in data["claims"]["C1"]["parts"]]
     assert found == pytest.approx([-0.02, -0.02], abs=0.0005)
@@ -802,7 +802,7 @@ def test_step_judges_edited_runs_of_the_set_and_setting_that_are_meant(tmp_path)
 
 def test_step_refuses_edits_scored_by_several_encoders(tmp_path):
     with pytest.raises(ValueError, match="edits scored by 2 sets of encoders"):
-        judge_claims.main(write_edits(tmp_path, encoders='{"clip": "y"}'))
+        set_step.claims(write_edits(tmp_path, encoders='{"clip": "y"}'))
 
 
 # --- the registry --------------------------------------------------------------------

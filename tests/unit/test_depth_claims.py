@@ -6,6 +6,7 @@ from argparse import Namespace
 from pathlib import Path
 
 import pytest
+import set_step
 import torch
 
 from clockwork_experiments.base import storage
@@ -16,7 +17,6 @@ from clockwork_experiments.claims.verdicts import FAILS, HOLDS, UNDECIDED, Judge
 from clockwork_experiments.claims.verdicts import judge as judge_all
 from clockwork_experiments.data import pair_sets
 from clockwork_experiments.score import metrics
-from clockwork_experiments.steps import judge_claims
 
 PAIRS = 80
 KINDS = tuple("colour" if index % 2 else "move" for index in range(PAIRS))
@@ -314,7 +314,7 @@ def write_evidence(folder: Path, *notes: str) -> Namespace:
 
 
 def test_step_judges_translations_by_kind(tmp_path):
-    judge_claims.main(write_evidence(tmp_path, '{"clip": "x"}', '{"clip": "x"}'))
+    set_step.claims(write_evidence(tmp_path, '{"clip": "x"}', '{"clip": "x"}'))
     data = storage.read_json(tmp_path / "out" / "paper.json")
     parts = data["claims"]["K2"]["parts"]
     assert [part["verdict"] for part in parts] == [FAILS, FAILS]
@@ -325,4 +325,4 @@ def test_step_judges_translations_by_kind(tmp_path):
 def test_step_refuses_translations_of_several_encoders(tmp_path):
     arguments = write_evidence(tmp_path, '{"clip": "x"}', '{"clip": "y"}')
     with pytest.raises(ValueError, match="translations scored by 2 sets of encoders"):
-        judge_claims.main(arguments)
+        set_step.claims(arguments)

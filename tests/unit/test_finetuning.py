@@ -123,16 +123,14 @@ def test_the_step_saves_a_unet_and_says_what_it_gains(tmp_path):
         "seed": 0,
         "batch_size": 3,
     }
-    finetune_translator.main(
-        Namespace(
-            spec=json.dumps(spec),
-            translator=MODEL,
-            set=tmp_path / "set.json",
-            clip=MINI / "clip",
-            restorer=None,
-            state=tmp_path / "state",
-            output=tmp_path / "tuned",
-        )
+    finetune_translator.finetune_translator(
+        spec=parse(finetune_translator.FineTuneStepSpec, spec),
+        translator=MODEL,
+        set=tmp_path / "set.json",
+        clip=MINI / "clip",
+        restorer=None,
+        state=tmp_path / "state",
+        output=tmp_path / "tuned",
     )
     unet = DepthSkipUNet.from_pretrained(tmp_path / "tuned", local_files_only=True)
     assert unet.level == 5 and unet.mid_block is None

@@ -54,8 +54,8 @@ class Known:
             raise ValueError(f"{name!r} is not one of the {section}")
         return {"dataset": "test"}
 
-    def has(self, section):
-        return True
+    def entries(self, section):
+        return {"any": {}}
 
     def run(self, name):
         if name in ("a", "b"):
@@ -65,8 +65,8 @@ class Known:
     def scores(self, names):
         return [f"results/mini/scores/{name}.json" for name in names]
 
-    def images(self, dataset, names):
-        return [f"results/mini/images/{name}/000.safetensors" for name in names]
+    def shards(self, kind, dataset, names):
+        return [f"results/mini/{kind}/{name}/000.safetensors" for name in names]
 
     def translated(self, names):
         return [f"results/mini/translated/{name}/000.safetensors" for name in names]

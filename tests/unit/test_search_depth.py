@@ -9,6 +9,7 @@ import pytest
 
 from clockwork_diffusion.depth_skip import depth_skipped
 from clockwork_experiments.base import storage
+from clockwork_experiments.config.parse import parse
 from clockwork_experiments.data import pair_sets, shards
 from clockwork_experiments.generate import translate, translators
 from clockwork_experiments.generate.text import image_seed
@@ -69,7 +70,7 @@ def search(folder: Path, output: Path, *, state: Path | None = None, **changed):
     options |= {key: changed.pop(key) for key in options.keys() & changed.keys()}
     spec = {**SPEC, **changed.pop("spec", {})}
     assert not changed
-    search_depth.main(Namespace(spec=json.dumps(spec), **options))
+    search_depth.search_depth(parse(search_depth.DepthSearchSpec, spec), **options)
     return storage.read_json(output)
 
 
@@ -256,10 +257,12 @@ def test_a_killed_evaluation_goes_on_in_its_middle(
 
 def test_schedules_of_many_steps_have_short_names_of_their_own():
     steps = tuple(range(999, 799, -1))
-    one, other = (evaluator.Plan(steps, levels) for levels in ((), (9,) * 200))
+    one, other = (
+        evaluator.SamplingSchedule(steps, levels) for levels in ((), (9,) * 200)
+    )
     assert len(one.name) == len(other.name) == evaluator.NAME
     assert one.name != other.name and one.name.startswith("ddim_999-998-")
-    assert evaluator.Plan((999, 499)).name == "ddim_999-499"
+    assert evaluator.SamplingSchedule((999, 499)).name == "ddim_999-499"
 
 
 def test_control_is_judged_by_its_set(folder, tmp_path):

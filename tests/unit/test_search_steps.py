@@ -11,10 +11,12 @@ import torch
 from clockwork_diffusion.depth_skip import depth_skip
 from clockwork_diffusion.timesteps import gamma_timesteps
 from clockwork_experiments.base import storage
+from clockwork_experiments.config.parse import parse
 from clockwork_experiments.data import pair_sets
 from clockwork_experiments.generate import text, translate, translators
 from clockwork_experiments.models import encoders
 from clockwork_experiments.score import metrics
+from clockwork_experiments.search.methods import StepSearchSpec
 from clockwork_experiments.steps import prepare_pairs, search_steps
 
 MINI = Path(__file__).parents[2] / "resources" / "mini"
@@ -73,7 +75,7 @@ def search(folder: Path, output: Path, **changed):
     options |= {key: changed.pop(key) for key in options.keys() & changed.keys()}
     spec = {**SPEC, **changed.pop("spec", {})}
     assert not changed
-    search_steps.main(Namespace(spec=json.dumps(spec), **options))
+    search_steps.search_steps(parse(StepSearchSpec, spec), **options)
     return storage.read_json(output)
 
 

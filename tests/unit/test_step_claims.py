@@ -8,6 +8,7 @@ from copy import deepcopy
 from pathlib import Path
 
 import pytest
+import set_step
 import yaml
 from step_answers import SEEN, UNSEEN, search
 
@@ -25,7 +26,6 @@ from clockwork_experiments.claims.verdicts import (
 )
 from clockwork_experiments.claims.verdicts import judge as judge_all
 from clockwork_experiments.config.parse import parse
-from clockwork_experiments.steps import judge_claims
 
 REGISTRY = Path(__file__).parents[2] / "workflow" / "papers" / "compression.yaml"
 
@@ -347,7 +347,7 @@ def test_step_and_markdown_show_gamma_and_what_decides(tmp_path):
     spec = ClaimsSpec("T", "C", {"m": Margin("why")}, {"K5": claim})
     nothing = ("features", "images", "flops", "perturbations", "edits", "translations")
     others = ("pairs", "levels", "level_latency", "searches")
-    judge_claims.main(
+    set_step.claims(
         Namespace(
             spec=json.dumps(dataclasses.asdict(spec)),
             settings=json.dumps({"runs": {}, "perturbations": {}}),

@@ -30,9 +30,9 @@ from clockwork_experiments.report.tables.table import Results
 from clockwork_experiments.report.tables.timesteps import METHODS as COMPARED
 from clockwork_experiments.score.perturbation import PerturbationSpec
 from clockwork_experiments.search.levels import PROBLEMS
+from clockwork_experiments.search.methods import METHODS, StepSearchSpec
 from clockwork_experiments.steps.sample_images import RunSpec
 from clockwork_experiments.steps.search_depth import DepthSearchSpec
-from clockwork_experiments.steps.search_steps import METHODS, StepSearchSpec
 from clockwork_experiments.steps.translate_images import TranslateSpec
 from clockwork_experiments.train.backbones import BackboneSpec
 from clockwork_experiments.train.distillation import AdaptorSpec

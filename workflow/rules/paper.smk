@@ -135,9 +135,9 @@ rule judge_claims:
         mem_mb=memory(4000, paper=16000),
         runtime=walltime(60),
     params:
-        spec=claims_spec,
+        spec=claims_told,
         settings=claims_settings,
-        inputs=input_options(*CLAIM_INPUTS),
+        inputs=claims_options,
     shell:
         "python -m clockwork_experiments.steps.judge_claims"
         " --spec {params.spec:q} --settings {params.settings:q} {params.inputs}"

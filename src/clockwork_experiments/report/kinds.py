@@ -38,17 +38,20 @@ class Known(Protocol):
     def entry(self, section: str, name: str) -> dict[str, Any]:
         """Return an entry, or say which there are."""
 
-    def has(self, section: str) -> bool:
-        """Tell whether a section has an entry."""
+    def entries(self, section: str) -> Mapping[str, Any]:
+        """Return a section, ids to settings."""
 
     def run(self, name: str) -> dict[str, Any]:
         """Return what decides the FLOPs of a run, edited or translated ones too."""
 
+    def searched(self, name: str) -> dict[str, Any]:
+        """Return the same of what a search of time steps is about."""
+
     def scores(self, names: Iterable[str]) -> list[str]:
         """Return the score files of such runs."""
 
-    def images(self, dataset: str, names: Iterable[str]) -> list[str]:
-        """Return the images of sampled runs."""
+    def shards(self, kind: str, dataset: str, names: Iterable[str]) -> list[str]:
+        """Return the ``images`` or ``features`` of runs on a data set."""
 
     def translated(self, names: Iterable[str]) -> list[str]:
         """Return the images of translations."""
@@ -125,14 +128,12 @@ def names(package: str) -> dict[str, str]:
     found = {}
     folder = Path(__file__).parent / package.rpartition(".")[2]
     for path in sorted(folder.glob("*.py")):
-        for node in ast.parse(path.read_text(encoding="utf-8")).body:
-            for line in node.body if isinstance(node, ast.ClassDef) else ():
-                if (
-                    isinstance(line, ast.AnnAssign)
-                    and ast.unparse(line).startswith("kind: ClassVar[str] = ")
-                    and isinstance(line.value, ast.Constant)
-                ):
-                    found[line.value.value] = f"{package}.{path.stem}:{node.name}"
+        tree = ast.parse(path.read_text(encoding="utf-8"))
+        for node in (each for each in tree.body if isinstance(each, ast.ClassDef)):
+            for line in map(ast.unparse, node.body):
+                start, _, name = line.partition(" = ")
+                if start == "kind: ClassVar[str]":
+                    found[ast.literal_eval(name)] = f"{package}.{path.stem}:{node.name}"
     return found
 
 

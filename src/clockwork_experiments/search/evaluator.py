@@ -42,7 +42,7 @@ TO_REFERENCE = "psnr_to_teacher"
 
 
 @dataclass(frozen=True)
-class Plan:
+class SamplingSchedule:
     """A schedule.
 
     Attributes:
@@ -103,7 +103,7 @@ class Model:
         """The level of the whole UNet."""
         return levels_of(self.translator.pipe.unet)
 
-    def at(self, plan: Plan) -> TranslationSpec:
+    def at(self, plan: SamplingSchedule) -> TranslationSpec:
         """Return how it translates by a schedule."""
         return replace(
             self.spec,
@@ -178,7 +178,7 @@ class Kept:
             return bool((file.metadata() or {}).get("marks") == self.marks)
 
 
-class Bench:
+class Evaluator:
     """Measures schedules on a set of pairs.
 
     Attributes:
@@ -191,7 +191,7 @@ class Bench:
         pairs: PairSet,
         inputs: shards.Rows,
         targets: shards.Rows | None,
-        reference: Plan,
+        reference: SamplingSchedule,
         state: Path,
         *,
         seed: int,
@@ -211,7 +211,7 @@ class Bench:
             seed: Pair *i* starts from the same noise with every schedule.
             batch_size: Pairs per batch.
             shared_noise: All pairs start from the same noise, too.
-            kept: Where the reference's images lie, for other benches too; in the
+            kept: Where the reference's images lie, for other evaluators too; in the
                 state if left out.
 
         Raises:
@@ -240,8 +240,8 @@ class Bench:
             )
         self.reference = reference
         self._kept = kept or Kept(state / "reference.safetensors", "")
-        self._measured: dict[Plan, dict[str, torch.Tensor]] = {}
-        self._distances: dict[Plan, float] = {}
+        self._measured: dict[SamplingSchedule, dict[str, torch.Tensor]] = {}
+        self._distances: dict[SamplingSchedule, float] = {}
 
     def __len__(self) -> int:
         """Return the number of pairs."""
@@ -252,7 +252,7 @@ class Bench:
         """The number of schedules that were asked for."""
         return len(self._measured)
 
-    def __call__(self, plan: Plan) -> dict[str, float]:
+    def __call__(self, plan: SamplingSchedule) -> dict[str, float]:
         """Return a schedule's metrics; see `scores` for their names."""
         found = {name: float(each.mean()) for name, each in self.values(plan).items()}
         if self._reference is not None:
@@ -264,7 +264,7 @@ class Bench:
             found["frechet"] = self._distances[plan]
         return found
 
-    def scores(self, plan: Plan) -> dict[str, dict[str, Any]]:
+    def scores(self, plan: SamplingSchedule) -> dict[str, dict[str, Any]]:
         """Return the metrics that are means over pairs, with intervals.
 
         ``psnr_to_teacher`` (to the reference's images), ``psnr`` and ``lpips`` (to the
@@ -276,20 +276,24 @@ class Bench:
             for name, each in self.values(plan).items()
         }
 
-    def pairs(self, plan: Plan) -> dict[str, list[float]]:
+    def pairs(self, plan: SamplingSchedule) -> dict[str, list[float]]:
         """Return a schedule's values of each pair."""
         return {name: each.tolist() for name, each in self.values(plan).items()}
 
-    def seconds(self, plan: Plan) -> float:
+    def seconds(self, plan: SamplingSchedule) -> float:
         """Return how long a schedule took to measure, whenever that was."""
         return float(self._stored(plan)["seconds"])
 
-    def gaps(self, plan: Plan, other: Plan) -> dict[str, list[float]]:
+    def gaps(
+        self, plan: SamplingSchedule, other: SamplingSchedule
+    ) -> dict[str, list[float]]:
         """Return by how much a schedule's values exceed another's, of each pair."""
         mine, theirs = self.values(plan), self.values(other)
         return {name: (each - theirs[name]).tolist() for name, each in mine.items()}
 
-    def differences(self, plan: Plan, other: Plan) -> dict[str, dict[str, Any]]:
+    def differences(
+        self, plan: SamplingSchedule, other: SamplingSchedule
+    ) -> dict[str, dict[str, Any]]:
         """Return by how much a schedule's metrics exceed another's, pair by pair."""
         mine, theirs = self.values(plan), self.values(other)
         found = {
@@ -303,13 +307,13 @@ class Bench:
             found["frechet"] = asdict(gap)
         return found
 
-    def values(self, plan: Plan) -> dict[str, torch.Tensor]:
+    def values(self, plan: SamplingSchedule) -> dict[str, torch.Tensor]:
         """Return a schedule's values of each pair, measured now or before."""
         if plan not in self._measured:
             self._measured[plan] = by_pair(self._stored(plan))
         return self._measured[plan]
 
-    def translate(self, plan: Plan, rows: slice) -> torch.Tensor:
+    def translate(self, plan: SamplingSchedule, rows: slice) -> torch.Tensor:
         """Return the images that the model makes of some pairs by a schedule.
 
         From the noise of all runs; uint8 ``(n, 3, H, W)``.
@@ -364,11 +368,11 @@ class Bench:
         shown = values.pop("clip_features")
         return {**translation_scores.of_features(shown, self._described), **values}
 
-    def _features(self, plan: Plan) -> torch.Tensor:
+    def _features(self, plan: SamplingSchedule) -> torch.Tensor:
         """Return the Fréchet network's features of a schedule's images."""
         return self._stored(plan)["features"]
 
-    def _stored(self, plan: Plan) -> dict[str, torch.Tensor]:
+    def _stored(self, plan: SamplingSchedule) -> dict[str, torch.Tensor]:
         """Return all that was measured of a schedule, from the disk."""
         path = self._state / f"{plan.name}.safetensors"
         if not path.is_file():
@@ -380,7 +384,7 @@ class Bench:
             log.info("%s was measured before", plan.name)
         return storage.read_tensors(path)[0]
 
-    def _measure(self, plan: Plan, state: Path) -> dict[str, torch.Tensor]:
+    def _measure(self, plan: SamplingSchedule, state: Path) -> dict[str, torch.Tensor]:
         # Whole batches.
         together = max(shards.IMAGES // self._batch_size, 1) * self._batch_size
         reference, making = self._kept.images(
@@ -401,10 +405,10 @@ class Bench:
         return {**self._complete(values), "seconds": seconds}
 
 
-def open_bench(
+def open_evaluator(
     model: Model,
     path: Path,
-    reference: Plan,
+    reference: SamplingSchedule,
     state: Path,
     marks: Sequence[str],
     *,
@@ -412,8 +416,8 @@ def open_bench(
     batch_size: int,
     shared_noise: bool = False,
     references: Path | None = None,
-) -> Bench:
-    """Return a bench of a prepared set, whose images lie beside it.
+) -> Evaluator:
+    """Return an evaluator of a prepared set, whose images lie beside it.
 
     Args:
         model: What translates and what scores.
@@ -421,10 +425,10 @@ def open_bench(
         reference: The schedule that others are compared with.
         state: Folder of what was measured; emptied if that was something else.
         marks: What decides the images beside settings: checksums of models and code.
-        seed: As of `Bench`.
-        batch_size: As of `Bench`.
-        shared_noise: As of `Bench`.
-        references: Folder of references' images, which benches of the same model,
+        seed: As of `Evaluator`.
+        batch_size: As of `Evaluator`.
+        shared_noise: As of `Evaluator`.
+        references: Folder of references' images, which evaluators of the same model,
             settings and pairs share.
 
     Raises:
@@ -444,7 +448,7 @@ def open_bench(
     judges = (model.clip, model.frechet, model.lpips)
     own = (described, *(each.sha256 for each in judges if each is not None))
     chunks.open_state(state, "\n".join((*common, *own)), f"search, {state.name} pairs")
-    return Bench(
+    return Evaluator(
         model,
         pairs,
         inputs,

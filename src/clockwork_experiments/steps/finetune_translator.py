@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from clockwork_experiments.base import provenance, storage
 from clockwork_experiments.config.parse import parse
 from clockwork_experiments.data import pair_sets
-from clockwork_experiments.run import new_parser, run
+from clockwork_experiments.run import run
+
+if TYPE_CHECKING:
+    from clockwork_experiments.generate.translate import TranslationSpec
+    from clockwork_experiments.generate.translators import Translator
+    from clockwork_experiments.mini.finetuning import FineTuneSpec
+    from clockwork_experiments.mini.pairs import Pairs
+    from clockwork_experiments.mini.translators import TranslatorSpec
+    from clockwork_experiments.search.evaluator import Evaluator
+    from clockwork_experiments.train.training import Trained
 
 
 @dataclass(frozen=True)
@@ -31,119 +40,165 @@ class FineTuneStepSpec:
     batch_size: int
 
 
-def main(args: Namespace) -> None:
-    """Train, save, then translate with the whole UNet, the cut one and the trained."""
-    spec = parse(FineTuneStepSpec, args.spec)
-    pairs = pair_sets.read_set(args.set)
-    inputs, targets = pair_sets.image_rows(args.set.with_suffix(".safetensors"), pairs)
+def finetune_translator(
+    spec: FineTuneStepSpec,
+    translator: Path,
+    set: Path,
+    clip: Path,
+    state: Path,
+    output: Path,
+    restorer: Path | None = None,
+) -> None:
+    """Train, save, then translate with the whole UNet, the cut one and the trained.
 
+    Args:
+        spec: What is trained further, and how the gain is measured.
+        translator: The model's folder.
+        set: Prepared set to measure on, JSON; its images beside it.
+        clip: Folder of the CLIP that scores.
+        state: Resumable state.
+        output: Folder to write.
+        restorer: Folder of the restoration net, for synthesis.
+    """
     from clockwork_diffusion import depth_skip
     from clockwork_experiments.generate import translate, translators
-    from clockwork_experiments.mini import card, finetuning, restorer
-    from clockwork_experiments.mini.pairs import scene_pairs
-    from clockwork_experiments.models import encoders, loading, mini
-    from clockwork_experiments.score import metrics
-    from clockwork_experiments.search import evaluator
+    from clockwork_experiments.mini import finetuning
+    from clockwork_experiments.models import loading
 
     training = parse(finetuning.FineTuneSpec, spec.training, "spec.training")
     chosen = parse(translate.TranslationSpec, spec.translation, "spec.translation")
-    recipe, device = training.recipe, loading.default_device()
-    restore = None
-    if args.restorer is not None:
-        network = mini.load(mini.Restorer, args.restorer)
-        restore = partial(restorer.restore, network)
-    translator = translators.load_translator(
-        recipe.task, args.translator, device=device
+    device = loading.default_device()
+    loaded = translators.load_translator(
+        training.recipe.task, translator, device=device
     )
-    model = evaluator.Model(translator, chosen, encoders.load_clip(args.clip, device))
-    plan = evaluator.Plan(chosen.visited, scheduler=chosen.scheduler)
-    bench = evaluator.Bench(
-        model,
-        pairs,
-        inputs,
-        targets,
-        plan,
-        args.state,
-        seed=spec.seed,
-        batch_size=spec.batch_size,
-    )
+    judging = _evaluator(spec, loaded, chosen, set, clip, state)
+    work = [str(training), storage.sha256_folder(translator)]
+    work += [provenance.code_sha256("steps.finetune_translator")]
     trained = finetuning.finetune(
         training,
-        translator,
-        lambda: scene_pairs(recipe.task, "train", recipe.pairs, recipe.offset, restore),
-        args.state.with_suffix(".pt"),
-        "\n".join(
-            [
-                str(training),
-                storage.sha256_folder(args.translator),
-                provenance.code_sha256("steps.finetune_translator"),
-            ]
-        ),
+        loaded,
+        _pairs(training.recipe, restorer),
+        state.with_suffix(".pt"),
+        "\n".join(work),
     )
-    with storage.atomic_path(args.output) as folder:
+    with storage.atomic_path(output) as folder:
         left = trained.module
         assert isinstance(left, depth_skip.DepthSkipUNet)
         left.half().save_pretrained(folder)
         storage.write_checksums(folder)
         tuned = loading.load_network(depth_skip.DepthSkipUNet, folder).to(device)
-        pipe, made = translator.pipe, []
-        for unet in (
-            pipe.unet,
-            depth_skip.depth_skip(pipe.unet, training.level),
-            tuned,
-        ):
-            pipe.unet = unet
-            made.append(bench.translate(plan, slice(0, len(bench))))
-        whole, cut, further = made
-        values = {
-            name: evaluator.by_pair(bench.judge(images, whole))
-            for name, images in (("whole", whole), ("cut", cut), ("tuned", further))
-        }
-        report: dict[str, Any] = {
+        whole = loaded.pipe.unet
+        cut = depth_skip.depth_skip(whole, training.level)
+        unets = {"whole": whole, "cut": cut, "tuned": tuned}
+        report = {
             "level": training.level,
-            "updates": recipe.optimisation.steps,
+            "updates": training.recipe.optimisation.steps,
             "seconds": trained.seconds,
-            "scores": {
-                name: {key: asdict(metrics.mean_score(v)) for key, v in each.items()}
-                for name, each in values.items()
-            },
-            "gain": {
-                key: asdict(metrics.difference_score(each, values["cut"][key]))
-                for key, each in values["tuned"].items()
-            },
-            "missing": {
-                key: asdict(metrics.difference_score(each, values["whole"][key]))
-                for key, each in values["tuned"].items()
-            },
+            **_gains(judging, loaded, unets),
             "versions": provenance.versions("torch", "diffusers"),
         }
         storage.write_json(folder / "gain.json", report)
-        about = card.Card(
-            f"{args.translator.name}, kept to level {training.level} and trained on",
-            "A UNet in the format of `DepthSkipUNet`; all else is the translator's.",
-            f"{recipe.pairs:,} pairs of scenes of the training split from number "
-            f"{recipe.offset:,} on",
-            trained,
-            {
-                f"{key}, {name}": each["value"]
-                for name, scores in report["scores"].items()
-                for key, each in scores.items()
-            },
-        )
-        card.write_card(folder, training, about)
-    args.state.with_suffix(".pt").unlink(missing_ok=True)
+        _write_card(folder, translator.name, training, trained, report["scores"])
+    state.with_suffix(".pt").unlink(missing_ok=True)
+
+
+def _pairs(recipe: TranslatorSpec, restorer: Path | None) -> Callable[[], Pairs]:
+    """Return what makes the pairs to train on."""
+    from clockwork_experiments.mini import restorer as nets
+    from clockwork_experiments.mini.pairs import scene_pairs
+    from clockwork_experiments.models import mini
+
+    restore = None
+    if restorer is not None:
+        restore = partial(nets.restore, mini.load(mini.Restorer, restorer))
+    return lambda: scene_pairs(
+        recipe.task, "train", recipe.pairs, recipe.offset, restore
+    )
+
+
+def _evaluator(
+    spec: FineTuneStepSpec,
+    loaded: Translator,
+    chosen: TranslationSpec,
+    prepared: Path,
+    clip: Path,
+    state: Path,
+) -> Evaluator:
+    """Return what measures translations of a prepared set."""
+    from clockwork_experiments.models import encoders, loading
+    from clockwork_experiments.search import evaluator
+
+    pairs = pair_sets.read_set(prepared)
+    inputs, targets = pair_sets.image_rows(prepared.with_suffix(".safetensors"), pairs)
+    judge = encoders.load_clip(clip, loading.default_device())
+    return evaluator.Evaluator(
+        evaluator.Model(loaded, chosen, judge),
+        pairs,
+        inputs,
+        targets,
+        evaluator.SamplingSchedule(chosen.visited, scheduler=chosen.scheduler),
+        state,
+        seed=spec.seed,
+        batch_size=spec.batch_size,
+    )
+
+
+def _gains(
+    judging: Evaluator, loaded: Translator, unets: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the scores with each UNet, and by how much the last is better."""
+    from clockwork_experiments.score import metrics
+    from clockwork_experiments.search import evaluator
+
+    made = {}
+    for name, unet in unets.items():
+        loaded.pipe.unet = unet
+        made[name] = judging.translate(judging.reference, slice(0, len(judging)))
+    values = {
+        name: evaluator.by_pair(judging.judge(images, made["whole"]))
+        for name, images in made.items()
+    }
+
+    def beside(other: str) -> dict[str, Any]:
+        return {
+            key: asdict(metrics.difference_score(each, values[other][key]))
+            for key, each in values["tuned"].items()
+        }
+
+    return {
+        "scores": {
+            name: {key: asdict(metrics.mean_score(v)) for key, v in each.items()}
+            for name, each in values.items()
+        },
+        "gain": beside("cut"),
+        "missing": beside("whole"),
+    }
+
+
+def _write_card(
+    folder: Path,
+    name: str,
+    training: FineTuneSpec,
+    trained: Trained,
+    scores: Mapping[str, Any],
+) -> None:
+    from clockwork_experiments.mini import card
+
+    recipe = training.recipe
+    about = card.Card(
+        f"{name}, kept to level {training.level} and trained on",
+        "A UNet in the format of `DepthSkipUNet`; all else is the translator's.",
+        f"{recipe.pairs:,} pairs of scenes of the training split from number "
+        f"{recipe.offset:,} on",
+        trained,
+        {
+            f"{key}, {which}": each["value"]
+            for which, of in scores.items()
+            for key, each in of.items()
+        },
+    )
+    card.write_card(folder, training, about)
 
 
 if __name__ == "__main__":
-    parser = new_parser(__doc__)
-    parser.add_argument("--spec", required=True, help="FineTuneStepSpec as JSON")
-    for name, what in (
-        ("--translator", "the model's folder"),
-        ("--set", "prepared set to measure on, JSON; its images beside it"),
-        ("--clip", "open_clip folder"),
-    ):
-        parser.add_argument(name, required=True, type=Path, help=what)
-    parser.add_argument("--restorer", type=Path, help="its folder; for synthesis")
-    parser.add_argument("--state", required=True, type=Path, help="resumable state")
-    parser.add_argument("--output", required=True, type=Path, help="folder to write")
-    run(parser, main)
+    run(finetune_translator)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from clockwork_experiments.base import provenance, storage
 from clockwork_experiments.config.parse import parse
 from clockwork_experiments.random.marks import mark
-from clockwork_experiments.run import new_parser, run
+from clockwork_experiments.run import run
 from clockwork_experiments.search.levels import (
     PROBLEMS,
     Answer,
@@ -26,7 +25,11 @@ from clockwork_experiments.search.levels import (
 )
 
 if TYPE_CHECKING:
-    from clockwork_experiments.search.evaluator import Bench, Plan
+    from clockwork_experiments.search.evaluator import (
+        Evaluator,
+        Model,
+        SamplingSchedule,
+    )
 
 
 @dataclass(frozen=True)
@@ -55,66 +58,132 @@ class DepthSearchSpec:
             raise ValueError(f"batch_size {self.batch_size} is less than 1")
 
 
-def main(args: Namespace) -> None:
-    """Scan the levels, search schedules, and measure the answers on other pairs."""
-    spec = parse(DepthSearchSpec, args.spec)
-    counted = storage.read_json(storage.existing(args.levels))
-    timed = None
-    if args.timing is not None:
-        timed = storage.read_json(storage.existing(args.timing))
+def search_depth(
+    spec: DepthSearchSpec,
+    translator: Path,
+    set: Path,
+    heldout: Path,
+    clip: Path,
+    levels: Path,
+    state: Path,
+    output: Path,
+    model: Path | None = None,
+    timing: Path | None = None,
+    frechet: Path | None = None,
+    frechet_kind: str | None = None,
+) -> None:
+    """Scan the levels, search schedules, and measure the answers on other pairs.
+
+    Args:
+        spec: What to search.
+        translator: The model's folder.
+        set: Prepared set to search on, JSON; its images beside it.
+        heldout: Prepared set of other pairs, likewise.
+        clip: Folder of the CLIP that scores.
+        levels: Counts of the levels, JSON.
+        state: Resumable state.
+        output: JSON to write.
+        model: Pipeline folder that a ControlNet controls.
+        timing: Timings of the levels, JSON.
+        frechet: The Fréchet distance's network.
+        frechet_kind: Kind of that network.
+    """
+    counted = storage.read_json(storage.existing(levels))
+    timed = storage.read_json(storage.existing(timing)) if timing is not None else None
     costs = level_costs(counted, timed)
 
+    from clockwork_experiments.search import evaluator
+
+    by_frechet = any(each.metric == "frechet" for each in spec.thresholds)
+    if by_frechet and frechet is None:
+        raise ValueError("a threshold of the Fréchet distance needs its network")
+    judges = (clip, frechet if by_frechet else None, frechet_kind or "")
+    loaded = _load(spec, translator, model, judges)
+    chosen = loaded.spec
+
+    def schedule(levels: Schedule) -> SamplingSchedule:
+        return evaluator.SamplingSchedule(
+            chosen.visited, levels, scheduler=chosen.scheduler
+        )
+
+    marks = [storage.sha256_folder(translator)]
+    marks += [storage.sha256_folder(model)] if model is not None else []
+    marks += [provenance.code_sha256("steps.search_depth")]
+    full = schedule((loaded.full,) * chosen.steps)
+    on = [
+        evaluator.open_evaluator(
+            loaded,
+            path,
+            full,
+            state / name,
+            marks,
+            seed=spec.seed,
+            batch_size=spec.batch_size,
+        )
+        for name, path in (("search", set), ("heldout", heldout))
+    ]
+    # What was measured stays: another threshold, or timing, needs none of it again.
+    storage.write_json(
+        output,
+        {
+            **mark([translator, model, clip, frechet]),
+            **_report(spec, loaded, schedule, costs, *on),
+            "versions": provenance.versions("torch", "diffusers", "torchmetrics"),
+        },
+    )
+
+
+def _load(
+    spec: DepthSearchSpec,
+    translator: Path,
+    model: Path | None,
+    judges: tuple[Path, Path | None, str],
+) -> Model:
+    """Load what translates and scores.
+
+    Raises:
+        ValueError: If the levels do not start at the full model's, or with a clock.
+    """
     from clockwork_experiments.generate import translate, translators
     from clockwork_experiments.models import encoders, loading
     from clockwork_experiments.search import evaluator
 
     chosen = parse(translate.TranslationSpec, spec.translation, "spec.translation")
-    device = loading.default_device()
-    translator = translators.load_translator(
-        chosen.task, args.translator, args.model, device
-    )
-    clip = encoders.load_clip(args.clip, device)
-    frechet = None
-    if any(each.metric == "frechet" for each in spec.thresholds):
-        if args.frechet is None:
-            raise ValueError("a threshold of the Fréchet distance needs its network")
-        frechet = encoders.load_frechet(args.frechet_kind, args.frechet, device)
-    model = evaluator.Model(translator, chosen, clip, frechet)
     if chosen.clock != 1:
         raise ValueError(f"clock {chosen.clock}: levels are searched without")
-    if spec.levels[:1] != (model.full,):
+    device = loading.default_device()
+    pipe = translators.load_translator(chosen.task, translator, model, device)
+    clip, frechet, kind = judges
+    network = None
+    if frechet is not None:
+        network = encoders.load_frechet(kind, frechet, device)
+    loaded = evaluator.Model(pipe, chosen, encoders.load_clip(clip, device), network)
+    if spec.levels[:1] != (loaded.full,):
         raise ValueError(
-            f"levels {list(spec.levels)} do not start at the full model's, {model.full}"
+            f"levels {list(spec.levels)} do not start at the full model's, "
+            f"{loaded.full}"
         )
+    return loaded
 
-    def plan(levels: Schedule) -> Plan:
-        return evaluator.Plan(chosen.visited, levels, scheduler=chosen.scheduler)
 
-    full = plan((model.full,) * chosen.steps)
-    marks = [storage.sha256_folder(args.translator)]
-    marks += [storage.sha256_folder(args.model)] if args.model is not None else []
-    marks += [provenance.code_sha256("steps.search_depth")]
-
-    searched, heldout = (
-        evaluator.open_bench(
-            model,
-            path,
-            full,
-            args.state / name,
-            marks,
-            seed=spec.seed,
-            batch_size=spec.batch_size,
-        )
-        for name, path in (("search", args.set), ("heldout", args.heldout))
-    )
-    evaluate = Evaluations(lambda levels: searched(plan(levels)))
-    found = scan(evaluate, spec.thresholds, spec.levels, chosen.steps)
+def _report(
+    spec: DepthSearchSpec,
+    model: Model,
+    schedule: Callable[[Schedule], SamplingSchedule],
+    costs: LevelCosts,
+    searched: Evaluator,
+    heldout: Evaluator,
+) -> dict[str, Any]:
+    """Search, and return all that was found."""
+    steps = model.spec.steps
+    full = schedule((model.full,) * steps)
+    evaluate = Evaluations(lambda levels: searched(schedule(levels)))
+    found = scan(evaluate, spec.thresholds, spec.levels, steps)
     evaluations = {"scan": len(evaluate)}
-    held = plan((found.chosen,) * chosen.steps)
+    held = schedule((found.chosen,) * steps)
     report: dict[str, Any] = {
-        **mark([args.translator, args.model, args.clip, args.frechet]),
-        "task": chosen.task,
-        "steps": chosen.steps,
+        "task": model.spec.task,
+        "steps": steps,
         "pairs": {"search": len(searched), "heldout": len(heldout)},
         "scan": [
             {
@@ -122,7 +191,7 @@ def main(args: Namespace) -> None:
                 "time": 100 * costs.macs[level] / costs.macs[costs.full],
                 "parameters": 100 * costs.parameters[level],
                 "metrics": found.metrics[level],
-                "scores": searched.scores(plan((level,) * chosen.steps)),
+                "scores": searched.scores(schedule((level,) * steps)),
                 "broken": found.broken[level],
             }
             for level in found.metrics
@@ -136,9 +205,7 @@ def main(args: Namespace) -> None:
         },
     }
     if spec.multi is not None:
-        multi = search_levels(
-            evaluate, spec.multi, chosen.steps, model.full, costs.macs
-        )
+        multi = search_levels(evaluate, spec.multi, steps, model.full, costs.macs)
         evaluations |= multi.evaluations
         report["multi"] = {
             "groups": multi.sizes,
@@ -146,26 +213,24 @@ def main(args: Namespace) -> None:
             "joint": multi.joint,
             "heldout_full": heldout(full),
             "rows": [
-                _row(each, costs, plan, searched, heldout) for each in multi.answers
+                _row(each, costs, schedule, searched, heldout) for each in multi.answers
             ],
         }
     report["evaluations"] = {**evaluations, "heldout": heldout.count}
     report["encoders"] = {
         name: {"sha256": each.sha256, "preprocessing": each.preprocessing}
-        for name, each in (("clip", clip), ("frechet", frechet))
+        for name, each in (("clip", model.clip), ("frechet", model.frechet))
         if each is not None
     }
-    report["versions"] = provenance.versions("torch", "diffusers", "torchmetrics")
-    # What was measured stays: another threshold, or timing, needs none of it again.
-    storage.write_json(args.output, report)
+    return report
 
 
 def _row(
     answer: Answer,
     costs: LevelCosts,
-    plan: Callable[[Schedule], Plan],
-    searched: Bench,
-    heldout: Bench,
+    plan: Callable[[Schedule], SamplingSchedule],
+    searched: Evaluator,
+    heldout: Evaluator,
 ) -> dict[str, Any]:
     """Return a row of Table S6: what differs from the row, and from the best level."""
     steps = len(answer.schedule)
@@ -189,22 +254,4 @@ def _row(
 
 
 if __name__ == "__main__":
-    parser = new_parser(__doc__)
-    parser.add_argument("--spec", required=True, help="DepthSearchSpec as JSON")
-    for name, what in (
-        ("--translator", "the model's folder"),
-        ("--set", "prepared set to search on, JSON; its images beside it"),
-        ("--heldout", "prepared set of other pairs, likewise"),
-        ("--clip", "open_clip folder"),
-        ("--levels", "counts of the levels, JSON"),
-    ):
-        parser.add_argument(name, required=True, type=Path, help=what)
-    parser.add_argument(
-        "--model", type=Path, help="pipeline folder that a ControlNet controls"
-    )
-    parser.add_argument("--timing", type=Path, help="timings of the levels, JSON")
-    parser.add_argument("--frechet", type=Path, help="the Fréchet distance's network")
-    parser.add_argument("--frechet-kind", help="kind of that network")
-    parser.add_argument("--state", required=True, type=Path, help="resumable state")
-    parser.add_argument("--output", required=True, type=Path, help="JSON to write")
-    run(parser, main)
+    run(search_depth)

@@ -54,7 +54,7 @@ class FigureSpec(Kind):
         names = [shown.run for shown in self.runs]
         dataset = known.entry("runs", names[0])["dataset"]
         files = {
-            "images": known.images(dataset, names),
+            "images": known.shards("images", dataset, names),
             "prompts": [f"{known.base}/prompts/{dataset}.json"],
         }
         if self.latency:

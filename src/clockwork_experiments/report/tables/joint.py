@@ -83,7 +83,7 @@ def combined_settings(
 ) -> dict[str, dict[str, Any]]:
     """Return what decides the cost of the searches of some combinations, by id."""
     names = [each.search for model in models for each in model.combinations]
-    return {name: known.run(name) for name in dict.fromkeys(names)}
+    return {name: known.searched(name) for name in dict.fromkeys(names)}
 
 
 def combined_needs(known: Known, models: Sequence[JointModel]) -> Needs:

@@ -20,14 +20,21 @@ from clockwork_experiments.report.tables.table import (
     Value,
 )
 from clockwork_experiments.score import names
+from clockwork_experiments.search.methods import (
+    UNIFORM,
+    Bracketed,
+    Ending,
+    EvolutionFrechet,
+    EvolutionPSNR,
+    Greedy,
+)
 
 METHODS = {
-    "uniform": "uniform",
-    "evolution_frechet": "AutoDiffusion, Fréchet distance",
-    "evolution_psnr": "AutoDiffusion, PSNR",
-    "greedy": "γ, greedy search",
-    "bracketed": "γ, bracketed search (ours)",
-    "ending": "end and γ apart (ours)",
+    UNIFORM: UNIFORM,
+    **{
+        each.name: each.label
+        for each in (EvolutionFrechet, EvolutionPSNR, Greedy, Bracketed, Ending)
+    },
 }
 """Where time steps come from, and how tables call it."""
 
@@ -100,7 +107,7 @@ class SearchedSpec(Spec):
 
     def _searched(self, known: Known) -> Needs:
         # A scale that has none sets its tables with what is published alone.
-        names = self.searches if known.has("step_searches") else ()
+        names = self.searches if known.entries("step_searches") else ()
         files = [f"{known.base}/timesteps/{name}.json" for name in names]
         return {"step_searches": files} if files else {}
 
