@@ -38,7 +38,7 @@ from clockwork_experiments.generate.translate import SOLVERS
 from clockwork_experiments.score.perturbation import PerturbationSpec
 from clockwork_experiments.search.evolution import EvolutionSpec
 from clockwork_experiments.search.levels import MultiSpec, Threshold
-from clockwork_experiments.steps.search_steps import METHODS
+from clockwork_experiments.search.methods import METHODS
 from clockwork_experiments.train.backbones import BackboneSpec
 from clockwork_experiments.train.distillation import AdaptorSpec
 from clockwork_experiments.train.trajectories import TrajectorySpec

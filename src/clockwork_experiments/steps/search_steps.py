@@ -8,9 +8,7 @@ from pathlib import Path
 from clockwork_experiments.base import provenance, storage
 from clockwork_experiments.random.marks import mark
 from clockwork_experiments.run import run
-from clockwork_experiments.search.methods import METHODS, StepSearchSpec
-
-__all__ = ["METHODS", "StepSearchSpec", "search_steps"]
+from clockwork_experiments.search.methods import StepSearchSpec
 
 
 def search_steps(
