@@ -158,7 +158,8 @@ def train_adaptor(
         steps: Number of sampling steps that it is for.
         clock: Clock that it is for.
         guidance_scale: Guidance of the teacher.
-        kind: A key of `clockwork_diffusion.adaptors.KINDS` that has weights.
+        kind: A key of `clockwork_diffusion.adaptors.KINDS` that has weights, or one's
+            own as ``my_package.my_module:MyAdaptor``.
         cut: Where the UNet is split.
         pooling: A key of `clockwork_diffusion.pooling.POOLINGS`, if it is to look at
             text as the paper's does; without is as good (Table S2).
@@ -259,7 +260,7 @@ def train_adaptor(
     card = _card(recipe, losses, judged)
     (folder / "README.md").write_text(card, encoding="utf-8")
     (folder / STATE).unlink(missing_ok=True)
-    loaded: ModelMixin = load_adaptor(folder)
+    loaded: ModelMixin = load_adaptor(folder, trust=True)
     return loaded
 
 

@@ -5,6 +5,7 @@ Each estimates r_out of this step from that of the previous one (Eq. 2).
 
 from __future__ import annotations
 
+import importlib
 import json
 import re
 from collections.abc import Sequence
@@ -398,7 +399,7 @@ def build_adaptor(
     """Build an untrained adaptor whose width follows the UNet's.
 
     Args:
-        kind: A key of `KINDS`.
+        kind: A key of `KINDS`, or what `class_of` takes.
         unet: The UNet that it is for.
         cut: A key of `clockwork_diffusion.unet.CUTS`.
         text_channels: Channels of the pooled text embedding.
@@ -410,14 +411,12 @@ def build_adaptor(
         ValueError: If the kind, the cut or an input is unknown, or the kind leaves no
             choice of inputs.
     """
-    level = check_cut(unet, cut)
-    if kind not in KINDS:
-        raise ValueError(f"adaptor kind {kind!r} is not one of {', '.join(KINDS)}")
+    level, chosen = check_cut(unet, cut), class_of(kind)
     if not is_learned(kind):
         if check_inputs(inputs) != INPUTS:
             raise ValueError(f"adaptor kind {kind!r} leaves no choice of inputs")
-        return KINDS[kind](cut=cut)
-    if KINDS[kind].history == 2 and "r_out" not in inputs:
+        return chosen(cut=cut)
+    if chosen.history == 2 and "r_out" not in inputs:
         raise ValueError(f"adaptor kind {kind!r} needs r_out among its inputs")
     channels = unet.config.block_out_channels
     groups = unet.config.norm_num_groups
@@ -426,7 +425,7 @@ def build_adaptor(
         sizes["width"], sizes["blocks"] = UNET_SIZES[kind]
     scale = channels[0] / SD_CHANNELS
     sizes["width"] = max(1, round(sizes["width"] * scale / groups)) * groups
-    return KINDS[kind](
+    adaptor = chosen(
         in_channels=channels[level - 1],
         out_channels=channels[level],
         time_channels=unet.time_embedding.linear_2.out_features,
@@ -438,14 +437,45 @@ def build_adaptor(
         pooling=pooling,
         **sizes,
     )
+    if kind not in KINDS:
+        adaptor.register_to_config(kind=kind)  # for `load_adaptor`
+    return adaptor
+
+
+def class_of(kind: str) -> Any:
+    """Return the class of a kind; of one's own, ``my_package.my_module:MyAdaptor``.
+
+    One's own is a `ModelMixin` and `ConfigMixin` with ``history`` and ``inputs``, as
+    those here are, and takes what `build_adaptor` gives.
+
+    Raises:
+        ValueError: If there is no such kind, or no such class.
+    """
+    if kind in KINDS:
+        return KINDS[kind]
+    module, colon, name = kind.partition(":")
+    if not colon:
+        raise ValueError(
+            f"adaptor kind {kind!r} is not one of {', '.join(KINDS)}, "
+            "nor of the form my_package.my_module:MyAdaptor"
+        )
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError) as error:
+        raise ValueError(f"adaptor kind {kind!r}: {error}") from error
+    if not issubclass(found, ModelMixin) or not hasattr(found, "inputs"):
+        raise ValueError(f"adaptor kind {kind!r} is no ModelMixin with `inputs`")
+    return found
 
 
 def is_learned(kind: str) -> bool:
-    """Tell whether adaptors of a kind have weights to train."""
-    return kind in KINDS and issubclass(KINDS[kind], _LearnedAdaptor)
+    """Tell whether adaptors of a kind have weights to train; one's own always do."""
+    return ":" in kind or (kind in KINDS and issubclass(KINDS[kind], _LearnedAdaptor))
 
 
-def load_adaptor(source: str | PathLike[str], revision: str | None = None) -> Any:
+def load_adaptor(
+    source: str | PathLike[str], revision: str | None = None, *, trust: bool = False
+) -> Any:
     """Load an adaptor saved by ``save_pretrained``, from a folder or from the hub.
 
     Whatever precision it was saved in, it is float32 on the CPU: the pipeline that it
@@ -454,6 +484,8 @@ def load_adaptor(source: str | PathLike[str], revision: str | None = None) -> An
     Args:
         source: A folder, or the id of a repository on the hub (``owner/name``).
         revision: Which revision of that repository.
+        trust: Whether to import what the folder names, if it holds an adaptor of
+            another class than those here, ``my_package.my_module:MyAdaptor``.
 
     Raises:
         ValueError: If there is no such folder and no such repository, it holds no
@@ -472,11 +504,18 @@ def load_adaptor(source: str | PathLike[str], revision: str | None = None) -> An
     except (OSError, ValueError) as error:
         raise ValueError(f"{source} holds no adaptor: {error}") from error
     kinds = {kind.__name__: kind for kind in KINDS.values()}
-    name = config.get("_class_name")
+    name, own = config.get("_class_name"), config.get("kind")
+    if isinstance(own, str) and ":" in own:
+        if not trust:
+            raise ValueError(
+                f"{source} holds an adaptor of {own!r}, which would be imported; "
+                "trust=True does"
+            )
+        kinds[name] = class_of(own)
     if name not in kinds:
         raise ValueError(f"{source} holds {name!r}, not one of {', '.join(kinds)}")
     adaptor = kinds[name].from_config(config).eval()
-    if isinstance(adaptor, _LearnedAdaptor):
+    if any(True for _ in adaptor.parameters()):
         # diffusers writes no file of weights where there is none.
         _load_weights(adaptor, folder / SAFETENSORS_WEIGHTS_NAME)
     return adaptor
