@@ -887,8 +887,8 @@ SMALL = {
 }
 CELLS = [{"layer": "up_blocks.9", "start": 0, "weight": 1}]
 CASES = {
-    "of": ("sd_typo", "run 'sd_typo' is not one of the runs (sd, sd_clockwork"),
-    "over": (["sd_typo"], "run 'sd_typo' is not one of the runs (sd, sd_clockwork"),
+    "of": ("sd_typo", "run 'sd_typo' is not one of the runs (sd, "),
+    "over": (["sd_typo"], "run 'sd_typo' is not one of the runs (sd, "),
     "margin": ("wide", "'wide' is not one of the margins (m)"),
     "metrics": (["latency"], "run 'sd_clockwork' is not one of those timed (sd)"),
     "cells": (CELLS, "'up_blocks.9' is not one of the layers of perturbation"),

@@ -14,7 +14,6 @@ from step_answers import search
 
 from clockwork_diffusion.timesteps import gamma_timesteps
 from clockwork_experiments.base import storage
-from clockwork_experiments.claims.timesteps import answer_of
 from clockwork_experiments.config.parse import parse
 from clockwork_experiments.report.figures.timesteps import (
     COLUMN,
@@ -34,6 +33,7 @@ from clockwork_experiments.report.figures.timesteps import (
     draw_ticks,
 )
 from clockwork_experiments.report.tables.timesteps import METHODS
+from clockwork_experiments.search.answers import answer_of
 
 REGISTRY = Path(__file__).parents[2] / "workflow" / "papers" / "compression.yaml"
 FIGURES = yaml.safe_load(REGISTRY.read_text("utf-8"))["figures"]

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from clockwork_experiments.report.tables.timesteps import METHODS
+from clockwork_experiments.search.answers import Found, answer_of
 
 SCORES = {
     "steps_psnr": "psnr_to_teacher",
@@ -45,9 +46,6 @@ PUBLISHED_IMAGES = 100
 
 RIVAL_IMAGES, RIVAL_EVALUATIONS = 1000, 499
 """AutoDiffusion's full budget: images of an evaluation, and evaluations (its code)."""
-
-Found = Mapping[str, Any]
-"""A search for time steps, as `search_steps` writes it."""
 
 
 @dataclass(frozen=True)
@@ -129,29 +127,6 @@ class GammaRange:
         """Show γ itself."""
         value, low, high = (math.exp(x) for x in (self.value, self.low, self.high))
         return f"{value:.3f} [{low:.3f}, {high:.3f}]"
-
-
-def answer_of(
-    searches: Mapping[str, Found], search: str, steps: int, method: str
-) -> Mapping[str, Any]:
-    """Return what a method found.
-
-    Raises:
-        ValueError: If it was not searched for.
-    """
-    if search not in searches:
-        known = ", ".join(searches) or "none"
-        raise ValueError(f"search {search!r} is not one of those: {known}")
-    answers = searches[search]["searches"]
-    for answer in answers:
-        if (answer["steps"], answer["method"]) == (steps, method):
-            found: Mapping[str, Any] = answer
-            return found
-    known = ", ".join(f"{each['method']} at {each['steps']}" for each in answers)
-    raise ValueError(
-        f"search {search!r} has no answer by {method!r} at {steps} steps, but by "
-        f"{known or 'none'}"
-    )
 
 
 def paired(

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clockwork_experiments.base import provenance, storage
-from clockwork_experiments.claims.timesteps import answer_of
 from clockwork_experiments.config.parse import parse
 from clockwork_experiments.data import datasets, pair_sets
 from clockwork_experiments.random.marks import notes
 from clockwork_experiments.run import new_parser, run
+from clockwork_experiments.search.answers import answer_of
 
 if TYPE_CHECKING:
     import torch

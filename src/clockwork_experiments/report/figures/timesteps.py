@@ -19,13 +19,13 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from clockwork_diffusion.timesteps import LAST, gamma_timesteps
-from clockwork_experiments.claims.timesteps import Found, answer_of
 from clockwork_experiments.report.figures.curves import Shown, label_points
 from clockwork_experiments.report.figures.pieces import FAINT, INK, canvas, text
 from clockwork_experiments.report.figures.style import COLOURS
 from clockwork_experiments.report.kinds import Given, Kind, Known, Needs
 from clockwork_experiments.report.tables.timesteps import METHODS
 from clockwork_experiments.score.names import SCORES
+from clockwork_experiments.search.answers import Found, answer_of
 
 EVEN = "#666666"
 """Colour of evenly spaced steps."""
