@@ -504,7 +504,7 @@ def load_adaptor(
     except (OSError, ValueError) as error:
         raise ValueError(f"{source} holds no adaptor: {error}") from error
     kinds = {kind.__name__: kind for kind in KINDS.values()}
-    name, own = config.get("_class_name"), config.get("kind")
+    name, own = config.get("_class_name"), config.pop("kind", None)
     if isinstance(own, str) and ":" in own:
         if not trust:
             raise ValueError(
@@ -515,6 +515,8 @@ def load_adaptor(
     if name not in kinds:
         raise ValueError(f"{source} holds {name!r}, not one of {', '.join(kinds)}")
     adaptor = kinds[name].from_config(config).eval()
+    if own is not None:
+        adaptor.register_to_config(kind=own)
     if any(True for _ in adaptor.parameters()):
         # diffusers writes no file of weights where there is none.
         _load_weights(adaptor, folder / SAFETENSORS_WEIGHTS_NAME)

@@ -7,11 +7,14 @@ import pytest
 import torch
 from diffusers import DDIMScheduler
 
+from clockwork_diffusion import contract
 from clockwork_diffusion.adaptor_training import train_adaptor
 from clockwork_diffusion.adaptors import build_adaptor, class_of, load_adaptor
 from clockwork_diffusion.pipeline import clockwork
 from clockwork_experiments.base import storage
+from clockwork_experiments.config.parse import parse
 from clockwork_experiments.generate import runs
+from clockwork_experiments.train.distillation import AdaptorSpec
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from pipelines import NOISE, PROMPT, sd  # noqa: E402
@@ -71,19 +74,29 @@ def test_a_folder_does_not_say_what_is_imported_unless_it_is_trusted(trained):
         load_adaptor(place / "adaptor")
 
 
-def test_the_experiments_sample_with_it(trained):
+def test_the_experiments_train_it_and_sample_with_it(trained):
     pipe, place = trained
-    passes = runs.split_passes(
+    recipe = {"steps": 4, "batch_size": 2, "lr": 1e-3}
+    told = {"kind": KIND, "cut": "stage1", "clock": 2, "optimisation": recipe}
+    spec = parse(AdaptorSpec, {**told, "inputs": ["r_in", "r_out"]})
+    model = storage.sha256_folder(place / "pipe")
+    made_for = spec.made_for(model, "ddim", 4, contract.LOOPS[0])
+    built = build_adaptor(
+        spec.kind, pipe.unet, spec.cut, 8, made_for, inputs=spec.inputs
+    )
+    built.save_pretrained(place / "theirs")
+    storage.write_checksums(place / "theirs")
+    loaded = runs.split_passes(
         pipe.unet,
         "",
-        str(place / "adaptor"),
+        place / "theirs",
         8,
         model=place / "pipe",
         scheduler="ddim",
         steps=4,
-        loop=None,
-    )
-    assert type(passes.adaptor).__name__ == "Mix"
+    ).adaptor
+    assert type(loaded).__name__ == "Mix"
+    assert torch.equal(loaded.mix.weight, built.mix.weight)
 
 
 @pytest.mark.parametrize(
