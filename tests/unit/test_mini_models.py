@@ -8,14 +8,14 @@ from functools import reduce
 
 import pytest
 import yaml
-from checkout import ROOT
+from checkout import ROOT, resolved
 
 from clockwork_experiments.base import provenance
 from clockwork_experiments.config.parse import parse
 from clockwork_experiments.mini import recipe as recipes
 
 MODELS = yaml.safe_load((ROOT / "workflow/mini_models.yaml").read_text("utf-8"))
-CONFIG = yaml.safe_load((ROOT / "config.yaml").read_text("utf-8"))
+CONFIG = {"mini": resolved("mini")}
 CLIP = "clockwork_experiments.mini.recipes.clip"
 FEATURES = "clockwork_experiments.mini.recipes.features"
 
