@@ -332,20 +332,18 @@ def translated(folder: Path, name: str) -> str:
         spec["kind"] = "identity"
     pairs = folder / f"pairs_{chosen['task']}.json"
     output = folder / f"{name}.safetensors"
-    translate_images.main(
-        Namespace(
-            spec=json.dumps(spec),
-            translator=MINI / path,
-            model=None if model is None else MINI / model,
-            set=pairs,
-            images=pairs.with_suffix(".safetensors"),
-            searched=None,
-            method=None,
-            shard=0,
-            shards=1,
-            state=folder / "state" / name,
-            output=output,
-        )
+    translate_images.translate_images(
+        spec=json.dumps(spec),
+        translator=MINI / path,
+        model=None if model is None else MINI / model,
+        set=pairs,
+        images=pairs.with_suffix(".safetensors"),
+        searched=None,
+        method=None,
+        shard=0,
+        shards=1,
+        state=folder / "state" / name,
+        output=output,
     )
     return of_file(output)
 

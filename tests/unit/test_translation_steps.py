@@ -57,20 +57,18 @@ def translate(
     settings = EDIT if settings is None else settings
     spec = {"translation": settings, "seed": 4, "batch_size": 2, **changed}
     name = set_name or settings["task"]
-    translate_images.main(
-        Namespace(
-            spec=json.dumps(spec),
-            translator=folder / translator,
-            model=model,
-            set=folder / f"{name}.json",
-            images=folder / f"{name}.safetensors",
-            searched=searched,
-            method=method,
-            shard=shard,
-            shards=shards,
-            state=output.parent / "state" / output.stem,
-            output=output,
-        )
+    translate_images.translate_images(
+        spec=json.dumps(spec),
+        translator=folder / translator,
+        model=model,
+        set=folder / f"{name}.json",
+        images=folder / f"{name}.safetensors",
+        searched=searched,
+        method=method,
+        shard=shard,
+        shards=shards,
+        state=output.parent / "state" / output.stem,
+        output=output,
     )
     return storage.read_tensors(output)[0]["images"]
 
@@ -246,21 +244,19 @@ def score(
             storage.write_tensors(path, {"images": part})
             paths.setdefault(name, []).append(path)
     scored = [name for name in made if name not in compared]
-    score_translations.main(
-        Namespace(
-            set=folder / f"{task}.json",
-            images=folder / f"{task}.safetensors",
-            clip=MINI / "clip",
-            frechet=MINI / "features",
-            frechet_kind="mini",
-            lpips=MINI / "features",
-            lpips_kind="mini",
-            aesthetic=aesthetic,
-            translated=[path for name in scored for path in paths[name]],
-            compared=[path for name in compared for path in paths[name]],
-            teachers=json.dumps(teachers or {}),
-            output=[output / f"{name}.json" for name in scored],
-        )
+    score_translations.score_translations(
+        set=folder / f"{task}.json",
+        images=folder / f"{task}.safetensors",
+        clip=MINI / "clip",
+        frechet=MINI / "features",
+        frechet_kind="mini",
+        lpips=MINI / "features",
+        lpips_kind="mini",
+        aesthetic=aesthetic,
+        translated=[path for name in scored for path in paths[name]],
+        compared=[path for name in compared for path in paths[name]],
+        teachers=teachers,
+        output=[output / f"{name}.json" for name in scored],
     )
     return {
         name: (

@@ -2,107 +2,209 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
-from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from clockwork_experiments.base import provenance, storage
 from clockwork_experiments.data import pair_sets, shards
 from clockwork_experiments.random import marks
-from clockwork_experiments.run import new_parser, run
+from clockwork_experiments.run import run
 
 if TYPE_CHECKING:
     import torch
 
     from clockwork_experiments.models import encoders, perceptual
+    from clockwork_experiments.score.metrics import Score, Statistics
+    from clockwork_experiments.score.translation_scores import Described
 
 
-def main(args: Namespace) -> None:
-    """Score every translation pair by pair, then average over the pairs."""
-    teachers = json.loads(args.teachers)
-    files = _named([*args.translated, *args.compared])
-    wanted = set(_named(args.translated))
-    outputs = {path.stem: path for path in args.output}
-    if set(outputs) != wanted or len(args.output) != len(wanted):
-        raise ValueError(
-            f"outputs {', '.join(sorted(outputs))} do not match the translations "
-            f"{', '.join(sorted(wanted))}"
-        )
-    for name in wanted & set(teachers):
-        if teachers[name] not in files:
-            raise ValueError(f"no images of {teachers[name]!r}, teacher of {name!r}")
-    pairs = pair_sets.read_set(args.set)
-    inputs, targets = pair_sets.image_rows(args.images, pairs)
+def score_translations(
+    set: Path,
+    images: Path,
+    clip: Path,
+    frechet: Path,
+    frechet_kind: str,
+    lpips: Path,
+    lpips_kind: str,
+    translated: list[Path],
+    output: list[Path],
+    aesthetic: Path | None = None,
+    compared: Sequence[Path] = (),
+    teachers: dict[str, str] | None = None,
+) -> None:
+    """Score every translation pair by pair, then average over the pairs.
 
-    import torch
+    Args:
+        set: Prepared set, JSON.
+        images: Its images, safetensors.
+        clip: Folder of an open_clip model.
+        frechet: Folder or file of the Fréchet distance's network.
+        frechet_kind: Kind of that network.
+        lpips: Folder or file of LPIPS's network.
+        lpips_kind: Kind of that network.
+        translated: Translated images, ``<translation>/<shard>.safetensors``.
+        output: ``<translation>.json`` each; the value of each pair beside it.
+        aesthetic: Linear aesthetic predictor, safetensors.
+        compared: The images of further teachers.
+        teachers: The translation that each is compared with.
+    """
+    beside, files = teachers or {}, _named([*translated, *compared])
+    outputs = _outputs(translated, output, beside, files)
+    pairs = pair_sets.read_set(set)
+    inputs, targets = pair_sets.image_rows(images, pairs)
 
     from clockwork_diffusion import tokens
     from clockwork_experiments.models import encoders, loading, perceptual
     from clockwork_experiments.score import metrics, translation_scores
 
     device = loading.default_device()
-    clip = encoders.load_clip(args.clip, device)
-    frechet = encoders.load_frechet(args.frechet_kind, args.frechet, device)
-    lpips = perceptual.load_perceptual(args.lpips_kind, args.lpips, device)
+    judges = Judges(
+        encoders.load_clip(clip, device),
+        encoders.load_frechet(frechet_kind, frechet, device),
+        perceptual.load_perceptual(lpips_kind, lpips, device),
+        aesthetic,
+    )
     said = {*pairs.prompts, *pairs.source_captions, *pairs.target_captions} - {""}
-    lost = tokens.count_lost(clip.tokenizer, sorted(said))
-    described = translation_scores.describe(pairs, clip, inputs.blocks(shards.IMAGES))
+    lost = tokens.count_lost(judges.clip.tokenizer, sorted(said))
+    described = translation_scores.describe(
+        pairs, judges.clip, inputs.blocks(shards.IMAGES)
+    )
     reference = None
     if targets is not None:
         reference = metrics.merge(
-            metrics.statistics(encoders.frechet_features(frechet, part))
+            metrics.statistics(encoders.frechet_features(judges.frechet, part))
             for part in targets.blocks(shards.IMAGES)
         )
     shown = {name: _images(paths, inputs) for name, paths in files.items()}
-    for name, output in outputs.items():
-        others = {"": targets, "_to_teacher": shown.get(teachers.get(name, ""))}
-        compared = {suffix: rows for suffix, rows in others.items() if rows is not None}
-        parts: dict[str, list[torch.Tensor]] = {}
-        found = _measure(clip, lpips, shown[name], compared, parts)
-        distance = None
-        if reference is not None:
-            blocks = (encoders.frechet_features(frechet, images) for images in found)
-            distance = metrics.frechet_jackknife(blocks, reference, len(pairs))
-        else:
-            for _ in found:
-                pass
-        features = torch.cat(parts.pop("clip_features"))
-        values = translation_scores.of_features(features, described)
-        if args.aesthetic is not None:
-            predict = perceptual.load_aesthetic(args.aesthetic, features.shape[1])
-            values["aesthetic"] = predict(features)
-        values |= {key: torch.cat(each) for key, each in parts.items()}
-        scores = {key: metrics.mean_score(each) for key, each in values.items()}
-        for key in scores.keys() & {"lpips", "lpips_to_teacher"}:
-            scores[key] = dataclasses.replace(scores[key], note=lpips.preprocessing)
-        if distance is not None:
-            scores["frechet"] = distance.score()
-            # Not of a pair: the distance, and that without each group of pairs.
-            for key, numbers in (
-                ("frechet", (distance.value,)),
-                ("frechet_without", distance.without),
-            ):
-                values[key] = torch.tensor(numbers, dtype=torch.float64)
-        named = _encoders(clip, frechet, lpips, args.aesthetic)
-        made_with = [*files[name], args.clip, args.frechet, args.lpips]
-        notes = {"encoders": json.dumps(named), **marks.notes(made_with)}
-        storage.write_tensors(output.with_suffix(".safetensors"), values, notes)
-        storage.write_json(
-            output,
-            {
-                "translation": name,
-                **marks.mark(made_with),
-                "scores": {k: dataclasses.asdict(v) for k, v in scores.items()},
-                "encoders": named,
-                "captions": dataclasses.asdict(lost),
-                "versions": provenance.versions(
-                    "torch", "torchmetrics", "open_clip_torch"
-                ),
-            },
+    for name, path in outputs.items():
+        others = {"": targets, "_to_teacher": shown.get(beside.get(name, ""))}
+        against = {suffix: rows for suffix, rows in others.items() if rows is not None}
+        scores, values = _score(judges, shown[name], against, described, reference)
+        made_with = [*files[name], clip, frechet, lpips]
+        _write(path, scores, values, judges.described(), made_with, asdict(lost))
+
+
+def _outputs(
+    translated: Sequence[Path],
+    output: Sequence[Path],
+    teachers: Mapping[str, str],
+    files: Mapping[str, Sequence[Path]],
+) -> dict[str, Path]:
+    """Return where each translation's scores go.
+
+    Raises:
+        ValueError: If they are not one for each, or a teacher's images are missing.
+    """
+    wanted = {*_named(translated)}
+    outputs = {path.stem: path for path in output}
+    if {*outputs} != wanted or len(output) != len(wanted):
+        raise ValueError(
+            f"outputs {', '.join(sorted(outputs))} do not match the translations "
+            f"{', '.join(sorted(wanted))}"
         )
+    for name in wanted & {*teachers}:
+        if teachers[name] not in files:
+            raise ValueError(f"no images of {teachers[name]!r}, teacher of {name!r}")
+    return outputs
+
+
+@dataclass(frozen=True)
+class Judges:
+    """The networks that score.
+
+    Attributes:
+        clip: CLIP.
+        frechet: The Fréchet distance's.
+        lpips: LPIPS's.
+        aesthetic: File of the aesthetic predictor, or None.
+    """
+
+    clip: encoders.ClipEncoder
+    frechet: encoders.FrechetEncoder
+    lpips: perceptual.PerceptualEncoder
+    aesthetic: Path | None
+
+    def described(self) -> dict[str, dict[str, str]]:
+        """Return what scored, with checksums."""
+        networks = {"clip": self.clip, "frechet": self.frechet, "lpips": self.lpips}
+        named = {
+            name: {"sha256": each.sha256, "preprocessing": each.preprocessing}
+            for name, each in networks.items()
+        }
+        if self.aesthetic is not None:
+            named["aesthetic"] = {
+                "sha256": storage.sha256(self.aesthetic),
+                "preprocessing": "linear on CLIP's unit image features",
+            }
+        return named
+
+
+def _score(
+    judges: Judges,
+    images: shards.Rows,
+    against: dict[str, shards.Rows],
+    described: Described,
+    reference: Statistics | None,
+) -> tuple[dict[str, Score], dict[str, torch.Tensor]]:
+    """Return the scores of a translation, and the value of each pair."""
+    import torch
+
+    from clockwork_experiments.models import encoders, perceptual
+    from clockwork_experiments.score import metrics, translation_scores
+
+    parts: dict[str, list[torch.Tensor]] = {}
+    found = _measure(judges.clip, judges.lpips, images, against, parts)
+    distance = None
+    if reference is not None:
+        blocks = (encoders.frechet_features(judges.frechet, each) for each in found)
+        distance = metrics.frechet_jackknife(blocks, reference, len(images))
+    else:
+        for _ in found:
+            pass
+    features = torch.cat(parts.pop("clip_features"))
+    values = translation_scores.of_features(features, described)
+    if judges.aesthetic is not None:
+        predict = perceptual.load_aesthetic(judges.aesthetic, features.shape[1])
+        values["aesthetic"] = predict(features)
+    values |= {key: torch.cat(each) for key, each in parts.items()}
+    scores = {key: metrics.mean_score(each) for key, each in values.items()}
+    for key in scores.keys() & {"lpips", "lpips_to_teacher"}:
+        scores[key] = replace(scores[key], note=judges.lpips.preprocessing)
+    if distance is not None:
+        scores["frechet"] = distance.score()
+        # Not of a pair: the distance, and that without each group of pairs.
+        whole = {"frechet": (distance.value,), "frechet_without": distance.without}
+        for key, numbers in whole.items():
+            values[key] = torch.tensor(numbers, dtype=torch.float64)
+    return scores, values
+
+
+def _write(
+    path: Path,
+    scores: Mapping[str, Score],
+    values: dict[str, torch.Tensor],
+    named: Mapping[str, Mapping[str, str]],
+    made_with: list[Path],
+    lost: Mapping[str, object],
+) -> None:
+    """Write the scores as JSON, and the value of each pair beside it."""
+    notes = {"encoders": json.dumps(named), **marks.notes(made_with)}
+    storage.write_tensors(path.with_suffix(".safetensors"), values, notes)
+    versions = provenance.versions("torch", "torchmetrics", "open_clip_torch")
+    storage.write_json(
+        path,
+        {
+            "translation": path.stem,
+            **marks.mark(made_with),
+            "scores": {key: asdict(each) for key, each in scores.items()},
+            "encoders": named,
+            "captions": lost,
+            "versions": versions,
+        },
+    )
 
 
 def _measure(
@@ -134,22 +236,6 @@ def _measure(
         yield part
 
 
-def _encoders(
-    clip: Any, frechet: Any, lpips: Any, aesthetic: Path | None
-) -> dict[str, dict[str, str]]:
-    """Return what scored, with checksums."""
-    named = {
-        name: {"sha256": each.sha256, "preprocessing": each.preprocessing}
-        for name, each in (("clip", clip), ("frechet", frechet), ("lpips", lpips))
-    }
-    if aesthetic is not None:
-        named["aesthetic"] = {
-            "sha256": storage.sha256(aesthetic),
-            "preprocessing": "linear on CLIP's unit image features",
-        }
-    return named
-
-
 def _named(paths: Sequence[Path]) -> dict[str, list[Path]]:
     """Return shards by translation, ``…/<translation>/<shard>.safetensors``."""
     named: dict[str, list[Path]] = {}
@@ -176,40 +262,4 @@ def _images(paths: Sequence[Path], inputs: shards.Rows) -> shards.Rows:
 
 
 if __name__ == "__main__":
-    parser = new_parser(__doc__)
-    for name, what in (
-        ("--set", "prepared set, JSON"),
-        ("--images", "its images, safetensors"),
-        ("--clip", "open_clip folder"),
-        ("--frechet", "folder or file of the Fréchet distance's network"),
-        ("--lpips", "folder or file of LPIPS's network"),
-    ):
-        parser.add_argument(name, required=True, type=Path, help=what)
-    parser.add_argument("--frechet-kind", required=True, help="kind of its network")
-    parser.add_argument("--lpips-kind", required=True, help="kind of its network")
-    parser.add_argument(
-        "--aesthetic", type=Path, help="linear aesthetic predictor, safetensors"
-    )
-    parser.add_argument(
-        "--translated",
-        required=True,
-        nargs="+",
-        type=Path,
-        help="translated images, <translation>/<shard>.safetensors",
-    )
-    parser.add_argument(
-        "--compared", default=[], nargs="*", type=Path, help="those of further teachers"
-    )
-    parser.add_argument(
-        "--teachers",
-        default="{}",
-        help="the translation that each is compared with, as JSON",
-    )
-    parser.add_argument(
-        "--output",
-        required=True,
-        nargs="+",
-        type=Path,
-        help="<translation>.json each; the value of each pair beside, .safetensors",
-    )
-    run(parser, main)
+    run(score_translations)

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from clockwork_experiments.base import provenance, storage
 from clockwork_experiments.config.parse import parse
 from clockwork_experiments.data import datasets, pair_sets
 from clockwork_experiments.random.marks import notes
-from clockwork_experiments.run import new_parser, run
+from clockwork_experiments.run import run
 from clockwork_experiments.search.answers import answer_of
 
 if TYPE_CHECKING:
     import torch
+
+    from clockwork_experiments.data.pair_sets import PairSet
+    from clockwork_experiments.generate.translate import TranslationSpec
+    from clockwork_experiments.generate.translators import Translator
 
 
 @dataclass(frozen=True)
@@ -44,104 +47,123 @@ class TranslateSpec:
             raise ValueError(f"batch_size {self.batch_size} is less than 1")
 
 
-def main(args: Namespace) -> None:
-    """Translate batch by batch; batches of a killed run are kept."""
-    spec = parse(TranslateSpec, args.spec)
-    pairs = pair_sets.read_set(args.set)
-    rows = datasets.shard_rows(len(pairs), args.shard, args.shards)
-    stored, _ = pair_sets.image_rows(args.images, pairs)
+def translate_images(
+    spec: str,
+    translator: Path,
+    set: Path,
+    images: Path,
+    state: Path,
+    output: Path,
+    model: Path | None = None,
+    searched: Path | None = None,
+    method: str = "",
+    shard: int = 0,
+    shards: int = 1,
+) -> None:
+    """Translate batch by batch; batches of a killed run are kept.
+
+    Args:
+        spec: A `TranslateSpec` as JSON, as it is noted in the images' file.
+        translator: The model's folder.
+        set: Prepared set, JSON.
+        images: Its images, safetensors.
+        state: Resumable state.
+        output: Images to write.
+        model: Pipeline folder that a ControlNet controls, or a restorer lies over.
+        searched: A search's result, for its time steps.
+        method: Method that found them.
+        shard: Index from 0.
+        shards: Number of shards.
+    """
+    told = parse(TranslateSpec, spec)
+    pairs = pair_sets.read_set(set)
+    rows = datasets.shard_rows(len(pairs), shard, shards)
+    stored, _ = pair_sets.image_rows(images, pairs)
     inputs = stored[rows.start : rows.stop]
 
-    from clockwork_diffusion import depth_skip, tokens
+    from clockwork_diffusion import tokens
     from clockwork_diffusion.clock import Clock
     from clockwork_experiments.base import chunks
-    from clockwork_experiments.generate import runs, text, translators
-    from clockwork_experiments.generate.translate import TranslationSpec
-    from clockwork_experiments.models import loading
+    from clockwork_experiments.generate import runs, text
 
-    chosen = parse(TranslationSpec, spec.translation, "spec.translation")
-    if chosen.task != pairs.task:
-        raise ValueError(f"{args.set} is for {pairs.task}, not for {chosen.task}")
-    if args.searched is not None:
-        name = args.searched.stem
-        found = {name: storage.read_json(storage.existing(args.searched))}
-        answer = answer_of(found, name, chosen.steps, args.method)
-        chosen = replace(chosen, timesteps=tuple(answer["timesteps"]))
-    device = loading.default_device()
-    translator = translators.load_translator(
-        chosen.task, args.translator, args.model, device
-    )
-    marks = [
-        args.spec,
-        str(chosen.visited),
-        str(rows),
-        storage.sha256(args.set),
-        storage.sha256(args.images),
-    ]
-    marks += [storage.sha256_folder(args.translator)]
-    marks += [storage.sha256_folder(args.model)] if args.model is not None else []
+    chosen = _chosen(told, pairs, set, searched, method)
+    loaded, adaptor = _load(told, chosen, translator, model)
+    marks = [spec, str(chosen.visited), str(rows)]
+    marks += [storage.sha256(set), storage.sha256(images)]
+    marks += [storage.sha256_folder(translator)]
+    marks += [storage.sha256_folder(model)] if model is not None else []
     marks += [provenance.code_sha256("steps.translate_images")]
-    if spec.level is not None:
-        # Not as something to undo: what is left out leaves the memory.
-        pipe = translator.pipe
-        pipe.unet = depth_skip.depth_skip(pipe.unet, spec.level)
-    adaptor = None
-    if spec.kind:
-        adaptor = runs.load_passes(
-            translator.pipe,
-            args.translator,
-            spec.cut,
-            scheduler=chosen.scheduler,
-            steps=chosen.steps,
-            kind=spec.kind,
-        ).passes.adaptor
     prompts = pairs.prompts[rows.start : rows.stop]
-    tokens.count_lost(translator.pipe.tokenizer, prompts)
+    tokens.count_lost(loaded.pipe.tokenizer, prompts)
 
     def translate(part: slice) -> dict[str, torch.Tensor]:
-        seeds = [
-            text.image_seed(spec.seed, rows.start + index)
-            for index in range(part.start, part.stop)
-        ]
-        latents = translator.translate(inputs[part], prompts[part], seeds, chosen)
-        return {"images": translator.decode(latents, inputs[part])}
+        numbers = range(rows.start + part.start, rows.start + part.stop)
+        seeds = [text.image_seed(told.seed, index) for index in numbers]
+        latents = loaded.translate(inputs[part], prompts[part], seeds, chosen)
+        return {"images": loaded.decode(latents, inputs[part])}
 
-    with runs.applied(translator.pipe, Clock(chosen.clock), adaptor):
+    def described(row: int) -> str:
+        return text.described(prompts[row], told.seed, rows.start + row)
+
+    size, work = told.batch_size, "\n".join(marks)
+    with runs.applied(loaded.pipe, Clock(chosen.clock), adaptor):
         tensors = chunks.in_chunks(
-            len(rows),
-            spec.batch_size,
-            translate,
-            args.state,
-            "\n".join(marks),
-            "translations",
-            lambda row: text.described(prompts[row], spec.seed, rows.start + row),
+            len(rows), size, translate, state, work, "translations", described
         )
-    marked = notes([args.translator, args.model])
-    storage.write_tensors(args.output, tensors, {"spec": args.spec, **marked})
-    chunks.discard(args.state)
+    noted = {"spec": spec, **notes([translator, model])}
+    storage.write_tensors(output, tensors, noted)
+    chunks.discard(state)
+
+
+def _chosen(
+    told: TranslateSpec,
+    pairs: PairSet,
+    prepared: Path,
+    searched: Path | None,
+    method: str,
+) -> TranslationSpec:
+    """Return how to translate, with the time steps that a search found.
+
+    Raises:
+        ValueError: If the set is for another task, or the search has no such answer.
+    """
+    from clockwork_experiments.generate.translate import TranslationSpec
+
+    chosen = parse(TranslationSpec, told.translation, "spec.translation")
+    if chosen.task != pairs.task:
+        raise ValueError(f"{prepared} is for {pairs.task}, not for {chosen.task}")
+    if searched is None:
+        return chosen
+    found = {searched.stem: storage.read_json(storage.existing(searched))}
+    answer = answer_of(found, searched.stem, chosen.steps, method)
+    return replace(chosen, timesteps=tuple(answer["timesteps"]))
+
+
+def _load(
+    told: TranslateSpec, chosen: TranslationSpec, translator: Path, model: Path | None
+) -> tuple[Translator, Any]:
+    """Return the model, at its level, and what light steps run."""
+    from clockwork_diffusion import depth_skip
+    from clockwork_experiments.generate import runs, translators
+    from clockwork_experiments.models import loading
+
+    device = loading.default_device()
+    loaded = translators.load_translator(chosen.task, translator, model, device)
+    if told.level is not None:
+        # Not as something to undo: what is left out leaves the memory.
+        loaded.pipe.unet = depth_skip.depth_skip(loaded.pipe.unet, told.level)
+    if not told.kind:
+        return loaded, None
+    passes = runs.load_passes(
+        loaded.pipe,
+        translator,
+        told.cut,
+        scheduler=chosen.scheduler,
+        steps=chosen.steps,
+        kind=told.kind,
+    ).passes
+    return loaded, passes.adaptor
 
 
 if __name__ == "__main__":
-    parser = new_parser(__doc__)
-    parser.add_argument("--spec", required=True, help="TranslateSpec as JSON")
-    parser.add_argument(
-        "--translator", required=True, type=Path, help="the model's folder"
-    )
-    parser.add_argument(
-        "--model",
-        type=Path,
-        help="pipeline folder that a ControlNet controls, or a restorer lies over",
-    )
-    parser.add_argument("--set", required=True, type=Path, help="prepared set, JSON")
-    parser.add_argument(
-        "--images", required=True, type=Path, help="its images, safetensors"
-    )
-    parser.add_argument(
-        "--searched", type=Path, help="a search's result, for its time steps"
-    )
-    parser.add_argument("--method", help="method that found them")
-    parser.add_argument("--shard", default=0, type=int, help="index from 0")
-    parser.add_argument("--shards", default=1, type=int, help="number of shards")
-    parser.add_argument("--state", required=True, type=Path, help="resumable state")
-    parser.add_argument("--output", required=True, type=Path, help="images to write")
-    run(parser, main)
+    run(translate_images)
