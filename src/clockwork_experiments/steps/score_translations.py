@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from clockwork_experiments.base import provenance, storage
 from clockwork_experiments.data import pair_sets, shards
@@ -129,7 +129,11 @@ class Judges:
 
     def described(self) -> dict[str, dict[str, str]]:
         """Return what scored, with checksums."""
-        networks = {"clip": self.clip, "frechet": self.frechet, "lpips": self.lpips}
+        networks: dict[str, Any] = {
+            "clip": self.clip,
+            "frechet": self.frechet,
+            "lpips": self.lpips,
+        }
         named = {
             name: {"sha256": each.sha256, "preprocessing": each.preprocessing}
             for name, each in networks.items()
