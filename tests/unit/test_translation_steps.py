@@ -380,9 +380,9 @@ def test_state_of_other_weights_is_not_continued(folder, tmp_path):
     marks = []
     real = chunks.in_chunks
 
-    def seen(total, size, work, state, fingerprint, name):
+    def seen(total, size, work, state, fingerprint, *named):
         marks.append(fingerprint)
-        return real(total, size, work, state, fingerprint, name)
+        return real(total, size, work, state, fingerprint, *named)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunks, "in_chunks", seen)
