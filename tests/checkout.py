@@ -13,7 +13,11 @@ from typing import Any
 
 import yaml
 
+from clockwork_experiments.config.check import checked
 from clockwork_experiments.config.load import read_config
+from clockwork_experiments.config.registry import Registry, read_papers
+from clockwork_experiments.report.tables.results import COLUMNS, SOURCES
+from clockwork_experiments.report.tables.timesteps import GammaTableSpec, ScoreTableSpec
 
 ROOT = Path(__file__).parent.parent
 PARTS = (
@@ -48,6 +52,22 @@ def resolved(scale: str) -> dict[str, Any]:
     """Return the sections of a scale of the checkout's own configuration."""
     sections: dict[str, Any] = read_config({}, ROOT)[scale]
     return sections
+
+
+def written() -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the checkout's own configuration, and what its papers show and claim."""
+    return read_config({}, ROOT), read_papers(ROOT / "workflow" / "papers")
+
+
+def check_all(config: dict[str, Any], papers: dict[str, Any]) -> Registry:
+    """Check a configuration and papers as the workflow does when it loads."""
+    return checked(
+        config,
+        papers,
+        ROOT / "workflow" / "schemas",
+        {name: SOURCES[column.kind] for name, column in COLUMNS.items()},
+        {"step_gammas": GammaTableSpec, "step_scores": ScoreTableSpec},
+    )
 
 
 def environment(folder: Path) -> dict[str, str]:

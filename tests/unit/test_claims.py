@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import re
 import statistics
 from argparse import Namespace
 from pathlib import Path
@@ -9,7 +10,14 @@ import pytest
 import set_step
 import torch
 import yaml
-from checkout import ROOT, copy_checkout, edit_yaml, snakemake
+from checkout import (
+    ROOT,
+    check_all,
+    copy_checkout,
+    edit_yaml,
+    snakemake,
+    written,
+)
 
 from clockwork_experiments.base import storage
 from clockwork_experiments.claims.evidence import Evidence, Measurements
@@ -896,20 +904,19 @@ CASES = {
 
 
 @pytest.mark.parametrize("key", CASES)
-def test_what_a_claim_lacks_is_named(key, tmp_path):
+def test_what_a_claim_lacks_is_named(key):
     value, message = CASES[key]
-    checkout = copy_checkout(tmp_path, linked=LINKED)
+    config, papers = written()
     part = {**SMALL["claims"]["C3"]["parts"][0], key: value}
     if key == "cells":
         part |= {"perturbation": "distances", "alpha": 0.7}
     small = {**SMALL, "claims": {"C3": {"statement": "x", "parts": [part]}}}
-    edit_yaml(checkout / PAPER, "claims.mini", small)
+    papers["clockwork"]["claims"]["mini"] = small
     if key == "metrics":
-        edit_yaml(checkout / "config.yaml", "mini.latency.runs", ["sd"])
-    done = snakemake(checkout, "--dry-run")
-    assert done.returncode == 1, done.stdout
-    wanted = f"clockwork, claim C3 at mini scale: {message}"
-    assert any(wanted in line for line in done.stdout.splitlines()), done.stdout
+        config["mini"]["latency"]["runs"] = ["sd"]
+    said = f"clockwork, claim C3 at mini scale: {message}"
+    with pytest.raises(ValueError, match=re.escape(said)):
+        check_all(config, papers)
 
 
 def test_claims_are_a_target_with_what_they_are_judged_by(tmp_path):

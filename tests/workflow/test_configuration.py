@@ -4,17 +4,8 @@ import copy
 from pathlib import Path
 
 import pytest
-from checkout import ROOT, copy_checkout, edit_yaml, snakemake
+from checkout import check_all, copy_checkout, edit_yaml, snakemake, written
 
-from clockwork_experiments.config.check import checked
-from clockwork_experiments.config.load import read_config
-from clockwork_experiments.config.registry import read_papers
-from clockwork_experiments.report.tables.results import COLUMNS, SOURCES
-from clockwork_experiments.report.tables.timesteps import GammaTableSpec, ScoreTableSpec
-
-SCHEMAS = ROOT / "workflow" / "schemas"
-SOURCES_OF = {name: SOURCES[column.kind] for name, column in COLUMNS.items()}
-STEP_TABLES = {"step_gammas": GammaTableSpec, "step_scores": ScoreTableSpec}
 LINKED = ("profiles", "resources/mini", "src")
 CONFIG, PAPER = "config.yaml", "workflow/papers/clockwork.yaml"
 COMPRESSION = "workflow/papers/compression.yaml"
@@ -481,7 +472,7 @@ CASES = {
         COMPRESSION,
         "claims.paper.claims.K1.parts.0.level.translator",
         "stable_sr",
-        "claim K1 at paper",
+        "claims.paper.claims.K1.parts.0.level.translator",
         "'stable_sr'",
         "translators (instruct_pix2pix, ",
     ),
@@ -512,7 +503,7 @@ CASES = {
         COMPRESSION,
         "tables.table_s3.mini.rows.0.methods",
         ["uniform", "genetic"],
-        "table_s3 at mini",
+        "tables.table_s3.mini.rows.0.methods.1",
         "'genetic'",
         "evolution_frechet",
     ),
@@ -558,8 +549,8 @@ CASES = {
         COMPRESSION,
         "claims.mini.claims.K6.parts.0.steps.than",
         "ip3p",
-        "claim K6 at mini",
-        "'ip3p' is not one of the step searches (ip2p, ",
+        "claims.mini.claims.K6.parts.0.steps.than",
+        "'ip3p' is not one of the step_searches (ip2p, ",
     ),
     "a teacher that is the run itself": (
         CONFIG,
@@ -622,6 +613,37 @@ CASES = {
         [2, 3],
         "run 'sd_clockwork': give either a clock or adaptor steps",
     ),
+    "unknown run of the real sizes": (
+        CONFIG,
+        "random.real_sizes.runs",
+        ["sd_typo"],
+        "'sd_typo' is not one of the runs",
+    ),
+    "unknown setting of the real sizes": (
+        CONFIG,
+        "random.real_sizes.edits",
+        ["real/pnp/x"],
+        "'x' is not one of the settings",
+    ),
+    "no random images": (
+        CONFIG,
+        "random.at_most.count",
+        0,
+        "workflow/random.yaml: at_most.count: 0 is less than the minimum of 1",
+    ),
+    "random weights without a file": (
+        CONFIG,
+        "random.weights.inception.file",
+        None,
+        "'inception' need a file",
+    ),
+    "unknown key of the random scale": (
+        CONFIG,
+        "random.models.sd.paht",
+        "x",
+        "the scale random: random.models.sd: unknown key 'paht'",
+        "did you mean 'path'?",
+    ),
     "unknown run in the latencies": (
         CONFIG,
         "mini.latency.runs",
@@ -633,16 +655,18 @@ CASES = {
 
 
 @pytest.fixture(scope="module")
-def written() -> dict[str, dict]:
+def files() -> dict[str, dict]:
     """Return what the files say, by file."""
-    papers = read_papers(ROOT / "workflow" / "papers")
-    files = {f"workflow/papers/{name}.yaml": paper for name, paper in papers.items()}
-    return {CONFIG: read_config({}, ROOT), **files}
+    config, papers = written()
+    return {
+        CONFIG: config,
+        **{f"workflow/papers/{name}.yaml": paper for name, paper in papers.items()},
+    }
 
 
-def refused(written: dict[str, dict], file: str, keys: str, value: object) -> str:
+def refused(files: dict[str, dict], file: str, keys: str, value: object) -> str:
     """Set one value, or delete it, and return what is said."""
-    edited = {**written, file: copy.deepcopy(written[file])}
+    edited = {**files, file: copy.deepcopy(files[file])}
     *parents, last = keys.split(".")
     place = edited[file]
     for key in parents:
@@ -653,16 +677,16 @@ def refused(written: dict[str, dict], file: str, keys: str, value: object) -> st
         place[last] = value
     papers = {Path(name).stem: each for name, each in edited.items() if name != CONFIG}
     with pytest.raises(ValueError) as caught:
-        checked(edited[CONFIG], papers, SCHEMAS, SOURCES_OF, STEP_TABLES)
+        check_all(edited[CONFIG], papers)
     line = str(caught.value)
     assert "\n" not in line
     return line
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_wrong_value_is_named_with_what_is_allowed(case, written):
+def test_wrong_value_is_named_with_what_is_allowed(case, files):
     file, keys, value, *expected = CASES[case]
-    line = refused(written, file, keys, value)
+    line = refused(files, file, keys, value)
     assert all(part in line for part in expected), line
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import yaml
-from checkout import ROOT, bring, copy_checkout, edit_yaml, jobs, resolved, snakemake
+from checkout import ROOT, bring, copy_checkout, jobs, resolved, snakemake
 
 LINKED = ("profiles", "resources/mini", "src", "workflow")
 
@@ -68,24 +68,6 @@ def test_default_run_and_paper_scale_need_no_random_weights(checkout):
     done = snakemake(checkout, "--dry-run")
     assert done.returncode == 0, done.stdout
     assert "results/random" not in done.stdout
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "said"),
-    [
-        ("random.real_sizes.runs", ["sd_typo"], "'sd_typo' is not one of the runs"),
-        ("random.real_sizes.edits", ["real/pnp/x"], "'x' is not one of the settings"),
-        ("random.at_most.count", 0, "0 is less than the minimum of 1"),
-        ("random.weights.inception.file", None, "'inception' need a file"),
-        ("random.models.sd.paht", "x", "paht"),
-    ],
-)
-def test_mistakes_are_named(tmp_path, key, value, said):
-    copy = copy_checkout(tmp_path, linked=("profiles", "resources/mini", "src"))
-    edit_yaml(copy / "workflow" / "random.yaml", key, value)
-    done = snakemake(copy, "--dry-run", "real_sizes")
-    assert done.returncode == 1
-    assert said in done.stdout
 
 
 def test_every_path_of_random_weights_is_made(root):

@@ -42,7 +42,7 @@ def checked(
     known = Registry(written, papers)
     of_config = texts.read_json(schemas / "resolved.schema.json")
     _check(known, known.config, of_config, "config.yaml")
-    of_papers = texts.read_yaml(schemas / "paper.schema.yaml")
+    of_papers = texts.read_json(schemas / "paper.schema.json")
     for paper, registry in known.papers.items():
         _check(known, registry, of_papers, f"workflow/papers/{paper}.yaml")
     of_random = texts.read_yaml(schemas / "random.schema.yaml")

@@ -271,15 +271,13 @@ def _check_sources(known: Registry, scale: str) -> None:
 
 
 def check_step_answer(known: Registry, scale: str, what: str, asked: Settings) -> None:
-    """Refuse searches for time steps that there are not, and what they do not run.
+    """Refuse what searches for time steps do not run.
 
     Even steps come with every number of steps of a search.
     """
-    searches = known.entries(scale, "step_searches")
     for name in step_searched([asked]):
-        if name not in searches:
-            raise ValueError(f"{what}: {one_of(name, searches, 'step searches')}")
-        runs = {"uniform": searches[name]["steps"], **searches[name]["methods"]}
+        search = known.entry(scale, "step_searches", name)
+        runs = {"uniform": search["steps"], **search["methods"]}
         wanted = asked["steps"]
         for method in (asked[key] for key in ("method", "over") if key in asked):
             for steps in wanted if isinstance(wanted, list) else [wanted]:

@@ -18,9 +18,6 @@ from clockwork_experiments.config.registry import Registry
 STEP_FIGURES = ("step_plane", "step_ticks", "step_curves", "search_progress")
 """Kinds of figures of time steps."""
 
-LEVEL_TABLES = ("levels", "level_costs")
-"""Kinds of tables of depth-skip's levels."""
-
 
 def check_papers(
     known: Registry, scale: str, columns: Mapping[str, str], steps: Mapping[str, type]
@@ -62,17 +59,16 @@ def _check_table(
     columns: Mapping[str, str],
 ) -> None:
     kind = table.get("kind", "results")
-    if kind in LEVEL_TABLES:
-        for translator in level_translators(table):
-            known.entry(scale, "translators", translator)
-    elif kind == "multi_depth":
+    if kind == "multi_depth":
         for row in table["rows"] if "search" in table else ():
-            asked = {"search": table["search"], **row}
-            _check_level_part(known, scale, what, {"multi": asked})
+            _check_row(known, scale, what, {"search": table["search"], **row})
     elif kind == "joint":
         _check_joint(known, scale, what, table)
     elif kind == "settings":
         check_edited_run(known, scale, what, table["run"])
+        for row in table["rows"]:
+            if "ours" in row and "text" in row:
+                raise ValueError(f"{what}: row {row['label']!r} has ours, and a text")
     elif kind == "results":
         for column in table["columns"]:
             if column not in columns:
@@ -84,12 +80,6 @@ def _check_table(
                     check_edited_run(known, scale, what, row[key])
                 elif key in row and row[key] not in runs:
                     raise ValueError(f"{what}: {key} {one_of(row[key], runs, 'runs')}")
-
-
-def level_translators(table: Settings) -> list[str]:
-    """Return the models that a table of levels is about."""
-    named = [table] if "translator" in table else table["rows"]
-    return list(dict.fromkeys(each["translator"] for each in named))
 
 
 def _check_step_table(
@@ -150,9 +140,6 @@ def _check_joint(known: Registry, scale: str, what: str, item: Settings) -> None
 
 def _check_figure(known: Registry, scale: str, what: str, figure: Settings) -> None:
     kind = figure.get("kind", "grid")
-    for key in ("model", "adaptor", "perturbation", "translator"):
-        if key in figure:
-            known.entry(scale, f"{key}s", figure[key])
     for shown in figure.get("adaptors", ()):
         if "model" not in known.entry(scale, "adaptors", shown["adaptor"]):
             raise ValueError(f"{what}: adaptor {shown['adaptor']!r} is not trained")
@@ -164,13 +151,14 @@ def _check_figure(known: Registry, scale: str, what: str, figure: Settings) -> N
             known.entry(scale, "runs", run)
     if "translations" in figure:
         pairs = {"set": figure["set"]}
-        known.entry(scale, "translation_sets", figure["set"])
         for shown in figure["translations"]:
             chosen = known.entry(scale, "translations", shown["translation"])
             check_equal(f"{what}: its pairs and those of", pairs, chosen, "set")
-    if kind == "depth_curves":
-        for panel in figure["panels"]:
-            known.entry(scale, "depth_searches", panel["search"])
+    if kind == "edit_curves":
+        scores = [panel["score"] for panel in figure["panels"]]
+        for name in (*scores, *curve_runs(figure)):
+            if name.count("/") != 1:
+                raise ValueError(f"{what}: {name!r} has not two parts, as a/b has")
     if kind in STEP_FIGURES:
         _check_step_figure(known, scale, what, figure)
     if kind == "joint_pareto":
@@ -260,7 +248,8 @@ def _check_part(
         check_edited_run(known, scale, what, run)
     if edited:
         return
-    _check_level_part(known, scale, what, part)
+    if "multi" in part:
+        _check_row(known, scale, what, part["multi"])
     if "steps" in part:
         check_step_answer(known, scale, what, part["steps"])
     translations = known.entries(scale, "translations")
@@ -284,24 +273,16 @@ def _check_part(
         _check_cells(known, scale, what, part)
 
 
-def _check_level_part(known: Registry, scale: str, what: str, part: Settings) -> None:
-    """Refuse levels of models, and answers of searches, that there are not."""
-    if "level" in part:
-        translators = known.entries(scale, "translators")
-        if part["level"]["translator"] not in translators:
-            wrong = one_of(part["level"]["translator"], translators, "translators")
-            raise ValueError(f"{what}: {wrong}")
-    if "multi" in part:
-        asked, searches = part["multi"], known.entries(scale, "depth_searches")
-        if asked["search"] not in searches:
-            raise ValueError(f"{what}: {one_of(asked['search'], searches, 'searches')}")
-        rows = searches[asked["search"]].get("multi", {}).get("rows", ())
-        if asked["row"] not in rows:
-            listed = ", ".join(map(str, rows)) or "none"
-            raise ValueError(
-                f"{what}: row {asked['row']} is not one of those that search "
-                f"{asked['search']!r} has ({listed})"
-            )
+def _check_row(known: Registry, scale: str, what: str, asked: Settings) -> None:
+    """Refuse answers that a search of levels for each step does not have."""
+    search = known.entry(scale, "depth_searches", asked["search"])
+    rows = search.get("multi", {}).get("rows", ())
+    if asked["row"] not in rows:
+        listed = ", ".join(map(str, rows)) or "none"
+        raise ValueError(
+            f"{what}: row {asked['row']} is not one of those that search "
+            f"{asked['search']!r} has ({listed})"
+        )
 
 
 def _check_cells(known: Registry, scale: str, what: str, part: Settings) -> None:

@@ -48,7 +48,7 @@ def schema_of(kind: type, narrowed: Mapping[str, Any]) -> Schema:
         narrowed: Types of fields that a class leaves wide, by field or ``Class.field``.
     """
     defs: dict[str, Schema] = {}
-    _define(kind, narrowed, defs)
+    define(kind, narrowed, defs)
     root = defs.pop(kind.__name__)
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -57,7 +57,8 @@ def schema_of(kind: type, narrowed: Mapping[str, Any]) -> Schema:
     }
 
 
-def _define(kind: type, narrowed: Mapping[str, Any], defs: dict[str, Schema]) -> Schema:
+def define(kind: type, narrowed: Mapping[str, Any], defs: dict[str, Schema]) -> Schema:
+    """Add the schema of a dataclass to others, by its name, and return a reference."""
     name = kind.__name__
     if name not in defs:
         defs[name] = {}
@@ -81,6 +82,8 @@ def _define(kind: type, narrowed: Mapping[str, Any], defs: dict[str, Schema]) ->
             }
             if field.default is field.default_factory is dataclasses.MISSING:
                 required.append(field.name)
+                if _holds_classes(hint) and "items" in properties[field.name]:
+                    properties[field.name].setdefault("minItems", 1)
         defs[name] = {
             "description": (inspect.getdoc(kind) or "").split("\n")[0],
             "type": "object",
@@ -135,7 +138,7 @@ def _typed(hint: Any, narrowed: Mapping[str, Any], defs: dict[str, Schema]) -> S
             schema["propertyNames"] = {"pattern": ID}
         return schema
     if dataclasses.is_dataclass(hint):
-        return _define(typing.cast(type, hint), narrowed, defs)
+        return define(typing.cast(type, hint), narrowed, defs)
     kinds_of = {str: "string", int: "integer", float: "number", bool: "boolean"}
     return {"type": kinds_of[hint]} if hint in kinds_of else {}
 
@@ -239,11 +242,12 @@ def as_text(schema: Schema) -> str:
 
 def schemas() -> dict[str, Schema]:
     """Return the schemas by the name of their file."""
-    from clockwork_experiments.config import sections
+    from clockwork_experiments.config import sections, shown
 
     whole = schema_of(sections.Config, sections.NARROWED)
     return {
         "config.schema.json": written_schema(whole),
+        "paper.schema.json": shown.paper_schema(),
         "resolved.schema.json": whole,
     }
 

@@ -65,7 +65,8 @@ def problems(
         return
     if "enum" in schema and not any(_equal(data, each) for each in schema["enum"]):
         listed = ", ".join(map(repr, schema["enum"]))
-        yield where, f"{texts.short(data)} is not one of {listed}"
+        near = meant(data, filter(_text, schema["enum"])) if _text(data) else ""
+        yield where, f"{texts.short(data)} is not one of {listed}{near}"
     if "const" in schema and not _equal(data, schema["const"]):
         yield where, f"{texts.short(data)} is not {schema['const']!r}"
     for part in schema.get("allOf", ()):
@@ -88,6 +89,10 @@ def problems(
 
 def _first(data: Any, *rest: Any) -> Problem | None:
     return next(problems(data, *rest), None)
+
+
+def _text(value: Any) -> bool:
+    return isinstance(value, str)
 
 
 def _is(data: Any, kind: str) -> bool:
