@@ -22,7 +22,6 @@ from checkout import (
 from clockwork_experiments.base import storage
 from clockwork_experiments.claims.evidence import Evidence, Measurements
 from clockwork_experiments.claims.registry import (
-    KINDS,
     METRICS,
     Cell,
     Claim,
@@ -849,24 +848,6 @@ def test_the_papers_own_numbers_pass_the_tests():
                 assert passed, (part.label, metric)
                 checked += 1
     assert checked > 40
-
-
-def test_schema_and_code_know_the_same():
-    text = (ROOT / "workflow" / "schemas" / "paper.schema.yaml").read_text("utf-8")
-    schema = yaml.safe_load(text)["$defs"]
-
-    def fields(kind: type) -> set[str]:
-        return {field.name for field in dataclasses.fields(kind)}
-
-    part = schema["part"]["properties"]
-    claim = schema["claims"]["properties"]["claims"]["additionalProperties"]
-    assert set(part) == fields(Part)
-    assert part["test"]["enum"] == list(KINDS)
-    assert part["metrics"]["items"]["enum"] == list(METRICS)
-    assert set(part["cells"]["items"]["properties"]) == fields(Cell)
-    assert set(schema["margin"]["properties"]) == fields(Margin)
-    assert set(schema["claims"]["properties"]) == fields(ClaimsSpec)
-    assert set(claim["properties"]) == fields(Claim)
 
 
 # --- the workflow --------------------------------------------------------------------

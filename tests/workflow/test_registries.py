@@ -1,18 +1,15 @@
 """Every entry of the configuration becomes its dataclass, and nothing else fits."""
 
 import dataclasses
-import typing
 
 import pytest
 import yaml
-from checkout import ROOT, resolved
-from jsonschema import Draft202012Validator
+from checkout import ROOT, check_all, resolved, written
 
 from clockwork_diffusion.unet import CUTS
-from clockwork_experiments.claims.levels import LevelCount, MultiRow
-from clockwork_experiments.claims.registry import METRICS, ClaimsSpec, Part
-from clockwork_experiments.claims.timesteps import StepAnswer
+from clockwork_experiments.claims.registry import ClaimsSpec
 from clockwork_experiments.config.parse import parse
+from clockwork_experiments.config.schema import schemas
 from clockwork_experiments.cost.architectures import BACKBONES
 from clockwork_experiments.data.datasets import DatasetSpec
 from clockwork_experiments.data.pair_sets import PairSetSpec
@@ -23,14 +20,11 @@ from clockwork_experiments.mini.few_steps import FewStepsSpec
 from clockwork_experiments.mini.finetuning import FineTuneSpec
 from clockwork_experiments.mini.translators import TranslatorSpec
 from clockwork_experiments.report import kinds
-from clockwork_experiments.report.tables import joint
 from clockwork_experiments.report.tables import levels as level_tables
 from clockwork_experiments.report.tables import results as tables
 from clockwork_experiments.report.tables.table import Results
-from clockwork_experiments.report.tables.timesteps import METHODS as COMPARED
 from clockwork_experiments.score.perturbation import PerturbationSpec
-from clockwork_experiments.search.levels import PROBLEMS
-from clockwork_experiments.search.methods import METHODS, StepSearchSpec
+from clockwork_experiments.search.methods import StepSearchSpec
 from clockwork_experiments.steps.sample_images import RunSpec
 from clockwork_experiments.steps.search_depth import DepthSearchSpec
 from clockwork_experiments.steps.translate_images import TranslateSpec
@@ -42,9 +36,6 @@ LEVELS = 13
 """Levels of Stable Diffusion's UNet."""
 SCALES = ("mini", "paper")
 CONFIG = {scale: resolved(scale) for scale in SCALES}
-PAPER = yaml.safe_load(
-    (ROOT / "workflow" / "schemas" / "paper.schema.yaml").read_text("utf-8")
-)["$defs"]
 
 
 def entries(section: str):
@@ -229,120 +220,49 @@ def fields(kind: type) -> set[str]:
     return {field.name for field in dataclasses.fields(kind)}
 
 
-@pytest.mark.parametrize("kind", kinds.names(kinds.TABLES))
-def test_schema_and_tables_know_the_same_keys(kind):
-    check_keys(PAPER[kind], kinds.find(kinds.TABLES, kind))
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        "grid",
-        "curves",
-        "edit_grid",
-        "edit_timings",
-        "pnp_caching",
-        "translation_grid",
-        "depth_curves",
-        "step_plane",
-        "step_ticks",
-        "step_curves",
-        "search_progress",
-        "joint_pareto",
-    ],
-)
-def test_schema_and_figures_know_the_same_keys(kind):
-    check_keys(PAPER[kind], kinds.find(kinds.FIGURES, kind))
-
-
-def check_keys(place: dict, spec: type) -> None:
-    """Compare the keys of a schema and of a dataclass, and of what these list."""
-    # For the workflow: what it is, and when it is made.
-    theirs = {"kind", "on_request"}
-    assert set(place["properties"]) - theirs == fields(spec) - theirs
-    required = {
-        field.name
-        for field in dataclasses.fields(spec)
-        if field.default is field.default_factory is dataclasses.MISSING
-    }
-    assert set(place["required"]) - {"kind"} == required
-    for name, hint in typing.get_type_hints(spec).items():
-        listed = next(iter(typing.get_args(hint)), None)
-        if dataclasses.is_dataclass(listed):
-            check_keys(place["properties"][name]["items"], listed)
-
-
-def test_edited_runs_have_names_of_two_parts():
-    curve = {
-        "kind": "edit_curves",
-        "title": "T",
-        "caption": "C",
-        "x_label": "TFLOPs",
-        "panels": [{"score": "real/clip"}],
-        "series": [
-            {
-                "label": "PnP",
-                "group": "pnp",
-                "style": "baseline",
-                "points": [{"run": "pnp/steps50"}],
-            }
-        ],
-    }
-    validator = Draft202012Validator({"$defs": PAPER, "$ref": "#/$defs/figure"})
-    assert validator.is_valid(curve)
+def test_an_edited_curve_has_names_of_two_parts():
+    _, papers = written()
+    curve = papers["clockwork"]["figures"]["figure_6b"]["mini"]
+    assert curve["kind"] == "edit_curves"
     for wrong in ("clip", "real/clip/high"):
-        panel = {**curve["panels"][0], "score": wrong}
-        assert not validator.is_valid({**curve, "panels": [panel]})
-    series = {**curve["series"][0], "points": [{"run": "pnp"}]}
-    assert not validator.is_valid({**curve, "series": [series]})
-    # A plain curve's runs and scores have one.
-    assert validator.is_valid({**curve, "kind": "curves", "series": [series]})
-    assert not validator.is_valid({**curve, "edit_set": "real"})
+        assert "has not two parts" in refused(curve, "panels", [{"score": wrong}])
+    series = [{**curve["series"][0], "points": [{"run": "pnp"}]}]
+    assert "'pnp' has not two parts" in refused(curve, "series", series)
+    assert "unknown key 'edit_set'" in refused(curve, "edit_set", "real")
 
 
-def test_tables_are_of_results_unless_they_say_otherwise():
-    row = {"label": "Guidance", "published": "15.0", "ours": "generation.guidance"}
-    table = {"title": "T", "caption": "C", "run": "real/pnp/steps50", "rows": [row]}
-    validator = Draft202012Validator({"$defs": PAPER, "$ref": "#/$defs/table"})
-    assert not validator.is_valid(table)
-    assert validator.is_valid({**table, "kind": "settings"})
-    both = {**row, "text": "15"}
-    assert not validator.is_valid({**table, "kind": "settings", "rows": [both]})
-    results = {"title": "T", "caption": "C", "columns": ["clip"], "rows": [row]}
-    assert not validator.is_valid(results)
-    assert validator.is_valid({**results, "rows": [{"label": "SD", "run": "sd"}]})
-
-
-def test_schema_and_code_know_the_same_choices():
-    for item, package in (("figure", kinds.FIGURES), ("table", kinds.TABLES)):
-        named, _ = PAPER[item]["properties"]["kind"]["anyOf"]
-        assert {*named["enum"]} == {*kinds.names(package)}
-    metrics = PAPER["part"]["properties"]["metrics"]["items"]["enum"]
-    assert set(metrics) == set(METRICS)
-    parts = PAPER["part"]["properties"]
-    assert set(parts) == fields(Part)
-    assert set(parts["level"]["properties"]) == fields(LevelCount)
-    assert set(parts["multi"]["properties"]) == fields(MultiRow)
-    assert parts["multi"]["properties"]["problem"]["enum"] == list(PROBLEMS)
-    assert set(parts["steps"]["properties"]) == fields(StepAnswer)
-    assert PAPER["step_method"]["enum"] == list(COMPARED)
-    costs = PAPER["level_costs"]["properties"]
-    assert costs["unit"]["enum"] == list(level_tables.UNITS)
-    published = PAPER["levels"]["properties"]["published"]["properties"]
-    assert {f"{name}_published" for name in published} <= set(
-        level_tables.LEVEL_COLUMNS
+def test_a_setting_is_ours_or_a_text():
+    _, papers = written()
+    table = papers["clockwork"]["tables"]["table_s4"]["mini"]
+    row = {"label": "Guidance", "ours": "generation.guidance", "text": "15"}
+    said = "row 'Guidance' has ours, and a text"
+    assert said in refused(table, "rows", [row], "tables", "table_s4")
+    # Tables are of results unless they say otherwise.
+    assert "mini: unknown key 'run'" in refused(
+        table, "kind", None, "tables", "table_s4"
     )
-    rows = PAPER["multi_depth"]["properties"]["rows"]["items"]["properties"]
-    assert rows["problem"]["enum"] == list(PROBLEMS)
-    assert {f"{name}_published" for name in rows["published"]["properties"]} <= set(
-        level_tables.MULTI_COLUMNS
-    )
-    for name in ("joint", "joint_pareto"):
-        together = PAPER[name]["properties"]
-        assert set(together["unit"]["enum"]) == set(joint.UNITS)
-        assert together["method"]["enum"] == list(METHODS)
-        scores = together["models"]["items"]["properties"]["scores"]["items"]
-        assert {joint.PSNR, *scores["enum"]} == set(joint.SCORES)
+
+
+def refused(item, key, value, of="figures", name="figure_6b"):
+    """Return what is said of a table or figure with one key set, or left out."""
+    config, papers = written()
+    edited = {**item, key: value}
+    if value is None:
+        del edited[key]
+    papers["clockwork"][of][name]["mini"] = edited
+    with pytest.raises(ValueError) as caught:
+        check_all(config, papers)
+    return str(caught.value)
+
+
+def test_published_values_have_columns():
+    defs = schemas()["paper.schema.json"]["$defs"]
+    for kind, columns in (
+        ("LevelTableSpec", level_tables.LEVEL_COLUMNS),
+        ("MultiTableRow", level_tables.MULTI_COLUMNS),
+    ):
+        named = defs[kind]["properties"]["published"]["propertyNames"]["enum"]
+        assert {f"{name}_published" for name in named} <= set(columns)
 
 
 def test_every_kind_of_column_has_a_source():

@@ -140,6 +140,11 @@ def _check_joint(known: Registry, scale: str, what: str, item: Settings) -> None
 
 def _check_figure(known: Registry, scale: str, what: str, figure: Settings) -> None:
     kind = figure.get("kind", "grid")
+    if kind == "edit_curves":
+        scores = [panel["score"] for panel in figure["panels"]]
+        for name in (*scores, *curve_runs(figure)):
+            if name.count("/") != 1:
+                raise ValueError(f"{what}: {name!r} has not two parts, as a/b has")
     for shown in figure.get("adaptors", ()):
         if "model" not in known.entry(scale, "adaptors", shown["adaptor"]):
             raise ValueError(f"{what}: adaptor {shown['adaptor']!r} is not trained")
@@ -154,11 +159,6 @@ def _check_figure(known: Registry, scale: str, what: str, figure: Settings) -> N
         for shown in figure["translations"]:
             chosen = known.entry(scale, "translations", shown["translation"])
             check_equal(f"{what}: its pairs and those of", pairs, chosen, "set")
-    if kind == "edit_curves":
-        scores = [panel["score"] for panel in figure["panels"]]
-        for name in (*scores, *curve_runs(figure)):
-            if name.count("/") != 1:
-                raise ValueError(f"{what}: {name!r} has not two parts, as a/b has")
     if kind in STEP_FIGURES:
         _check_step_figure(known, scale, what, figure)
     if kind == "joint_pareto":

@@ -26,6 +26,7 @@ from clockwork_experiments.report import kinds
 from clockwork_experiments.report.tables import joint, levels
 from clockwork_experiments.report.tables.timesteps import METHODS
 from clockwork_experiments.search.levels import PROBLEMS
+from clockwork_experiments.search.methods import METHODS as SEARCHED
 
 Method = Annotated[str, OneOf(tuple(METHODS))]
 Methods = Annotated[tuple[Method, ...], Items(1, unique=True)]
@@ -57,6 +58,8 @@ NARROWED: dict[str, Any] = {
     "MultiTableSpec.search": Depth,
     "MultiRow.search": Depth,
     "DepthPanel.search": Depth,
+    "JointTableSpec.method": Annotated[str, OneOf(tuple(SEARCHED))],
+    "JointParetoSpec.method": Annotated[str, OneOf(tuple(SEARCHED))],
     # A scale without searches shows what is published alone.
     "GammaColumn.search": str,
     "StepRows.search": str,
