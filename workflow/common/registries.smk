@@ -1,19 +1,8 @@
 """The configuration and the papers' tables, figures and claims, checked."""
 
-from clockwork_experiments.config import paper_checks, registry
-from clockwork_experiments.config.paper_checks import (
-    LEVEL_TABLES,
-    STEP_FIGURES,
-    curve_runs,
-    figure_answers,
-    figure_edits,
-    level_translators,
-    panel_sets,
-    part_runs,
-)
-from clockwork_experiments.config.checks import step_searched
+from clockwork_experiments.config import registry
 from clockwork_experiments.config.check import checked
-from clockwork_experiments.config import parse as specs
+from clockwork_experiments.config.paper_checks import figure_answers
 from clockwork_experiments.report.tables.results import COLUMNS, SOURCES
 from clockwork_experiments.report.tables.timesteps import GammaTableSpec, ScoreTableSpec
 
@@ -54,21 +43,6 @@ def with_scores(table):
 def claim_registries(scale):
     """Return the papers that claim something at a scale, with what they claim."""
     return list(REGISTRY.claims(scale))
-
-
-def step_table_searches(scale, table):
-    """Return the searches of time steps that a table shows.
-
-    A scale that has none sets its tables with what is published alone.
-    """
-    spec = {key: value for key, value in table.items() if key != "kind"}
-    known = entries(scale, "step_searches")
-    return list(specs.parse(STEP_TABLES[table["kind"]], spec).searches) if known else []
-
-
-def joint_searches(scale, item):
-    """Return the searches of a table or figure of combinations, id to settings."""
-    return paper_checks.joint_searches(REGISTRY, scale, item)
 
 
 def ids(section):
