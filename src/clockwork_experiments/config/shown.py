@@ -40,9 +40,12 @@ Depth = Annotated[str, Ref("depth_searches")]
 Edited = Annotated[str, Text("[^/]+/[^/]+")]
 
 
-def _by_key(*keys: str) -> Any:
-    return Annotated[str, OneOf(keys)]
-
+Axis = Annotated[str, OneOf(("TFLOPs", "GFLOPs"))]
+Style = Annotated[str, OneOf(("baseline", "clockwork", "comparison"))]
+JointScore = Annotated[str, OneOf(("clip", "clip_image", "clip_direction", "psnr"))]
+OfLevel = Annotated[str, OneOf(("share", "kept", "latency", "latency_kept"))]
+OfCost = Annotated[str, OneOf(("saved", "tmacs", "seconds"))]
+OfRow = Annotated[str, OneOf(("time", "clip_image", "clip_direction", "parameters"))]
 
 NARROWED: dict[str, Any] = {
     "model": Annotated[str, Ref("models")],
@@ -83,21 +86,17 @@ NARROWED: dict[str, Any] = {
     },
     "TableSpec.columns": Annotated[tuple[str, ...], Items(1)],
     "ScoreTableSpec.columns": Names,
-    **{"x_label": _by_key("TFLOPs", "GFLOPs"), "unit": Unit},
+    **{"x_label": Axis, "unit": Unit},
     "CostTableSpec.unit": Annotated[str, OneOf(tuple(levels.UNITS))],
-    "style": _by_key("baseline", "clockwork", "comparison"),
+    "style": Style,
     "problem": Annotated[str, OneOf(tuple(PROBLEMS))],
     "JointModel.scores": Annotated[
-        tuple[_by_key("clip", "clip_image", "clip_direction", "psnr"), ...],
+        tuple[JointScore, ...],
         Items(0, unique=True),
     ],
-    "LevelTableSpec.published": dict[
-        _by_key("share", "kept", "latency", "latency_kept"), tuple[float, ...]
-    ],
-    "CostRow.published": dict[_by_key("saved", "tmacs", "seconds"), float],
-    "MultiTableRow.published": dict[
-        _by_key("time", "clip_image", "clip_direction", "parameters"), float
-    ],
+    "LevelTableSpec.published": dict[OfLevel, tuple[float, ...]],
+    "CostRow.published": dict[OfCost, float],
+    "MultiTableRow.published": dict[OfRow, float],
     "SettingRow.ours": Annotated[str, Text("[a-z_]+([.][a-z_]+)*")],
     "ShownEdit.run": Edited,
     "test": Annotated[str, OneOf(tuple(TESTS))],
