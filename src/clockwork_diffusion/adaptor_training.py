@@ -26,13 +26,18 @@ from diffusers import ModelMixin
 from torch import nn
 from tqdm import tqdm
 
+from clockwork_diffusion.adaptor_error import (
+    HeldOutError,
+    adaptor_steps,
+    error_of,
+    held_out_error,
+)
 from clockwork_diffusion.adaptors import build_adaptor, is_learned, load_adaptor
 from clockwork_diffusion.clock import Clock
-from clockwork_diffusion.contract import history_of, inputs_of
 from clockwork_diffusion.hook import unet_of
 from clockwork_diffusion.made_for import facts_of_use
 from clockwork_diffusion.pooling import POOLINGS, pool_for
-from clockwork_diffusion.trajectories import Recorded, Recorder, Trajectories
+from clockwork_diffusion.trajectories import Recorder, Trajectories
 
 STATE = ".training.pt"
 """Where a training is that is not finished, in the adaptor's folder."""
@@ -42,74 +47,6 @@ SAVE_SECONDS = 60.0
 
 Sample = Callable[[Sequence[str], list[torch.Generator]], Any]
 """Samples with captions, one generator each: ``sample(captions, generators)``."""
-
-
-def error_of(
-    adaptor: nn.Module,
-    data: Recorded,
-    rows: torch.Tensor,
-    steps: torch.Tensor,
-    clock: Clock | None,
-    device: torch.device,
-) -> torch.Tensor:
-    """Return r_out − φ of some rows, each at its own step, ``(len(rows), c, h, w)``.
-
-    Args:
-        adaptor: φ, float32.
-        data: Trajectories.
-        rows: Which rows.
-        steps: The step of each.
-        clock: Which steps are full, for an adaptor that looks back on two of them.
-        device: Where the adaptor is.
-
-    Raises:
-        ValueError: If a first step is among them, and the adaptor needs the one before.
-    """
-    earlier: list[torch.Tensor] = []
-    more: dict[str, torch.Tensor] = {}
-    if history_of(adaptor) > 1:
-        assert clock is not None
-        earlier = last_full_steps(clock, steps)
-        back = [data.log_snr[steps] - data.log_snr[full] for full in earlier]
-        more["ages"] = torch.stack(back).to(device)
-    elif "r_out" in inputs_of(adaptor):
-        if steps.min() < 1:
-            raise ValueError("the first step has no previous r_out to learn from")
-        earlier = [steps - 1]
-    picked = data.pick(rows, steps, earlier, device)
-    previous: torch.Tensor | None = None
-    if more:
-        previous = torch.stack(picked.earlier)
-    elif earlier:
-        (previous,) = picked.earlier
-    estimate = adaptor(picked.r_in, previous, picked.t_emb, picked.pooled, **more)
-    error: torch.Tensor = picked.r_out - estimate
-    return error
-
-
-def last_full_steps(clock: Clock, steps: torch.Tensor) -> list[torch.Tensor]:
-    """Return the last full step before each step, and the one before that.
-
-    Until there is a second full step, the first stands for both.
-    """
-    pairs = []
-    for step in steps.tolist():
-        full = [index for index in range(step) if clock.is_full(index)]
-        pairs.append([full[-1], full[-2:][0]])
-    return list(torch.tensor(pairs).T)
-
-
-def adaptor_steps(clock: Clock, steps: int) -> torch.Tensor:
-    """Return the indices from 0 of the steps that use the adaptor, C(t) = 1.
-
-    Raises:
-        ValueError: If there is none, or an adaptor step lies beyond the last step.
-    """
-    clock.full_steps(steps)
-    indices = [index for index in range(steps) if not clock.is_full(index)]
-    if not indices:
-        raise ValueError(f"clock {clock.every} over {steps} steps has no adaptor step")
-    return torch.tensor(indices)
 
 
 def generator_for(*key: int) -> torch.Generator:
@@ -255,7 +192,8 @@ def train_adaptor(
     judged = None
     if held_out:
         data = record(captions[len(captions) - held_out :], -1)
-        judged = distance(nn.Module.float(adaptor), data, indices, clock)
+        nn.Module.float(adaptor)
+        judged = held_out_error(adaptor, data, clock, unet.device)
     nn.Module.half(adaptor).save_pretrained(folder)
     card = _card(recipe, losses, judged)
     (folder / "README.md").write_text(card, encoding="utf-8")
@@ -425,31 +363,10 @@ def _save(
     os.replace(partial, path)
 
 
-@torch.inference_mode()
-def distance(
-    adaptor: nn.Module, data: Trajectories, indices: torch.Tensor, clock: Clock
-) -> dict[str, float]:
-    """Measure how far estimates lie from the teacher's features, and the identity's.
-
-    Returns:
-        ``adaptor`` and ``identity``: mean ‖r_out − φ‖₂ over rows and adaptor steps.
-    """
-    sums = {"adaptor": 0.0, "identity": 0.0}
-    device = next(adaptor.parameters()).device
-    for index in indices:
-        for rows in torch.arange(len(data)).split(64):
-            steps = index.expand(len(rows))
-            error = error_of(adaptor, data, rows, steps, clock, device)
-            sums["adaptor"] += float(error.flatten(1).norm(dim=1).sum())
-            now, before = (data.r_out[rows, steps - back].float() for back in (0, 1))
-            sums["identity"] += float((now - before).flatten(1).norm(dim=1).sum())
-    return {name: value / len(data) / len(indices) for name, value in sums.items()}
-
-
 def _card(
     recipe: dict[str, Any],
     losses: list[tuple[int, float]],
-    judged: dict[str, float] | None,
+    judged: HeldOutError | None,
 ) -> str:
     """Return an adaptor's card, in Markdown as the hub has it."""
     facts = dict(recipe["made_for"])
@@ -460,11 +377,11 @@ def _card(
     lines = [f"| {name.replace('_', ' ')} | {value} |" for name, value in rows.items()]
     error = "Not judged: no caption was held out."
     if judged is not None:
-        share = judged["adaptor"] / judged["identity"]
+        share = judged.l2 / judged.identity_l2
         error = (
             f"On {recipe['held_out']} captions held out, its estimates lie "
-            f"{judged['adaptor']:.4g} from the teacher's features (mean L2), and the "
-            f"features of the step before {judged['identity']:.4g}: {share:.0%} of the "
+            f"{judged.l2:.4g} from the teacher's features (mean L2), and the "
+            f"features of the step before {judged.identity_l2:.4g}: {share:.0%} of the "
             "error of reusing them."
         )
     return "\n".join(

@@ -8,7 +8,8 @@ import torch
 from diffusers import DDIMScheduler
 
 from clockwork_diffusion import adaptor_training
-from clockwork_diffusion.adaptor_training import adaptor_steps, train_adaptor
+from clockwork_diffusion.adaptor_error import adaptor_steps
+from clockwork_diffusion.adaptor_training import train_adaptor
 from clockwork_diffusion.adaptors import load_adaptor
 from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.pipeline import clockwork

@@ -6,7 +6,7 @@ import pytest
 import torch
 from bare import bare_pipeline
 
-from clockwork_diffusion.adaptor_training import adaptor_steps
+from clockwork_diffusion.adaptor_error import adaptor_steps, held_out_error
 from clockwork_diffusion.adaptors import (
     ExtrapolationAdaptor,
     IdentityAdaptor,
@@ -27,7 +27,6 @@ from clockwork_experiments.steps import train_adaptor as step
 from clockwork_experiments.train import distillation
 from clockwork_experiments.train.distillation import (
     AdaptorSpec,
-    held_out_error,
     train_adaptor,
 )
 from clockwork_experiments.train.training import Crew, Optimisation, generator_for

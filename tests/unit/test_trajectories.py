@@ -9,6 +9,7 @@ import torch
 from bare import bare_pipeline
 from diffusers import DDIMScheduler
 
+from clockwork_diffusion.adaptor_error import held_out_error
 from clockwork_diffusion.adaptors import (
     IdentityAdaptor,
     build_adaptor,
@@ -26,7 +27,6 @@ from clockwork_experiments.steps import train_adaptor as train_adaptor_step
 from clockwork_experiments.train import trajectories
 from clockwork_experiments.train.distillation import (
     AdaptorSpec,
-    held_out_error,
     train_adaptor,
 )
 from clockwork_experiments.train.training import Optimisation

@@ -32,7 +32,7 @@ def main(args: Namespace) -> None:
     import torch
     from diffusers import UNet2DConditionModel
 
-    from clockwork_diffusion import adaptors
+    from clockwork_diffusion import adaptor_error, adaptors
     from clockwork_diffusion.unet import SplitUNet
     from clockwork_experiments.models import loading
     from clockwork_experiments.train import distillation, training, trajectories
@@ -84,7 +84,7 @@ def main(args: Namespace) -> None:
         return
     # Measure what is saved: the weights in half precision.
     module: Any = trained.module.half().float()
-    error = distillation.held_out_error(module, heldout, spec.schedule, device)
+    error = adaptor_error.held_out_error(module, heldout, spec.schedule, device)
     marked = marks.mark([args.model])
     storage.write_json(args.error, {**error.to_json(), **marked})
     storage.write_text(args.curve, _curve(trained, spec.optimisation))

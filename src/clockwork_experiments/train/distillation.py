@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from clockwork_diffusion.adaptor_training import adaptor_steps, error_of
+from clockwork_diffusion.adaptor_error import adaptor_steps, error_of
 from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.contract import INPUTS, LOOPS, check_inputs, inputs_of
 from clockwork_diffusion.trajectories import Recorded
@@ -114,39 +114,6 @@ class AdaptorSpec:
         return {**facts, "clock": self.clock}
 
 
-@dataclass(frozen=True)
-class HeldOutError:
-    """Distance of an adaptor's estimate to the teacher's r_out on unseen prompts.
-
-    Attributes:
-        l2: Mean of ‖r_out − φ‖₂ over samples, the training loss.
-        mse: Mean squared error per element.
-        identity_l2: ``l2`` of the identity adaptor on the same samples, less those of
-            the first step, which has nothing to reuse.
-        identity_mse: ``mse`` of the identity adaptor.
-        n: Number of samples: prompts × guidance branches × adaptor steps.
-    """
-
-    l2: float
-    mse: float
-    identity_l2: float
-    identity_mse: float
-    n: int
-
-    def to_json(self) -> dict[str, float | int]:
-        """Return the fields and the two ratios to identity."""
-        return {
-            **asdict(self),
-            "l2_over_identity": self.l2 / self.identity_l2,
-            "mse_over_identity": self.mse / self.identity_mse,
-        }
-
-
-def _learned_steps(clock: Clock | None, steps: int) -> torch.Tensor:
-    """Return the indices from 0 of the steps with C(t) = 1; of all without a clock."""
-    return torch.arange(steps) if clock is None else adaptor_steps(clock, steps)
-
-
 class _Batches:
     """The batches of a training, each a function of the step number alone.
 
@@ -161,7 +128,7 @@ class _Batches:
         crew: Crew,
         prompts: Sequence[str] | None,
     ) -> None:
-        self.indices = _learned_steps(spec.schedule, data.steps)
+        self.indices = adaptor_steps(spec.schedule, data.steps)
         self.fresh = data if isinstance(data, FreshTrajectories) else None
         if (self.fresh is not None) != bool(spec.epochs):
             raise ValueError(
@@ -325,56 +292,6 @@ def train_adaptor(
         # `fit` may be the first to look, and it knows the step alone.
         refuse_bad()
         raise
-
-
-@torch.inference_mode()
-def held_out_error(
-    adaptor: nn.Module,
-    data: Recorded,
-    clock: int | Clock | None,
-    device: torch.device,
-) -> HeldOutError:
-    """Measure an adaptor and the identity on trajectories.
-
-    Args:
-        adaptor: φ.
-        data: The teacher's trajectories.
-        clock: The clock that decides which steps are measured; None measures all.
-        device: Where to measure.
-
-    Raises:
-        ValueError: If no measured step has a previous one.
-    """
-    schedule = Clock(clock) if isinstance(clock, int) else clock
-    indices = _learned_steps(schedule, data.steps)
-    if not int(indices.max()):
-        raise ValueError("trajectories of 1 step leave nothing for identity to reuse")
-    adaptor = adaptor.to(device).eval()
-    sums = torch.zeros(4, dtype=torch.float64)
-    compared = 0
-    for index in indices:
-        for rows in torch.arange(len(data)).split(256):
-            steps = index.expand(len(rows))
-            error = error_of(adaptor, data, rows, steps, schedule, device)
-            error = error.double().flatten(1)
-            drift = torch.zeros(1, 1, dtype=torch.float64)
-            if index > 0:
-                compared += len(rows)
-                picked = data.pick(rows, steps, [steps - 1], torch.device("cpu"))
-                drift = picked.r_out.double() - picked.earlier[0]
-                drift = drift.flatten(1)
-            sums += torch.stack(
-                [
-                    error.norm(dim=1).sum().cpu(),
-                    error.square().mean(dim=1).sum().cpu(),
-                    drift.norm(dim=1).sum(),
-                    drift.square().mean(dim=1).sum(),
-                ]
-            )
-    count = len(indices) * len(data)
-    counts = torch.tensor([count, count, compared, compared])
-    l2, mse, identity_l2, identity_mse = (sums / counts).tolist()
-    return HeldOutError(l2, mse, identity_l2, identity_mse, count)
 
 
 def _every(device: torch.device) -> int:
