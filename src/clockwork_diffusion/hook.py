@@ -268,6 +268,7 @@ class Hook:
             log_snr=call.log_snr() if passes.history > 1 else None,
             **kwargs,
         )
+        _check_output(call, step.eps)
         seconds = settings.summary.seconds(sample, started)
         settings.summary.note(
             call.step, call.memory.full, seconds, self.requests.kept()
@@ -297,6 +298,25 @@ class Hook:
                     "it as slow as before: apply with compile=True instead",
                     stacklevel=2,
                 )
+
+
+def _check_output(call: Call, eps: torch.Tensor) -> None:
+    """Refuse outputs that are not finite when a run ends: no step waits for a GPU.
+
+    Raises:
+        ValueError: If there are such, naming the first step. Their rows are branches of
+            guidance, and not a `finite.NotFiniteError`'s.
+    """
+    passes = call.memory.finite
+    passes.append((call.step, torch.isfinite(eps).all()))
+    if call.last:
+        bad = [step for step, finite in passes if not finite]
+        passes.clear()
+        if bad:
+            raise ValueError(
+                f"the UNet's output is not finite from step {bad[0] + 1} of "
+                f"{call.step + 1} on, in {eps.dtype}: the images would be black"
+            )
 
 
 def hook_of(pipe: Any) -> Hook | None:

@@ -245,10 +245,12 @@ class Memory:
 
     Attributes:
         full: Whether the latest pass was full.
+        finite: Each pass's step, and whether its output was finite.
     """
 
     def __init__(self) -> None:
         """Remember nothing."""
+        self.finite: list[tuple[int, torch.Tensor]] = []
         self.forget()
 
     def forget(self) -> None:

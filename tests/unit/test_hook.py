@@ -500,3 +500,29 @@ def test_flops_of_a_summary_are_those_of_the_modules(pipe):
         draw(pipe)
     products = sum(counted) / 4
     assert products < summary.flops[True] < 1.3 * products, "attention is the rest"
+
+
+# --- outputs that are not finite ---------------------------------------------------
+
+
+@pytest.mark.parametrize("clock", [1, 2])
+def test_a_run_that_is_not_finite_ends_and_names_its_first_such_step(clock, unet):
+    calls, scheduler = [], DDIMScheduler()
+    scheduler.set_timesteps(4)
+
+    def break_third(module, args, output):
+        calls.append(0)
+        return output * torch.nan if len(calls) == 3 else output
+
+    handle = unet.conv_out.register_forward_hook(break_third)
+    x, text = torch.ones(2, 4, 16, 16), torch.zeros(2, 5, 24)
+    try:
+        with clockwork(unet, clock), torch.no_grad():
+            *first, last = scheduler.timesteps
+            for t in first:
+                unet(x, t, text)
+            with pytest.raises(ValueError, match="not finite from step 3 of 4 on"):
+                unet(x, last, text)
+            assert not hook_of(unet).requests.kept()
+    finally:
+        handle.remove()
