@@ -6,7 +6,6 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from clockwork_experiments.base import texts
-from clockwork_experiments.base.provenance import PACKAGE, code_of
 from clockwork_experiments.config.load import SCALES, read_config
 
 try:
@@ -15,7 +14,6 @@ except ValueError as error:
     raise WorkflowError(str(error)) from None
 config.clear()
 config.update(resolved)
-
 
 
 def entries(scale, section):
@@ -30,20 +28,6 @@ def entry(scale, section, name):
         listed = ", ".join(known) or "none"
         raise WorkflowError(f"{scale}: {name!r} is not one of the {section} ({listed})")
     return known[name]
-
-
-def code(step, *others):
-    """Return the modules that a step, and others by name, run: an edit reruns the step.
-
-    Relative to the checkout, if they lie in it: moving it reruns nothing.
-    """
-    here = Path(workflow.basedir).resolve()
-    names = [f"steps.{step}", *(n.removeprefix(f"{PACKAGE}.") for n in others)]
-    paths = dict.fromkeys(path.resolve() for name in names for path in code_of(name))
-    return [
-        str(path.relative_to(here) if path.is_relative_to(here) else path)
-        for path in paths
-    ]
 
 
 def shards(kind, scale, dataset, *names):

@@ -62,11 +62,6 @@ def mini_model_recipe(wildcards):
     return MINI_MODELS[wildcards.mini_model]["recipe"]
 
 
-def mini_model_code(wildcards):
-    """Return the modules that training it runs: the step's, and its own recipe's."""
-    return code("train_mini", mini_model_recipe(wildcards))
-
-
 def mini_model_reads(wildcards):
     """Return the cards of the mini models that it is trained from."""
     reads = MINI_MODELS[wildcards.mini_model].get("reads", {})
@@ -134,3 +129,8 @@ def backbone_images(wildcards):
     """Return the images that a backbone is distilled on."""
     name = entry(wildcards.scale, "backbones", wildcards.backbone)["dataset"]
     return shards("images", wildcards.scale, name)
+
+
+def grid_module(wildcards):
+    """Return the module of the kind of figure that shows what a model is judged by."""
+    return kinds.place(kinds.FIGURES, "grid")[0]

@@ -63,12 +63,10 @@ def item_made(wildcards):
     return spec_parser.parse(kind, item_spec(wildcards))
 
 
-def item_code(wildcards):
-    """Return the modules that making it runs: the step's, and its own kind's."""
-    step = {"table": "set_table", "figure": "draw_figure"}[shown_as(wildcards)]
+def item_module(wildcards):
+    """Return the module of its kind."""
     package, _ = PACKAGES[shown_as(wildcards)]
-    name, file = kinds.source(package, item_kind(wildcards))
-    return [*code(step), file] if file else code(step, name)
+    return kinds.place(package, item_kind(wildcards))[0]
 
 
 def item_inputs(wildcards):

@@ -10,7 +10,6 @@ rule train_adaptor:
     """
     input:
         unpack(files(training.adaptor_needs)),
-        code=code("train_adaptor"),
     output:
         adaptor=multiext("results/{scale}/adaptors/{adaptor}/", *models.ADAPTOR_FILES),
         error="results/{scale}/scores/adaptors/{adaptor}.json",
@@ -28,6 +27,7 @@ rule train_adaptor:
         mem_mb=memory(4000, paper=64000),
         runtime=walltime(1440),
     params:
+        code=code("train_adaptor", training.adaptor_spec),
         folder="results/{scale}/adaptors/{adaptor}",
         spec=training.adaptor_spec,
         options=options(training.adaptor_needs),

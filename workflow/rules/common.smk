@@ -6,6 +6,7 @@ import shutil
 from functools import partial
 from types import SimpleNamespace
 
+from clockwork_experiments.base import uses
 from clockwork_experiments.config.needs import (
     costing,
     editing as edits,
@@ -49,6 +50,21 @@ def files(get_needs):
 def options(get_needs):
     """Return a params function: the options that name them to the step."""
     return lambda wildcards: models.options(get_needs(wildcards))
+
+
+def code(step, *asked, module=None):
+    """Return a params function: what the code is known by that a job uses.
+
+    Of a step's code, that is what the settings name that the functions ``asked``
+    return; ``module`` returns the name of one that the step finds by itself.
+    """
+
+    def get(wildcards):
+        settings = " ".join(str(each(wildcards)) for each in asked)
+        others = [module(wildcards)] if module else []
+        return uses.code_used(f"steps.{step}", settings, *others)
+
+    return get
 
 
 def walltime(minutes):

@@ -13,7 +13,6 @@ rule prepare_prompts:
     """
     input:
         unpack(files(training.dataset_texts)),
-        code=code("prepare_prompts"),
     output:
         "results/{scale}/prompts/{dataset}.json",
     log:
@@ -21,6 +20,7 @@ rule prepare_prompts:
     conda:
         "../../environment.yml"
     params:
+        code=code("prepare_prompts", training.dataset_spec),
         spec=training.dataset_spec,
     shell:
         "python -m clockwork_experiments.steps.prepare_prompts"
@@ -35,7 +35,6 @@ rule prepare_images:
     """
     input:
         unpack(files(training.dataset_folder)),
-        code=code("prepare_images"),
     output:
         "results/{scale}/images/{dataset}/{shard}.safetensors",
     log:
@@ -46,6 +45,7 @@ rule prepare_images:
         mem_mb=memory(2000, paper=8000),
         runtime=walltime(60),
     params:
+        code=code("prepare_images", training.dataset_spec),
         spec=training.dataset_spec,
         shard=models.shard_index,
         shards=training.dataset_shards,

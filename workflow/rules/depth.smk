@@ -20,7 +20,6 @@ rule search_depth:
     """
     input:
         unpack(files(translating.depth_needs)),
-        code=code("search_depth"),
     output:
         "results/{scale}/depth/{search}.json",
     log:
@@ -36,6 +35,9 @@ rule search_depth:
         mem_mb=memory(16000),
         runtime=walltime(2880),
     params:
+        code=code(
+            "search_depth", translating.depth_spec, options(translating.depth_needs)
+        ),
         spec=translating.depth_spec,
         options=options(translating.depth_needs),
         # It stays: a search that asks for more does not measure the same again.
@@ -64,7 +66,6 @@ rule finetune_translator:
     """
     input:
         unpack(files(translating.finetuned_needs)),
-        code=code("finetune_translator"),
     output:
         gain="results/mini/finetuned/{finetuned}/gain.json",
         card="results/mini/finetuned/{finetuned}/README.md",
@@ -81,6 +82,7 @@ rule finetune_translator:
         mem_mb=memory(6000),
         runtime=walltime(240),
     params:
+        code=code("finetune_translator", translating.finetuned_spec),
         spec=translating.finetuned_spec,
         options=options(translating.finetuned_needs),
         folder="results/mini/finetuned/{finetuned}",

@@ -11,8 +11,6 @@ rule make_scene_edits:
     Reads: nothing.
     Writes: a folder in the layout of ImageNet-R-TI2I.
     """
-    input:
-        code=code("make_scene_edits"),
     output:
         "results/{scale}/scene_edits/{edit_set}/prompts.yaml",
     log:
@@ -20,6 +18,7 @@ rule make_scene_edits:
     conda:
         "../../environment.yml"
     params:
+        code=code("make_scene_edits", edits.scene_edits_spec),
         spec=edits.scene_edits_spec,
         folder="results/{scale}/scene_edits/{edit_set}",
     shell:
@@ -35,7 +34,6 @@ rule prepare_edit_set:
     """
     input:
         unpack(files(edits.edit_set_needs)),
-        code=code("prepare_edit_set"),
     output:
         json="results/{scale}/edit_sets/{edit_set}.json",
         images="results/{scale}/edit_sets/{edit_set}.safetensors",
@@ -52,6 +50,7 @@ rule prepare_edit_set:
         mem_mb=memory(4000, paper=16000),
         runtime=walltime(60),
     params:
+        code=code("prepare_edit_set", edits.edit_set_spec),
         spec=edits.edit_set_spec,
         options=options(edits.edit_set_needs),
     shell:
@@ -68,7 +67,6 @@ rule invert_images:
     """
     input:
         unpack(files(edits.loop_needs)),
-        code=code("invert_images"),
         set="results/{scale}/edit_sets/{edit_set}.json",
         sources="results/{scale}/edit_sets/{edit_set}.safetensors",
     output:
@@ -86,6 +84,7 @@ rule invert_images:
         mem_mb=memory(4000, paper=16000),
         runtime=walltime(240),
     params:
+        code=code("invert_images", edits.inversion_spec, edits.loop_adaptor),
         spec=edits.inversion_spec,
         options=options(edits.loop_needs),
     shell:
@@ -104,7 +103,6 @@ rule edit_images:
     """
     input:
         unpack(files(edits.loop_needs)),
-        code=code("edit_images"),
         set="results/{scale}/edit_sets/{edit_set}.json",
         inversion=edits.inversion_indices,
     output:
@@ -122,6 +120,7 @@ rule edit_images:
         mem_mb=memory(4000, paper=16000),
         runtime=walltime(240),
     params:
+        code=code("edit_images", edits.edit_spec, edits.loop_adaptor),
         spec=edits.edit_spec,
         options=options(edits.loop_needs),
         state="results/{scale}/.state/edited/{edit_set}/{edit}/{setting}",
@@ -168,6 +167,7 @@ if edits.together("mini"):
             edit_set="|".join(edits.edited_whole("mini")),
             edit="|".join(edits.made_together("mini")),
         params:
+            code=code("edit_images", edits.edit_spec, edits.loop_adaptor),
             spec=edits.edit_spec,
             options=options(edits.loop_needs),
             state="results/{scale}/.state/edited/{edit_set}/{edit}/together",
@@ -180,7 +180,6 @@ rule score_edits:
     Writes: each score with n, interval, encoders and versions; the value of each pair.
     """
     input:
-        code=code("score_edits"),
         set="results/{scale}/edit_sets/{edit_set}.json",
         sources="results/{scale}/edit_sets/{edit_set}.safetensors",
         edited=edits.edited_images,
@@ -202,6 +201,7 @@ rule score_edits:
         mem_mb=memory(4000, paper=16000),
         runtime=walltime(60),
     params:
+        code=code("score_edits"),
         clip=models.clip_path,
         structure=edits.structure_path,
         teachers=edits.edit_teachers,

@@ -61,7 +61,6 @@ rule train_mini_adaptor:
     Writes: the adaptor's weights in half precision, and its card.
     """
     input:
-        code=code("train_mini_adaptor"),
         model="resources/mini/{teacher}/SHA256SUMS",
     output:
         card="results/mini/models/adaptors/{teacher}/README.md",
@@ -80,6 +79,7 @@ rule train_mini_adaptor:
         mem_mb=memory(4000),
         runtime=walltime(120),
     params:
+        code=code("train_mini_adaptor", mini_adaptor),
         spec=mini_adaptor,
         folder=model_folder,
     shell:
@@ -107,7 +107,6 @@ rule train_mini:
     """
     input:
         unpack(mini_model_reads),
-        code=mini_model_code,
     output:
         card="results/mini/models/{mini_model}/README.md",
     log:
@@ -125,6 +124,7 @@ rule train_mini:
         mem_mb=memory(6000),
         runtime=walltime(720),
     params:
+        code=code("train_mini", module=mini_model_recipe),
         recipe=mini_model_recipe,
         spec=mini_model_spec,
         reads=mini_model_options,
@@ -143,7 +143,6 @@ rule make_backbone:
     Writes: a StableDiffusionPipeline folder with its model card.
     """
     input:
-        code=code("make_backbone"),
         teacher=files_of(backbone_teacher),
         images=backbone_images,
         prompts=prompts_of("backbones", "backbone"),
@@ -163,6 +162,7 @@ rule make_backbone:
         mem_mb=memory(16000),
         runtime=walltime(2880),
     params:
+        code=code("make_backbone"),
         spec=spec("backbones", "backbone", "spec"),
         teacher=backbone_teacher,
         quality=quality_option,
@@ -183,7 +183,6 @@ rule convert_stablesr:
     Writes: a folder with UNet, structure encoder, CFW autoencoder and text encoder.
     """
     input:
-        code=code("convert_stablesr"),
         checkpoints=manifest("stablesr"),
         tokenizer=manifest("stable_diffusion_2"),
     output:
@@ -199,6 +198,7 @@ rule convert_stablesr:
         mem_mb=memory(32000),
         runtime=walltime(60),
     params:
+        code=code("convert_stablesr"),
         checkpoint="resources/paper/stablesr_000117.ckpt",
         cfw="resources/paper/vqgan_cfw_00011.ckpt",
         tokenizer="resources/paper/stable-diffusion-2-1-base/tokenizer",
@@ -217,7 +217,6 @@ rule recognise_images:
     Writes: the share recognised by attribute, with intervals; JSON and a table.
     """
     input:
-        code=code("recognise_images"),
         images=judged_images,
         classifier=files_of(classifier_path),
     output:
@@ -234,6 +233,7 @@ rule recognise_images:
         mem_mb=memory(4000),
         runtime=walltime(30),
     params:
+        code=code("recognise_images"),
         dataset=judged_scenes,
         title=setting("quality", "judged", "title"),
         classifier=classifier_path,
@@ -247,13 +247,13 @@ rule recognise_images:
 use rule draw_figure as draw_quality with:
     input:
         unpack(judged_grid_inputs),
-        code=code("draw_figure", "clockwork_experiments.report.figures.grid"),
     output:
         pdf="results/{scale}/quality/{judged}.pdf",
         png="results/{scale}/quality/{judged}.png",
     log:
         "logs/{scale}/draw_quality/{judged}.log",
     params:
+        code=code("draw_figure", judged_grid, module=grid_module),
         kind="grid",
         spec=judged_grid,
         inputs=judged_grid_options,

@@ -22,7 +22,6 @@ rule estimate_costs:
     Writes: a table in Markdown.
     """
     input:
-        code=code("estimate_costs"),
         units=UNIT_COSTS,
     output:
         "results/paper/tables/costs.md",
@@ -31,6 +30,7 @@ rule estimate_costs:
     conda:
         "../../environment.yml"
     params:
+        code=code("estimate_costs"),
         spec=costing.cost_spec(),
         title="What the paper scale costs, by estimate",
     shell:
@@ -47,7 +47,6 @@ rule set_table:
     """
     input:
         unpack(item_inputs),
-        code=item_code,
     output:
         csv="results/{scale}/tables/{paper}/{table}.csv",
         md="results/{scale}/tables/{paper}/{table}.md",
@@ -64,6 +63,7 @@ rule set_table:
     conda:
         "../../environment.yml"
     params:
+        code=code("set_table", item_kind, item_spec, module=item_module),
         kind=item_kind,
         spec=item_spec,
         inputs=item_options,
@@ -81,7 +81,6 @@ rule draw_figure:
     """
     input:
         unpack(item_inputs),
-        code=item_code,
     output:
         pdf="results/{scale}/figures/{paper}/{figure}.pdf",
         png=report(
@@ -96,6 +95,7 @@ rule draw_figure:
     conda:
         "../../environment.yml"
     params:
+        code=code("draw_figure", item_kind, item_spec, module=item_module),
         kind=item_kind,
         spec=item_spec,
         inputs=item_options,
@@ -113,7 +113,6 @@ rule judge_claims:
     """
     input:
         unpack(claims_inputs),
-        code=code("judge_claims"),
     output:
         json="results/{scale}/claims/{paper}.json",
         md="results/{scale}/claims/{paper}.md",
@@ -135,6 +134,7 @@ rule judge_claims:
         mem_mb=memory(4000, paper=16000),
         runtime=walltime(60),
     params:
+        code=code("judge_claims", claims_told),
         spec=claims_told,
         settings=claims_settings,
         inputs=claims_options,

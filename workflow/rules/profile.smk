@@ -15,7 +15,6 @@ rule count_flops:
     """
     input:
         unpack(files(costing.unet_needs)),
-        code=code("count_flops"),
     output:
         "results/{scale}/flops/{model}.json",
     log:
@@ -29,6 +28,7 @@ rule count_flops:
         mem_mb=memory(2000),
         runtime=walltime(30),
     params:
+        code=code("count_flops", costing.flops_spec),
         spec=costing.flops_spec,
         options=options(costing.unet_needs),
     shell:
@@ -43,8 +43,6 @@ rule count_other_unets:
     Reads: `workflow/other_unets.yaml`.
     Writes: a table of our own, as CSV, Markdown, LaTeX and JSON.
     """
-    input:
-        code=code("count_other_unets"),
     output:
         multiext("results/paper/tables/other_unets", ".md", ".tex", ".json"),
         csv="results/paper/tables/other_unets.csv",
@@ -57,6 +55,7 @@ rule count_other_unets:
         mem_mb=memory(2000),
         runtime=walltime(30),
     params:
+        code=code("count_other_unets"),
         spec=costing.settings_of(
             Path(workflow.basedir) / "workflow" / "other_unets.yaml"
         ),
@@ -74,7 +73,6 @@ rule count_levels:
     """
     input:
         unpack(files(costing.levels_needs)),
-        code=code("count_levels"),
     output:
         "results/{scale}/levels/{translator}.json",
     log:
@@ -88,6 +86,7 @@ rule count_levels:
         mem_mb=memory(2000),
         runtime=walltime(30),
     params:
+        code=code("count_levels", costing.levels_spec),
         spec=costing.levels_spec,
         options=options(costing.levels_needs),
     shell:
@@ -110,7 +109,6 @@ rule time_levels:
     """
     input:
         unpack(files(costing.levels_needs)),
-        code=code("time_levels"),
     output:
         "results/{scale}/latency/levels/{translator}.json",
     log:
@@ -127,6 +125,7 @@ rule time_levels:
         mem_mb=memory(16000),
         runtime=walltime(60),
     params:
+        code=code("time_levels", costing.level_timing_spec),
         spec=costing.level_timing_spec,
         options=options(costing.levels_needs),
     shell:
@@ -142,7 +141,6 @@ rule time_editing:
     Writes: mean, deviation and single runs in milliseconds; bytes kept of an image.
     """
     input:
-        code=code("time_editing"),
         models=costing.timed_edit_models,
     output:
         "results/{scale}/latency/editing.json",
@@ -160,6 +158,7 @@ rule time_editing:
         mem_mb=memory(8000),
         runtime=walltime(120),
     params:
+        code=code("time_editing", costing.edit_timing_spec, costing.adaptor_kinds),
         spec=costing.edit_timing_spec,
     shell:
         "python -m clockwork_experiments.steps.time_editing"
@@ -174,7 +173,6 @@ rule profile_editing:
     """
     input:
         unpack(files(costing.unet_needs)),
-        code=code("profile_editing"),
         flops="results/{scale}/flops/{model}.json",
     output:
         "results/{scale}/profiles/{model}.json",
@@ -189,6 +187,7 @@ rule profile_editing:
         mem_mb=memory(4000),
         runtime=walltime(120),
     params:
+        code=code("profile_editing", costing.profile_spec),
         spec=costing.profile_spec,
         options=options(costing.unet_needs),
     shell:
@@ -204,7 +203,6 @@ rule time_sampling:
     Writes: mean, deviation and single runs in milliseconds.
     """
     input:
-        code=code("time_sampling"),
         models=costing.timed_models,
     output:
         "results/{scale}/latency/sampling.json",
@@ -222,6 +220,7 @@ rule time_sampling:
         mem_mb=memory(4000),
         runtime=walltime(60),
     params:
+        code=code("time_sampling", costing.timing_spec, costing.adaptor_kinds),
         spec=costing.timing_spec,
     shell:
         "python -m clockwork_experiments.steps.time_sampling"
@@ -242,7 +241,6 @@ rule measure_overhead:
     Writes: medians of paired ratios with intervals; JSON and a table.
     """
     input:
-        code=code("measure_overhead"),
         model=costing.overhead_files,
     output:
         json="results/{scale}/latency/overhead.json",
@@ -261,6 +259,7 @@ rule measure_overhead:
         mem_mb=memory(4000),
         runtime=walltime(60),
     params:
+        code=code("measure_overhead", costing.overhead_spec),
         spec=costing.overhead_spec,
     shell:
         "python -m clockwork_experiments.steps.measure_overhead"
@@ -280,8 +279,6 @@ rule time_unet:
     Reads: nothing; weights are random.
     Writes: milliseconds by mode and run, the paper's beside them; JSON and a table.
     """
-    input:
-        code=code("time_unet"),
     output:
         json="results/paper/latency/{gpu}/sampling.json",
         md="results/paper/latency/{gpu}/sampling.md",
@@ -300,6 +297,7 @@ rule time_unet:
         mem_mb=memory(16000),
         runtime=walltime(30),
     params:
+        code=code("time_unet"),
         spec=costing.unet_timing_spec(
             PAPERS["clockwork"]["tables"]["table_s3"]["paper"]["rows"]
         ),

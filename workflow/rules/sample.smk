@@ -9,7 +9,6 @@ rule sample_images:
     """
     input:
         unpack(files(sampling.run_needs)),
-        code=code("sample_images"),
     output:
         "results/{scale}/images/{run}/{shard}.safetensors",
     log:
@@ -25,6 +24,7 @@ rule sample_images:
         mem_mb=memory(4000, paper=16000),
         runtime=walltime(240),
     params:
+        code=code("sample_images", sampling.run_spec, sampling.run_adaptor),
         spec=sampling.run_spec,
         options=options(sampling.run_needs),
         shard=models.shard_index,
@@ -46,7 +46,6 @@ rule perturb_features:
     """
     input:
         unpack(files(sampling.perturbation_needs)),
-        code=code("perturb_features"),
     output:
         images="results/{scale}/perturbations/{perturbation}.safetensors",
         distances="results/{scale}/perturbations/{perturbation}.json",
@@ -63,6 +62,7 @@ rule perturb_features:
         mem_mb=memory(4000, paper=16000),
         runtime=walltime(240),
     params:
+        code=code("perturb_features", sampling.perturbation_spec),
         spec=sampling.perturbation_spec,
         options=options(sampling.perturbation_needs),
         state="results/{scale}/.state/perturbations/{perturbation}",

@@ -9,7 +9,6 @@ rule extract_features:
     """
     input:
         unpack(files(sampling.shown_captions)),
-        code=code("extract_features"),
         images="results/{scale}/images/{images}/{shard}.safetensors",
         clip=models.clip_files,
         frechet=models.frechet_files,
@@ -28,6 +27,7 @@ rule extract_features:
         mem_mb=memory(4000, paper=16000),
         runtime=walltime(120),
     params:
+        code=code("extract_features", models.frechet_kind),
         clip=models.clip_path,
         frechet=models.frechet_path,
         kind=models.frechet_kind,
@@ -49,7 +49,6 @@ rule score_images:
     """
     input:
         unpack(files(sampling.score_needs)),
-        code=code("score_images"),
     output:
         "results/{scale}/scores/{run}.json",
     log:
@@ -63,6 +62,7 @@ rule score_images:
         mem_mb=memory(4000, paper=16000),
         runtime=walltime(60),
     params:
+        code=code("score_images", sampling.score_spec),
         spec=sampling.score_spec,
         options=options(sampling.score_needs),
     shell:

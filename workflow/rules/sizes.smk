@@ -31,8 +31,6 @@ rule make_random_model:
     Reads: nothing.
     Writes: the model's folder; its checksums, and a card that says they are random.
     """
-    input:
-        code=code("make_random_model"),
     output:
         sums="results/random/weights/{weights}/SHA256SUMS",
         card="results/random/weights/{weights}/card.json",
@@ -47,6 +45,7 @@ rule make_random_model:
         mem_mb=memory(12000),
         runtime=walltime(60),
     params:
+        code=code("make_random_model", random_weights_spec),
         spec=random_weights_spec,
         folder="results/random/weights/{weights}",
     shell:
@@ -61,8 +60,6 @@ rule make_random_data:
     Reads: nothing; scenes are generated.
     Writes: a folder in the layout that users bring.
     """
-    input:
-        code=code("make_random_data"),
     output:
         "results/random/data/{random_data}/{list}",
     log:
@@ -76,6 +73,7 @@ rule make_random_data:
         mem_mb=memory(2000),
         runtime=walltime(10),
     params:
+        code=code("make_random_data", random_data_spec),
         spec=random_data_spec,
         folder="results/random/data/{random_data}",
     shell:
@@ -96,7 +94,6 @@ rule measure_throughput:
     Writes: medians of paired ratios with intervals; JSON and a table.
     """
     input:
-        code=code("measure_throughput"),
         model=costing.overhead_files,
     output:
         json="results/{scale}/latency/throughput.json",
@@ -115,6 +112,7 @@ rule measure_throughput:
         mem_mb=memory(16000),
         runtime=walltime(60),
     params:
+        code=code("measure_throughput", costing.throughput_spec),
         spec=costing.throughput_spec,
     shell:
         "python -m clockwork_experiments.steps.measure_throughput"
@@ -130,7 +128,6 @@ rule list_costs:
     """
     input:
         costed,
-        code=code("list_costs"),
     output:
         json="results/{scale}/costs.json",
         md="results/{scale}/costs.md",
@@ -139,6 +136,7 @@ rule list_costs:
     conda:
         "../../environment.yml"
     params:
+        code=code("list_costs"),
         folder="benchmarks/{scale}",
         note=costs_note,
     shell:

@@ -10,7 +10,6 @@ rule sample_trajectories:
     """
     input:
         unpack(files(training.trajectory_needs)),
-        code=code("sample_trajectories"),
     output:
         "results/{scale}/trajectories/{trajectory}/{shard}.safetensors",
     log:
@@ -27,6 +26,7 @@ rule sample_trajectories:
         mem_mb=memory(4000, paper=64000),
         runtime=walltime(240),
     params:
+        code=code("sample_trajectories", training.trajectory_spec),
         spec=training.trajectory_spec,
         options=options(training.trajectory_needs),
         shard=models.shard_index,
@@ -48,7 +48,6 @@ rule compare_storage:
     """
     input:
         unpack(files(training.storage_needs)),
-        code=code("compare_storage"),
     output:
         "results/{scale}/storage/{trajectory}.json",
     log:
@@ -64,6 +63,7 @@ rule compare_storage:
         mem_mb=memory(8000),
         runtime=walltime(60),
     params:
+        code=code("compare_storage", training.storage_spec),
         spec=training.storage_spec,
         options=options(training.storage_needs),
     shell:

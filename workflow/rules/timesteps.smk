@@ -19,7 +19,6 @@ rule search_steps:
     """
     input:
         unpack(files(translating.steps_needs)),
-        code=code("search_steps"),
     output:
         "results/{scale}/timesteps/{step_search}.json",
     log:
@@ -35,6 +34,9 @@ rule search_steps:
         mem_mb=memory(16000),
         runtime=walltime(2880),
     params:
+        code=code(
+            "search_steps", translating.steps_spec, options(translating.steps_needs)
+        ),
         spec=translating.steps_spec,
         options=options(translating.steps_needs),
         # It stays: a search that asks for more does not measure the same again.

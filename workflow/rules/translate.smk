@@ -19,7 +19,6 @@ rule prepare_pairs:
     """
     input:
         unpack(files(translating.pairs_needs)),
-        code=code("prepare_pairs"),
     output:
         json="results/{scale}/pairs/{translation_set}.json",
         images="results/{scale}/pairs/{translation_set}.safetensors",
@@ -34,6 +33,7 @@ rule prepare_pairs:
         mem_mb=memory(16000),
         runtime=walltime(60),
     params:
+        code=code("prepare_pairs", translating.pairs_spec),
         spec=translating.pairs_spec,
     shell:
         "python -m clockwork_experiments.steps.prepare_pairs"
@@ -50,7 +50,6 @@ rule translate_images:
     """
     input:
         unpack(files(translating.translation_needs)),
-        code=code("translate_images"),
     output:
         "results/{scale}/translated/{translation}/{shard}.safetensors",
     log:
@@ -66,6 +65,7 @@ rule translate_images:
         mem_mb=memory(16000),
         runtime=walltime(720),
     params:
+        code=code("translate_images", translating.translation_spec),
         spec=translating.translation_spec,
         options=options(translating.translation_needs),
         shard=models.shard_index,
@@ -87,7 +87,6 @@ rule score_translations:
     """
     input:
         unpack(files(translating.score_needs)),
-        code=code("score_translations"),
     output:
         json="results/{scale}/scores/translations/{translation}.json",
         pairs="results/{scale}/scores/translations/{translation}.safetensors",
@@ -104,6 +103,7 @@ rule score_translations:
         mem_mb=memory(32000),
         runtime=walltime(240),
     params:
+        code=code("score_translations", options(translating.score_needs)),
         options=options(translating.score_needs),
         teachers=translating.teachers,
     shell:

@@ -18,7 +18,6 @@ rule measure_world:
     Writes: each criterion's value, interval, bar and verdict.
     """
     input:
-        code=code("measure_world"),
         teacher="results/mini/models/world/teacher/README.md",
         judge="results/mini/models/world/judge/README.md",
     output:
@@ -35,6 +34,8 @@ rule measure_world:
         gpu_model=gpu_model,
         mem_mb=memory(4000),
         runtime=walltime(60),
+    params:
+        code=code("measure_world"),
     shell:
         "python -m clockwork_experiments.steps.measure_world"
         " --teacher {input.teacher} --judge {input.judge} --output {output}"

@@ -1,7 +1,7 @@
 """Say what a file was made with: code, commit, versions, device.
 
-`code_of` is also how the workflow knows which rules an edited module concerns. It
-reads the imports of a module without running it, so that it works without torch.
+`code_of` reads the imports of a module without running it, so that it works without
+torch. Which jobs an edit concerns is told definition by definition, by `uses`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def code_of(module: str) -> list[Path]:
         ValueError: If there is no such module.
     """
     found: set[Path] = set()
-    waiting = [_file_of(f"{PACKAGE}.{module}")]
+    waiting = [file_of(f"{PACKAGE}.{module}")]
     if waiting[0] is None:
         raise ValueError(f"there is no module {PACKAGE}.{module}")
     while waiting:
@@ -40,7 +40,7 @@ def code_of(module: str) -> list[Path]:
         if path is None or path in found:
             continue
         found.add(path)
-        waiting.extend(_file_of(name) for name in _imports(path))
+        waiting.extend(file_of(name) for name in _imports(path))
     return sorted(found)
 
 
@@ -57,7 +57,8 @@ def _imports(path: Path) -> tuple[str, ...]:
 
 
 @cache
-def _file_of(name: str) -> Path | None:
+def file_of(name: str) -> Path | None:
+    """Return the file of a module of `PACKAGES`; None if there is none."""
     base = ROOT.joinpath(*name.split("."))
     for path in (base.with_suffix(".py"), base / "__init__.py"):
         # A package's own __init__ holds its version, which must not rerun anything, and

@@ -157,6 +157,13 @@ def _models(config: Config, scale: str, runs: Mapping[str, Any]) -> list[str]:
     return sorted(found)
 
 
+def adaptor_kinds(config: Config, wildcards: Wildcards) -> str:
+    """Return the kinds of a scale's adaptors, any of which may be timed."""
+    scale = wildcards.scale
+    names = entries(config, scale, "adaptors")
+    return " ".join(sorted({files.adaptor_kind(config, scale, n) for n in names}))
+
+
 def _light_pass(config: Config, scale: str, name: str | None) -> dict[str, str]:
     """Return what light steps run, as steps that time take it: by folder or kind."""
     found = files.light_pass(config, scale, name)

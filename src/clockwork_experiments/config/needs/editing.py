@@ -120,6 +120,12 @@ def loop_needs(config: Config, wildcards: Wildcards) -> Needs:
     }
 
 
+def loop_adaptor(config: Config, wildcards: Wildcards) -> str:
+    """Return the kind of a loop's adaptor; empty without one."""
+    name = loop(config, wildcards).get("adaptor")
+    return files.adaptor_kind(config, wildcards.scale, name)
+
+
 def inversion_spec(config: Config, wildcards: Wildcards) -> str:
     """Return an inversion as its dataclass takes it."""
     found = loop(config, wildcards)

@@ -231,6 +231,13 @@ def learned_adaptor(config: Config, scale: str, name: str | None) -> Needs:
     }
 
 
+def adaptor_kind(config: Config, scale: str, name: str | None) -> str:
+    """Return the kind of an adaptor, which settings do not say where it is learned."""
+    adaptor = entry(config, scale, "adaptors", name) if name else {}
+    kind: str = adaptor.get("spec", adaptor).get("kind", "")
+    return kind
+
+
 def light_pass(config: Config, scale: str, name: str | None) -> dict[str, str]:
     """Return what light steps run, as the steps take it; nothing without a name."""
     if not name:

@@ -46,6 +46,12 @@ def run_spec(config: Config, wildcards: Wildcards) -> str:
     return as_json({**chosen(found, "sampler", "seed", "batch_size", "level"), **light})
 
 
+def run_adaptor(config: Config, wildcards: Wildcards) -> str:
+    """Return the kind of a run's adaptor; empty without one."""
+    name = run(config, wildcards).get("adaptor")
+    return files.adaptor_kind(config, wildcards.scale, name)
+
+
 def perturbation_needs(config: Config, wildcards: Wildcards) -> Needs:
     """Return what images with perturbed features are sampled with."""
     scale = wildcards.scale
