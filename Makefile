@@ -33,7 +33,7 @@ $(STAMP): pyproject.toml constraints.txt
 # its process has the working directory open.
 .PHONY: unlock
 unlock: $(STAMP)
-	@$(BIN)/python -m clockwork_experiments.steps.release_lock $(CURDIR)
+	@$(BIN)/python -m clockwork_experiments.steps.release_lock "$(CURDIR)"
 
 test: lint fast e2e
 

@@ -231,7 +231,9 @@ def test_edited_adaptors_rerun_no_trajectory(copy):
 
 def edit_adaptors(copy):
     path = copy / "src/clockwork_diffusion/adaptors.py"
-    path.write_text(path.read_text("utf-8") + "\n# edited\n", encoding="utf-8")
+    old = "class ResNetAdaptor(_LearnedAdaptor):"
+    text = path.read_text("utf-8").replace(old, f"{old}\n    edited = True\n")
+    path.write_text(text, encoding="utf-8")
 
 
 def test_edited_run_reruns_its_own_chain(copy):

@@ -7,13 +7,7 @@ from snakemake.exceptions import WorkflowError
 
 from clockwork_experiments.base import texts
 from clockwork_experiments.config.load import SCALES, read_config
-
-try:
-    resolved = read_config(config, Path(workflow.basedir))
-except ValueError as error:
-    raise WorkflowError(str(error)) from None
-config.clear()
-config.update(resolved)
+from clockwork_experiments.config.needs.files import model_files
 
 
 def entries(scale, section):
@@ -58,126 +52,15 @@ def spec(section, wildcard, *keys):
     return lambda wildcards: json.dumps(get(wildcards))
 
 
-def via(section, wildcard, key, target):
-    """Return a function for the entry of ``target`` that an entry names by ``key``."""
-    get = setting(section, wildcard, key)
-    return lambda wildcards: entry(wildcards.scale, target, get(wildcards))
-
-
-def model_path(section, wildcard):
-    """Return an input function for the folder of the model that an entry uses."""
-    model = via(section, wildcard, "model", "models")
-    return lambda wildcards: model(wildcards)["path"]
-
-
-def is_made(path):
-    """Tell whether a rule makes a folder or file, rather than a user or a fetch."""
-    return Path(path).parts[:1] == ("results",)
-
-
 def files_of(get_path):
-    """Return an input function: the files of the model whose folder it names.
-
-    Files have checksums, so that touching them reruns nothing; folders have none. Of a
-    model that a rule makes, the list of checksums stands for all files, and of one that
-    is fetched, its manifest.
-    """
-
-    def get(wildcards):
-        folder = Path(get_path(wildcards))
-        brought = manifest_of(folder)
-        if brought:
-            return brought
-        if is_made(folder):
-            # Of a weight file, the checksums beside it.
-            made = folder.parent if folder.suffix == ".pth" else folder
-            return [str(made / "SHA256SUMS")]
-        if not folder.is_dir():
-            return [str(folder)]
-        return sorted(
-            str(path)
-            for path in folder.rglob("*")
-            if path.is_file() and path.name != "README.md"
-        )
-
-    return get
-
-
-def clip_path(wildcards):
-    """Return the folder of the scale's CLIP."""
-    return entry(wildcards.scale, "encoders", "clip")["path"]
-
-
-def text_channels(wildcards):
-    """Return the width of that CLIP's pooled text embedding."""
-    return entry(wildcards.scale, "encoders", "clip")["width"]
+    """Return an input function: the files of the model whose folder it names."""
+    return lambda wildcards: model_files(config, get_path(wildcards))
 
 
 def prompts_of(section, wildcard):
     """Return an input function for the prompts that an entry uses."""
     name = setting(section, wildcard, "dataset")
     return lambda wildcards: f"results/{wildcards.scale}/prompts/{name(wildcards)}.json"
-
-
-def shard_count(section, wildcard):
-    """Return a params function for the number of shards of an entry's prompts."""
-    dataset = via(section, wildcard, "dataset", "datasets")
-    return lambda wildcards: dataset(wildcards)["shards"]
-
-
-ADAPTOR_FILES = ("config.json", "diffusion_pytorch_model.safetensors", "SHA256SUMS")
-
-
-def adaptor_path(scale, name):
-    """Return the folder of a learned adaptor."""
-    return f"results/{scale}/adaptors/{name}"
-
-
-def adaptor_files(scale, name):
-    """Return the files of a learned adaptor."""
-    return [f"{adaptor_path(scale, name)}/{file}" for file in ADAPTOR_FILES]
-
-
-def is_learned(scale, name):
-    """Tell whether an adaptor has weights."""
-    return "model" in entry(scale, "adaptors", name)
-
-
-def adaptor_of(get):
-    """Return an input function: the learned adaptor that settings name, and its CLIP.
-
-    ``get`` returns the settings, as `setting` does; without such an adaptor, nothing.
-    """
-
-    def files(wildcards):
-        name = get(wildcards).get("adaptor")
-        if name is None or not is_learned(wildcards.scale, name):
-            return {}
-        return {
-            "adaptor": adaptor_files(wildcards.scale, name),
-            "clip": files_of(clip_path)(wildcards),
-        }
-
-    return files
-
-
-def adaptor_options(wildcards, input):
-    """Return the command-line options for the same."""
-    if not hasattr(input, "adaptor"):
-        return ""
-    folder = Path(input.adaptor[0]).parent
-    return f"--adaptor {folder} --clip {clip_path(wildcards)}"
-
-
-def light_pass(scale, name):
-    """Return what light steps run, as the steps take it; nothing without a name."""
-    if not name:
-        return {}
-    adaptor = entry(scale, "adaptors", name)
-    if adaptor.get("kind") == "branch":
-        return {"branch": adaptor["branch"]}
-    chosen = {"cut": adaptor.get("spec", adaptor)["cut"]}
-    return chosen if is_learned(scale, name) else {**chosen, "kind": adaptor["kind"]}
 
 
 def reference_of(scale, dataset):

@@ -31,7 +31,7 @@ rule ship_models:
     params:
         folders=expand("results/mini/models/{model}", model=mini_models()),
     shell:
-        "cp -r {params.folders} resources/mini/ 2> {log}"
+        "cp -r {params.folders:q} resources/mini/ 2> {log}"
 
 
 rule mini_adaptors:
@@ -85,7 +85,7 @@ rule train_mini_adaptor:
     shell:
         "rm -f {params.folder:q}/config.json &&"
         " python -m clockwork_experiments.steps.train_mini_adaptor"
-        " --spec {params.spec:q} --model {input.model} --output {params.folder}"
+        " --spec {params.spec:q} --model {input.model:q} --output {params.folder}"
         " --threads {threads} --log {log}"
 
 
@@ -170,8 +170,8 @@ rule make_backbone:
         state="results/{scale}/.state/models/{backbone}.pt",
     shell:
         "python -m clockwork_experiments.steps.make_backbone"
-        " --spec {params.spec:q} --teacher {params.teacher}"
-        " --images {input.images} --prompts {input.prompts} {params.quality}"
+        " --spec {params.spec:q} --teacher {params.teacher:q}"
+        " --images {input.images:q} --prompts {input.prompts:q} {params.quality}"
         " --state {params.state} --output {params.folder}"
         " --threads {threads} --log {log}"
 
@@ -205,8 +205,8 @@ rule convert_stablesr:
         folder=lambda wildcards, output: str(Path(output.sums).parent),
     shell:
         "python -m clockwork_experiments.steps.convert_stablesr"
-        " --checkpoint {params.checkpoint} --cfw {params.cfw}"
-        " --tokenizer {params.tokenizer} --output {params.folder}"
+        " --checkpoint {params.checkpoint:q} --cfw {params.cfw:q}"
+        " --tokenizer {params.tokenizer:q} --output {params.folder}"
         " --threads {threads} --log {log}"
 
 
@@ -239,7 +239,7 @@ rule recognise_images:
         classifier=classifier_path,
     shell:
         "python -m clockwork_experiments.steps.recognise_images"
-        " --images {input.images} --classifier {params.classifier}"
+        " --images {input.images:q} --classifier {params.classifier:q}"
         " --dataset-spec {params.dataset:q} --title {params.title:q}"
         " --output {output.json} --log {log}"
 
