@@ -9,6 +9,13 @@ from clockwork_experiments.base import texts
 from clockwork_experiments.config.load import SCALES, read_config
 from clockwork_experiments.config.needs.files import model_files
 
+try:
+    resolved = read_config(config, Path(workflow.basedir))
+except ValueError as error:
+    raise WorkflowError(str(error)) from None
+config.clear()
+config.update(resolved)
+
 
 def entries(scale, section):
     """Return a section of the configuration, ids to settings."""
