@@ -171,12 +171,18 @@ def test_unknown_modules_are_refused():
 TRACED = """
 import json, sys
 seen = set()
+def importing(frame):
+    while frame := frame.f_back:
+        name = frame.f_globals["__name__"]
+        if frame.f_code.co_name == "<module>" and "clockwork_" in name:
+            return True
+    return False
 def note(frame, event, _):
     if event == "call":
         name = frame.f_globals.get("__name__", "")
         code = frame.f_code
-        # Of functions alone: bodies of classes run at import.
-        if name.startswith("clockwork_") and code.co_flags & 1:
+        # Of functions alone, and not of what decorates others at import.
+        if name.startswith("clockwork_") and code.co_flags & 1 and not importing(frame):
             seen.add((name, code.co_qualname.split(".")[0]))
 import clockwork_experiments.steps.count_flops as step
 from argparse import Namespace

@@ -91,8 +91,8 @@ def code_used(module: str, settings: str = "", *others: str) -> str:
         for name, digest in _of(each, frozenset(named)).digests.items():
             found[name] = found.get(name, "") + digest
     outside = map(_outside, sorted(set(re.findall(r"[\w.]+:\w+", settings))))
-    inside = (f"{name}:{digest}" for name, digest in sorted(found.items()))
-    return " ".join([*inside, *filter(None, outside)])
+    digests = (f"{name}:{digest}" for name, digest in sorted(found.items()))
+    return " ".join([*digests, *filter(None, outside)])
 
 
 def used_by(module: str, settings: str = "") -> frozenset[Place]:
