@@ -10,7 +10,7 @@ import yaml
 from checkout import ROOT
 from matplotlib.image import imread
 
-from clockwork_experiments.base import storage
+from clockwork_experiments.base import provenance, storage
 from clockwork_experiments.config.parse import parse
 from clockwork_experiments.report import kinds
 
@@ -192,3 +192,15 @@ def test_the_file_of_an_own_kind_is_what_its_jobs_depend_on(tmp_path, monkeypatc
     assert (module, Path(file)) == ("my_own", tmp_path / "my_own.py")
     name, file = kinds.source(kinds.FIGURES, "grid")
     assert (name, file) == ("clockwork_experiments.report.figures.grid", "")
+
+
+def test_a_job_depends_on_its_own_kind_alone():
+    def code(name):
+        return {path.name for path in provenance.code_of(name)}
+
+    step, depth = code("steps.draw_figure"), code("report.figures.depth")
+    assert "depth.py" in depth - step
+    assert not {"editing.py", "perturbation.py", "training.py"} & (depth | step)
+    step, levels = code("steps.set_table"), code("report.tables.levels")
+    assert "levels.py" in levels - step
+    assert "results.py" not in levels | step
