@@ -5,14 +5,12 @@ From the architecture alone, without weights.
 
 from __future__ import annotations
 
-from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from clockwork_experiments.base import provenance, storage
-from clockwork_experiments.config.parse import parse
-from clockwork_experiments.run import new_parser, run
+from clockwork_experiments.run import run
 
 
 @dataclass(frozen=True)
@@ -62,11 +60,15 @@ KEYS = {"": "flops", "_with_attention": "flops_with_attention"}
 """Conventions of counting, by what their columns' names end in."""
 
 
-def main(args: Namespace) -> None:
-    """Count on the meta device, and set the table."""
+def count_other_unets(spec: OtherUNetsSpec, output: Path) -> None:
+    """Count on the meta device, and set the table.
+
+    Args:
+        spec: What to count.
+        output: CSV to write; the table in other formats beside it.
+    """
     from clockwork_experiments.report.tables.table import Column, Table
 
-    spec = parse(OtherUNetsSpec, args.spec)
     columns = {
         "label": Column(""),
         "steps": Column("steps"),
@@ -81,11 +83,11 @@ def main(args: Namespace) -> None:
     }
     rows = [row for each in spec.runs for row in rows_of(each)]
     table = Table(spec.title, spec.caption, columns, rows)
-    for suffix, content in table.files(args.output.stem).items():
-        storage.write_text(args.output.with_suffix(suffix), content)
+    for suffix, content in table.files(output.stem).items():
+        storage.write_text(output.with_suffix(suffix), content)
     versions = provenance.versions("torch", "diffusers", "deepspeed")
     storage.write_json(
-        args.output.with_suffix(".json"), {"rows": rows, "versions": versions}
+        output.with_suffix(".json"), {"rows": rows, "versions": versions}
     )
 
 
@@ -160,7 +162,4 @@ def _row(
 
 
 if __name__ == "__main__":
-    parser = new_parser(__doc__)
-    parser.add_argument("--spec", required=True, help="OtherUNetsSpec as JSON")
-    parser.add_argument("--output", required=True, type=Path, help="CSV to write")
-    run(parser, main)
+    run(count_other_unets)

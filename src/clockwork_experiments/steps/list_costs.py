@@ -4,33 +4,38 @@ from __future__ import annotations
 
 import csv
 import os
-from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from clockwork_experiments.base import provenance, storage
-from clockwork_experiments.run import new_parser, run
+from clockwork_experiments.run import run
 
 UNKNOWN = "—"
 
 
-def main(args: Namespace) -> None:
-    """Read the benchmarks that there are, and sum them up by rule."""
+def list_costs(benchmarks: Path, output: Path, note: str = "") -> None:
+    """Read the benchmarks that there are, and sum them up by rule.
+
+    Args:
+        benchmarks: Benchmarks of a scale.
+        output: JSON to write; Markdown beside it.
+        note: What a reader must know of them.
+    """
     jobs = [
         job
-        for path in sorted(args.benchmarks.rglob("*.tsv"))
-        for job in read_benchmark(path, args.benchmarks)
+        for path in sorted(benchmarks.rglob("*.tsv"))
+        for job in read_benchmark(path, benchmarks)
     ]
     result = {
         "jobs": jobs,
         "rules": by_rule(jobs),
         "cores": os.cpu_count(),
         "device": provenance.device_name(),
-        "note": args.note,
+        "note": note,
     }
-    storage.write_json(args.output, result)
-    storage.write_text(args.output.with_suffix(".md"), to_markdown(result))
+    storage.write_json(output, result)
+    storage.write_text(output.with_suffix(".md"), to_markdown(result))
 
 
 def read_benchmark(path: Path, folder: Path) -> list[dict[str, Any]]:
@@ -116,12 +121,4 @@ def cost_table(rules: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 if __name__ == "__main__":
-    parser = new_parser(__doc__)
-    parser.add_argument(
-        "--benchmarks", required=True, type=Path, help="benchmarks of a scale"
-    )
-    parser.add_argument("--note", default="", help="what a reader must know of them")
-    parser.add_argument(
-        "--output", required=True, type=Path, help="JSON to write; Markdown beside it"
-    )
-    run(parser, main)
+    run(list_costs)

@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import logging
-from argparse import Namespace
 from pathlib import Path
 
 from clockwork_experiments.base import storage
 from clockwork_experiments.config.parse import parse
-from clockwork_experiments.run import new_parser, run
+from clockwork_experiments.run import run
 
 log = logging.getLogger(__name__)
 
 
-def main(args: Namespace) -> None:
-    """Make it beside its place, and move it there whole."""
+def make_random_model(spec: str, output: Path) -> None:
+    """Make it beside its place, and move it there whole.
+
+    Args:
+        spec: A `RandomModelSpec` as JSON.
+        output: Folder to write.
+    """
     from clockwork_experiments.random import models
 
-    spec = parse(models.RandomModelSpec, args.spec)
-    with storage.atomic_path(args.output) as folder:
+    chosen = parse(models.RandomModelSpec, spec)
+    with storage.atomic_path(output) as folder:
         folder.mkdir()
-        parameters = models.make_random_model(spec, folder)
-    log.info("%s: %d parameters, random", args.output, parameters)
+        parameters = models.make_random_model(chosen, folder)
+    log.info("%s: %d parameters, random", output, parameters)
 
 
 if __name__ == "__main__":
-    parser = new_parser(__doc__)
-    parser.add_argument("--spec", required=True, help="RandomModelSpec as JSON")
-    parser.add_argument("--output", required=True, type=Path, help="folder to write")
-    run(parser, main)
+    run(make_random_model)

@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from pathlib import Path
 
 from clockwork_experiments.base import storage
-from clockwork_experiments.run import new_parser, run
+from clockwork_experiments.run import run
 
 
-def main(args: Namespace) -> None:
-    """Load, measure, write."""
+def measure_world(teacher: Path, judge: Path, output: Path) -> None:
+    """Load, measure, write.
+
+    Args:
+        teacher: Its card.
+        judge: Its card.
+        output: JSON to write.
+    """
     from clockwork_experiments.models.loading import load_pipeline
-    from clockwork_experiments.world import gate, judge
+    from clockwork_experiments.world import gate
+    from clockwork_experiments.world import judge as judges
 
-    pipe = load_pipeline(args.teacher.parent)
-    bench = gate.Bench(pipe, judge.load(args.judge.parent))
-    storage.write_json(args.output, gate.to_json(bench.measure()))
+    pipe = load_pipeline(teacher.parent)
+    bench = gate.Bench(pipe, judges.load(judge.parent))
+    storage.write_json(output, gate.to_json(bench.measure()))
 
 
 if __name__ == "__main__":
-    parser = new_parser(__doc__)
-    parser.add_argument("--teacher", required=True, type=Path, help="its card")
-    parser.add_argument("--judge", required=True, type=Path, help="its card")
-    parser.add_argument("--output", required=True, type=Path, help="JSON to write")
-    run(parser, main)
+    run(measure_world)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
 from clockwork_experiments.base import storage
-from clockwork_experiments.config.parse import parse
-from clockwork_experiments.run import new_parser, run
+from clockwork_experiments.run import run
 
 
 @dataclass(frozen=True)
@@ -32,20 +30,25 @@ class MiniAdaptorSpec:
     batch_size: int
 
 
-def main(args: Namespace) -> None:
-    """Train with the library's own call; an unfinished training goes on."""
+def train_mini_adaptor(spec: MiniAdaptorSpec, model: Path, output: Path) -> None:
+    """Train with the library's own call; an unfinished training goes on.
+
+    Args:
+        spec: What to train.
+        model: Checksums in the pipeline's folder.
+        output: Folder to write.
+    """
     from clockwork_diffusion.adaptor_training import train_adaptor
     from clockwork_diffusion.schedulers import new_scheduler
     from clockwork_experiments.mini import scenes
     from clockwork_experiments.models import loading
 
-    spec = parse(MiniAdaptorSpec, args.spec)
-    pipe = loading.load_pipeline(args.model.parent, loading.default_device())
+    pipe = loading.load_pipeline(model.parent, loading.default_device())
     pipe.scheduler = new_scheduler("dpmpp", pipe.scheduler.config, spec.steps)
     train_adaptor(
         pipe,
         scenes.captions("train", spec.captions),
-        args.output,
+        output,
         steps=spec.steps,
         clock=spec.clock,
         guidance_scale=spec.guidance_scale,
@@ -53,14 +56,8 @@ def main(args: Namespace) -> None:
         batch_size=spec.batch_size,
         captions_at_once=8,
     )
-    storage.write_checksums(args.output)
+    storage.write_checksums(output)
 
 
 if __name__ == "__main__":
-    parser = new_parser(__doc__)
-    parser.add_argument("--spec", required=True, help="MiniAdaptorSpec as JSON")
-    parser.add_argument(
-        "--model", required=True, type=Path, help="checksums in the pipeline's folder"
-    )
-    parser.add_argument("--output", required=True, type=Path, help="folder to write")
-    run(parser, main)
+    run(train_mini_adaptor)
