@@ -109,7 +109,7 @@ def test_every_gpu_job_may_name_a_model_and_every_job_grows():
     for path in sorted((ROOT / "workflow/rules").glob("*.smk")):
         text = path.read_text("utf-8")
         assert not re.findall(r"(?:mem_mb|runtime)=\d", text), path
-        gpus = re.findall(r" gpu=(?:\d+|training_gpus),", text)
+        gpus = re.findall(r" gpu=[\w.]+,", text)
         assert len(gpus) == text.count("gpu_model=gpu_model"), path
         assert text.count("mem_mb=memory(") == text.count("runtime=walltime("), path
 
