@@ -234,6 +234,20 @@ def test_an_adaptor_may_come_from_elsewhere(kind):
     assert list(problems(wrong, kinds, made["$defs"], lambda *_: {}))
 
 
+def test_a_search_method_may_come_from_elsewhere():
+    made = schema.schemas()["resolved.schema.json"]
+    methods = made["$defs"]["StepSearch"]["properties"]["methods"]
+
+    def wrong(name: str) -> list[str]:
+        found = problems({name: [5]}, methods, made["$defs"], lambda *_: {})
+        return [what for _, what in found]
+
+    assert not wrong("greedy") and not wrong("my_package.my_module:Mine")
+    (said,) = wrong("gredy")
+    assert said.startswith("unknown key 'gredy'; known keys are greedy, ")
+    assert said.endswith("did you mean 'greedy'?")
+
+
 @pytest.mark.parametrize("scheduler", [*SCHEDULERS, "UniPCMultistepScheduler"])
 def test_any_scheduler_of_diffusers_is_one(scheduler):
     made = schema.schemas()["resolved.schema.json"]

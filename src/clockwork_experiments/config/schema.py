@@ -37,6 +37,9 @@ ALSO = {
 }
 """What else an entry may say, by section."""
 
+ELSEWHERE = r"^[\w.]+:\w+$"
+"""A class of one's own, as ``my_package.my_module:MyClass``."""
+
 ID = "^[a-z][a-z0-9_]*$"
 
 
@@ -133,7 +136,7 @@ def _typed(hint: Any, narrowed: Mapping[str, Any], defs: dict[str, Schema]) -> S
             schema["additionalProperties"] = _typed(arguments[1], narrowed, defs)
         names = _typed(arguments[0], narrowed, defs)
         if names != {"type": "string"}:
-            schema["propertyNames"] = {"enum": names["enum"]}
+            schema["propertyNames"] = names
         elif _holds_classes(arguments[1]) and "SourceFile" not in str(arguments[1]):
             schema["propertyNames"] = {"pattern": ID}
         return schema
@@ -147,7 +150,8 @@ def _marked(mark: Any) -> Schema:
     if isinstance(mark, Ref):
         return {"reference": list(mark.sections)}
     if isinstance(mark, OneOf):
-        return {"enum": list(mark.values)}
+        known = {"enum": list(mark.values)}
+        return {"anyOf": [known, {"pattern": ELSEWHERE}]} if mark.elsewhere else known
     if isinstance(mark, Items):
         unique = {"uniqueItems": True} if mark.unique else {}
         return ({"minItems": mark.least} if mark.least else {}) | unique

@@ -533,7 +533,7 @@ class Searched:
     """
 
     search: Annotated[str, Ref("step_searches")]
-    method: Annotated[str, OneOf(("uniform", *METHODS))]
+    method: Annotated[str, OneOf(("uniform", *METHODS), elsewhere=True)]
 
 
 @dataclass(frozen=True)
@@ -636,7 +636,9 @@ class StepSearch(Translating):
     """
 
     steps: Counts = field(kw_only=True)
-    methods: dict[Annotated[str, OneOf(tuple(METHODS))], Counts] = field(kw_only=True)
+    methods: dict[Annotated[str, OneOf(tuple(METHODS), elsewhere=True)], Counts] = (
+        field(kw_only=True)
+    )
     reference: Steps = field(kw_only=True)
     heldout: Annotated[str, Ref("translation_sets")] = ""
     evolution_set: Annotated[str, Ref("translation_sets")] = ""

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from clockwork_experiments.claims.registry import KINDS as TESTS
 from clockwork_experiments.claims.registry import METRICS, ClaimsSpec
-from clockwork_experiments.config.schema import Schema, define
+from clockwork_experiments.config.schema import ELSEWHERE, Schema, define
 from clockwork_experiments.config.types import (
     Bounds,
     Items,
@@ -28,7 +28,8 @@ from clockwork_experiments.report.tables.timesteps import METHODS
 from clockwork_experiments.search.levels import PROBLEMS
 from clockwork_experiments.search.methods import METHODS as SEARCHED
 
-Method = Annotated[str, OneOf(tuple(METHODS))]
+Method = Annotated[str, OneOf(tuple(METHODS), elsewhere=True)]
+Found = Annotated[str, OneOf(tuple(SEARCHED), elsewhere=True)]
 Methods = Annotated[tuple[Method, ...], Items(1, unique=True)]
 Names = Annotated[tuple[str, ...], Items(1, unique=True)]
 Naturals = Annotated[tuple[Natural, ...], Items(1)]
@@ -61,8 +62,8 @@ NARROWED: dict[str, Any] = {
     "MultiTableSpec.search": Depth,
     "MultiRow.search": Depth,
     "DepthPanel.search": Depth,
-    "JointTableSpec.method": Annotated[str, OneOf(tuple(SEARCHED))],
-    "JointParetoSpec.method": Annotated[str, OneOf(tuple(SEARCHED))],
+    "JointTableSpec.method": Found,
+    "JointParetoSpec.method": Found,
     # A scale without searches shows what is published alone.
     "GammaColumn.search": str,
     "StepRows.search": str,
@@ -109,9 +110,6 @@ NARROWED: dict[str, Any] = {
     "expected": Annotated[float, Bounds(above=0)],
 }
 """The ranges of the settings of kinds, by field, or by class and field."""
-
-ELSEWHERE = r"^[\w.]+:\w+$"
-"""A kind of one's own, as ``my_package.my_module:MyClass``."""
 
 
 def paper_schema() -> Schema:

@@ -54,9 +54,15 @@ class Text:
 
 @dataclass(frozen=True)
 class OneOf:
-    """The only values that there are."""
+    """The only values that there are.
+
+    Attributes:
+        values: The values.
+        elsewhere: Classes of one's own are, too, as ``my_package.my_module:MyClass``.
+    """
 
     values: tuple[object, ...]
+    elsewhere: bool = False
 
 
 @dataclass(frozen=True)

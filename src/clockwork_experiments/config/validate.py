@@ -140,10 +140,10 @@ def _of_mapping(
             yield where, f"the key {key!r} is not a text"
         elif key not in properties and others is False:
             yield where, _unknown(key, properties)
-        elif names.get("enum") and key not in names["enum"]:
-            yield where, _unknown(key, names["enum"])
-        elif "pattern" in names and not _matches(key, names["pattern"]):
-            yield where, f"the id {key!r} does not match {names['pattern']!r}"
+        elif _first(key, names, defs, known, where):
+            listed = names.get("anyOf", [names])[0].get("enum")
+            other = f"the id {key!r} does not match {names.get('pattern')!r}"
+            yield where, _unknown(key, listed) if listed else other
     for key in schema.get("required", ()):
         if key not in data:
             yield where, f"{key!r} is a required property"
