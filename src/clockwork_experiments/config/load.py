@@ -42,7 +42,8 @@ def read_config(given: Mapping[str, Any], root: Path) -> Settings:
         ValueError: If a file cannot be read, or an entry refers to another one that
             there is not, in one line that names the file or the entry.
     """
-    path = next(p for p in (Path("config.yaml"), root / "config.yaml") if p.is_file())
+    path = Path("config.yaml")
+    path = path if path.is_file() else root / path
     files = {
         name: _mapping(texts.read_yaml(root / "workflow" / f"{name}.yaml"), name)
         for name in ("scales", "recipes", "sources", "random")
