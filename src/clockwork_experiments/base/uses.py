@@ -204,12 +204,13 @@ class _Module:
 
     def _mentioned(self, node: ast.AST) -> _Part:
         part = _Part(code=[ast.dump(_without_texts(node))])
+        nodes = list(ast.walk(node))
         local = dict(self.imports)
-        for each in ast.walk(node):
+        for each in nodes:
             local |= _imported(each)
-        looked_up, by_class = _looked_up(node), _by_class(node)
+        looked_up, by_class = _looked_up(nodes), _by_class(nodes)
         inner: set[ast.AST] = set()
-        for each in ast.walk(node):
+        for each in nodes:
             if isinstance(each, ast.Constant) and isinstance(each.value, str):
                 part.texts.add(each.value)
             if isinstance(each, ast.Attribute | ast.Name) and each not in inner:
@@ -323,13 +324,13 @@ def _registry(node: ast.stmt) -> dict[str, ast.expr] | None:
     return None if plain or not whole else found
 
 
-def _looked_up(node: ast.AST) -> set[ast.AST]:
+def _looked_up(nodes: Iterable[ast.AST]) -> set[ast.AST]:
     """Return the names in a definition of which, as registries, entries are asked.
 
     ``D[key]``, ``D.get(key)``, ``key in D``, ``", ".join(D)``, ``*D``; or a call.
     """
     found: set[ast.AST] = set()
-    for each in ast.walk(node):
+    for each in nodes:
         if isinstance(each, ast.Subscript | ast.Starred):
             found.add(each.value)
         elif isinstance(each, ast.Compare):
@@ -342,19 +343,25 @@ def _looked_up(node: ast.AST) -> set[ast.AST]:
     return found
 
 
-def _by_class(node: ast.AST) -> set[ast.AST]:
+def _by_class(nodes: Iterable[ast.AST]) -> set[ast.AST]:
     """Return what is walked through for the one entry whose class has some name."""
     found: set[ast.AST] = set()
-    for each in ast.walk(node):
+    for each in nodes:
         walked: list[ast.expr] = []
         if isinstance(each, ast.For):
             walked = [each.iter]
         elif isinstance(each, ast.DictComp | ast.GeneratorExp | ast.ListComp):
             walked = [part.iter for part in each.generators]
-        text = ast.dump(each) if walked else ""
-        if "attr='__name__'" in text or "Call(func=Name(id='type'" in text:
+        if walked and any(map(_asks_class, ast.walk(each))):
             found |= {part for top in walked for part in ast.walk(top)}
     return found
+
+
+def _asks_class(node: ast.AST) -> bool:
+    called = node.func if isinstance(node, ast.Call) else None
+    if isinstance(called, ast.Name):
+        return called.id == "type"
+    return isinstance(node, ast.Attribute) and node.attr == "__name__"
 
 
 def _chain(node: ast.AST) -> tuple[list[str], set[ast.AST]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from pathlib import Path
 from typing import Any
 
@@ -27,11 +28,14 @@ def manifest(name: str) -> str:
 
 def source_of(config: Config, path: str | Path) -> str | None:
     """Return the name of the source that brings a folder or file."""
+    wanted = os.path.normpath(path)
     for section in ("sources", "coco"):
         for name, source in entries(config, "paper", section).items():
-            folder = Path(source["path"])
-            brought = {folder, *(folder / file for file in source.get("files", ()))}
-            if Path(path) in brought:
+            folder = os.path.normpath(source["path"])
+            if not wanted.startswith(folder):
+                continue
+            files = source.get("files", ())
+            if wanted in (folder, *(os.path.normpath(f"{folder}/{f}") for f in files)):
                 return name
     return None
 
