@@ -5,6 +5,7 @@ import logging
 from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
 
+from clockwork_experiments.base.console import Progress
 from clockwork_experiments.cost import estimates
 from clockwork_experiments.config import parse as specs
 
@@ -37,3 +38,11 @@ class DryRunCosts(logging.Handler):
 
 
 logger.addHandler(DryRunCosts())
+
+progress = Progress(logger.info)
+if not workflow.dryrun:
+    logger.addHandler(progress)
+
+
+onerror:
+    logger.error(progress.ending())
