@@ -40,8 +40,9 @@ class DryRunCosts(logging.Handler):
 logger.addHandler(DryRunCosts())
 
 progress = Progress(logger.info)
-if not workflow.dryrun:
-    logger.addHandler(progress)
+# Whether this is a dry run is known once it has begun.
+progress.addFilter(lambda record: not workflow.dryrun)
+logger.addHandler(progress)
 
 
 onerror:
