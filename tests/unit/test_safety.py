@@ -131,9 +131,10 @@ def test_one_module_asks_other_machines(library):
 
 def test_nothing_of_a_manifest_is_written_into_a_command():
     """What the workflow reads of files that were fetched is compared, not passed on."""
-    text = code_of(ROOT / "workflow" / "common" / "fetch.smk")
+    reader = "src/clockwork_experiments/config/needs/fetching.py"
+    text = code_of(ROOT / reader)
     uses = re.findall(r"read_manifest\(.*", text)
     assert len(uses) == 3  # its definition, the check, and whether it was made
     for path in CODE:
-        if path.name != "fetch.smk":
+        if path != ROOT / reader:
             assert "read_manifest(" not in code_of(path), path

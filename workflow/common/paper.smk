@@ -118,3 +118,10 @@ def named_inputs(files):
 def claims_options(wildcards, input):
     """Return the command-line options for the same."""
     return named_inputs(claims_inputs(wildcards))
+
+
+def unet_timing(wildcards):
+    """Return which UNets to time, each called as Table S3 prints it."""
+    return costing.unet_timing_spec(
+        PAPERS["clockwork"]["tables"]["table_s3"]["paper"]["rows"]
+    )

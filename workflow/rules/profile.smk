@@ -298,9 +298,7 @@ rule time_unet:
         runtime=walltime(30),
     params:
         code=code("time_unet"),
-        spec=costing.unet_timing_spec(
-            PAPERS["clockwork"]["tables"]["table_s3"]["paper"]["rows"]
-        ),
+        spec=unet_timing,
         state="results/paper/.state/latency/{gpu}.json",
     shell:
         "python -m clockwork_experiments.steps.time_unet"
