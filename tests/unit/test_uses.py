@@ -25,8 +25,16 @@ def source(tmp_path, monkeypatch):
     forget()
 
 
+def forget_kept():
+    uses._kept.cache_clear()
+    uses._earlier.cache_clear()
+
+
 def forget():
-    for each in (provenance.file_of, provenance._imports, uses._module, uses._of):
+    for each in (
+        *(provenance.file_of, provenance._imports),
+        *(uses._module, uses._of, uses._kept, uses._earlier),
+    ):
         each.cache_clear()
 
 
@@ -105,6 +113,33 @@ def test_an_edited_kind_concerns_the_jobs_that_name_it(source):
     shutil.rmtree(source)
     shutil.copytree(SOURCE, source)
     assert "sample_images" not in changed(source, {ADAPTORS: (old, new)}, IDENTITY)
+
+
+def test_what_was_found_holds_until_a_source_changes(source, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    uses.KEPT.parent.mkdir()
+
+    def read(module, named):
+        raise RuntimeError("read anew")
+
+    found = uses.code_used("steps.score_images")
+    uses._keep(uses._earlier(), uses._sources(), 0)
+    for damaged in ("", "[]", "{}", '{"of": 1}', uses.KEPT.read_text("utf-8")[:-9]):
+        with monkeypatch.context() as patch:
+            patch.setattr(uses, "_of", read)
+            forget_kept()
+            assert uses.code_used("steps.score_images") == found
+        whole = uses.KEPT.read_text("utf-8")
+        uses.KEPT.write_text(damaged, encoding="utf-8")
+        forget_kept()
+        assert uses.code_used("steps.score_images") == found
+        uses.KEPT.write_text(whole, encoding="utf-8")
+    path = source / "clockwork_experiments/score/metrics.py"
+    path.write_text(path.read_text("utf-8") + "\nADDED = 1\n", encoding="utf-8")
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError, match="anew"):
+        patch.setattr(uses, "_of", read)
+        forget_kept()
+        uses.code_used("steps.score_images")
 
 
 def test_comments_docstrings_and_order_concern_nothing(source):

@@ -8,21 +8,34 @@ So a scheduler, a kind or a metric that a job does not name is none of its affai
 
 Where it cannot be told what is used, all is taken: a module that is handed on as a
 whole, a registry that is walked through, one of whose names none is mentioned.
+
+To read all sources takes seconds, which each start of the workflow would spend. So what
+was found is kept in Snakemake's own folder, and holds as long as no source changes.
 """
 
 from __future__ import annotations
 
 import ast
+import atexit
+import contextlib
 import hashlib
 import importlib.util
+import json
+import os
 import re
+import sys
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
+from clockwork_experiments.base import provenance
 from clockwork_experiments.base.provenance import PACKAGE, PACKAGES, file_of
+
+KEPT = Path(".snakemake", "code_used.json")
+"""Where it is kept what was found, from the working folder on."""
 
 Place = tuple[str, str]
 """Module and name; the name is empty for what runs at import, ``*`` for all of it."""
@@ -87,12 +100,65 @@ def code_used(module: str, settings: str = "", *others: str) -> str:
     found: dict[str, str] = {}
     inside = [name for name in others if file_of(name) is not None]
     for each in (module, *(name.removeprefix(f"{PACKAGE}.") for name in inside)):
-        named = words_of(settings) & _of(each, None).names
-        for name, digest in _of(each, frozenset(named)).digests.items():
+        named = words_of(settings) & frozenset(_kept(each, None).names)
+        for name, digest in _kept(each, frozenset(named)).digests.items():
             found[name] = found.get(name, "") + digest
     outside = map(_outside, sorted(set(re.findall(r"[\w.]+:\w+", settings))))
     digests = (f"{name}:{digest}" for name, digest in sorted(found.items()))
     return " ".join([*digests, *filter(None, outside)])
+
+
+class _Found(NamedTuple):
+    """What `Used` says that is worth keeping."""
+
+    digests: dict[str, str]
+    names: list[str]
+
+
+@cache
+def _kept(module: str, named: frozenset[str] | None) -> _Found:
+    """Return what `_of` finds, as an earlier process has found it if one has."""
+    known = _earlier()
+    key = json.dumps([module, named if named is None else sorted(named)])
+    if key not in known:
+        used = _of(module, named)
+        known[key] = _Found(used.digests, sorted(used.names))
+    return known[key]
+
+
+@cache
+def _earlier() -> dict[str, _Found]:
+    """Read what is kept, and see to it that what is added will be."""
+    known: dict[str, _Found] = {}
+    of = _sources()
+    try:
+        kept = json.loads(KEPT.read_text(encoding="utf-8"))
+        if kept["of"] == of:
+            known = {key: _Found(**found) for key, found in kept["found"].items()}
+    except (OSError, ValueError, TypeError, KeyError):
+        pass  # none yet, or not ours: it is found anew
+    atexit.register(_keep, known, of, len(known))
+    return known
+
+
+def _keep(known: dict[str, _Found], of: str, before: int) -> None:
+    # Only where Snakemake has its folder, and nothing that was read has changed since.
+    if len(known) == before or not KEPT.parent.is_dir() or _sources() != of:
+        return
+    found = {key: each._asdict() for key, each in known.items()}
+    with contextlib.suppress(OSError):  # a full disk costs time alone
+        partial = KEPT.with_suffix(f".{os.getpid()}")
+        partial.write_text(json.dumps({"of": of, "found": found}), encoding="utf-8")
+        partial.replace(KEPT)
+
+
+def _sources() -> str:
+    """Return a digest of all sources of both packages, and of what reads them."""
+    whole = hashlib.sha256(sys.version.encode())
+    for package in PACKAGES:
+        for path in sorted((provenance.ROOT / package).rglob("*.py")):
+            whole.update(str(path).encode() + path.read_bytes())
+    return whole.hexdigest()
 
 
 def used_by(module: str, settings: str = "") -> frozenset[Place]:
