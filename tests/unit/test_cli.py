@@ -220,6 +220,7 @@ def test_each_command_makes_targets_of_the_workflow(
 def test_options_reach_the_workflow(monkeypatch, snakemake, tmp_path):
     (tmp_path / "more.yaml").write_text("mini: {runs: {mine: {steps: 3}}}")
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("CORES", raising=False)
     words = ["table", "table_1", "-C", ROOT, "-j", 3, "--configfile", "more.yaml"]
     more = ["--profile", "profiles/slurm", "--snakemake", "--forcerun set_table"]
     assert call(monkeypatch, *words, *more, "-n") == 0
@@ -229,10 +230,15 @@ def test_options_reach_the_workflow(monkeypatch, snakemake, tmp_path):
     assert "--cores 3" in text and f"--configfile {tmp_path}/more.yaml" in text
     assert "--profile profiles/slurm" in text
     assert "--forcerun set_table -- results" in text
+    # Cores that nobody asked for would limit a whole cluster.
+    assert call(monkeypatch, *words[:4], *more[:2], "-n") == 0
+    assert "--cores" not in snakemake.asked[1][0]
+    assert call(monkeypatch, *words[:4], "-n") == 0
+    assert "--cores 2" in " ".join(snakemake.asked[2][0])
     # What a file adds is known.
     run = ["run", "--against=mine", "--steps=5"]
     assert call(monkeypatch, *run, *words[2:], "-n") == 0
-    assert targets(snakemake.asked[1]) == ["results/mini/compared/adhoc_mine_steps5.md"]
+    assert targets(snakemake.asked[3]) == ["results/mini/compared/adhoc_mine_steps5.md"]
 
 
 def test_the_exit_code_of_the_workflow_is_passed_on(monkeypatch, capsys, snakemake):

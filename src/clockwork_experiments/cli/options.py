@@ -30,7 +30,15 @@ Directory = Annotated[
     ),
 ]
 Cores = Annotated[
-    int, typer.Option("--cores", "-j", min=1, envvar="CORES", help="CPU cores to use.")
+    int | None,
+    typer.Option(
+        "--cores",
+        "-j",
+        min=1,
+        envvar="CORES",
+        help="CPU cores to use; with a profile, it says. [default: 2]",
+        show_default=False,
+    ),
 ]
 DryRun = Annotated[
     bool, typer.Option("--dry-run", "-n", help="Say which jobs would run, and stop.")

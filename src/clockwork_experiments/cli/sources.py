@@ -130,7 +130,7 @@ def fetch(
     ] = None,
     listed: Listed = False,
     directory: Directory = None,
-    cores: Cores = 2,
+    cores: Cores = None,
     dry_run: DryRun = False,
     configfile: ConfigFiles = None,
     more: More = "",

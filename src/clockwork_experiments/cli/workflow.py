@@ -28,14 +28,15 @@ class Workflow:
 
     Attributes:
         checkout: The checkout, with files of settings.
-        cores: CPU cores that it may use.
+        cores: CPU cores that it may use; by default 2, or what the profile says. On a
+            cluster they would limit all jobs together.
         dry_run: Say what would run, and run nothing.
         profile: A profile of Snakemake, beside the default one.
         more: More words for Snakemake's command line.
     """
 
     checkout: Checkout
-    cores: int = 2
+    cores: int | None = None
     dry_run: bool = False
     profile: Path | None = None
     more: str = ""
@@ -54,7 +55,8 @@ class Workflow:
             options: Options of Snakemake that a command needs.
         """
         words = [sys.executable, "-m", "snakemake", "--quiet", "rules"]
-        words += ["--cores", str(self.cores)]
+        if self.cores or self.profile is None:
+            words += ["--cores", str(self.cores or 2)]
         if self.profile is not None:
             # Snakemake looks for it in the folder that it runs in.
             own = self.profile.expanduser()
