@@ -16,7 +16,7 @@ import typer
 
 from clockwork_experiments.cli.checkout import Checkout
 
-ENDED = "clockwork: the workflow ended with exit code {}; the same command goes on"
+ENDED = "clockwork: the workflow ended with exit code {}; the same command resumes it"
 
 STANDARD_ERROR = 2
 """Where all goes that the workflow says; the standard output is for results."""
