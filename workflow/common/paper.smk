@@ -8,6 +8,7 @@ from clockwork_experiments.claims.registry import ClaimsSpec
 from clockwork_experiments.config import parse as spec_parser
 from clockwork_experiments.config.needs.papers import Known
 from clockwork_experiments.report import kinds
+from clockwork_experiments.report.tables import compared
 
 
 def table_of(wildcards):
@@ -75,12 +76,38 @@ def item_inputs(wildcards):
 
 
 def item_options(wildcards, input):
-    """Return the command-line options for these, and for what else there is to show.
+    """Return the command-line options for these, and for what else there is to show."""
+    return shown_options(item_made(wildcards), wildcards.scale)
+
+
+def compared_spec(wildcards):
+    """Return the table of a run and its teacher, as its kind takes it."""
+    known = Known(config, wildcards.scale)
+    return json.dumps(compared.comparison(known, wildcards.scale, wildcards.run))
+
+
+def compared_made(wildcards):
+    """Return it as an instance of its kind."""
+    return spec_parser.parse(compared.ComparedSpec, compared_spec(wildcards))
+
+
+def compared_inputs(wildcards):
+    """Return the scores, counts and timings that it shows."""
+    return compared_made(wildcards).needs(Known(config, wildcards.scale))
+
+
+def compared_options(wildcards, input):
+    """Return the command-line options for these."""
+    return shown_options(compared_made(wildcards), wildcards.scale)
+
+
+def shown_options(item, scale):
+    """Return the command-line options for what a table or figure shows.
 
     What is measured on request alone is no input; what there is of it is shown, and an
     em dash elsewhere.
     """
-    item, known = item_made(wildcards), Known(config, wildcards.scale)
+    known = Known(config, scale)
     files = item.needs(known)
     for name, paths in item.wishes(known).items():
         files[name] = [path for path in paths if Path(path).is_file()]

@@ -3,6 +3,7 @@
 
 localrules:
     set_table,
+    set_comparison,
     draw_figure,
     estimate_costs,
     paper_scale,
@@ -71,6 +72,23 @@ rule set_table:
         "python -m clockwork_experiments.steps.set_table"
         " --kind {params.kind:q} --spec {params.spec:q} {params.inputs}"
         " --output {output.csv} --log {log}"
+
+
+use rule set_table as set_comparison with:
+    input:
+        unpack(compared_inputs),
+    output:
+        csv="results/{scale}/compared/{run}.csv",
+        md="results/{scale}/compared/{run}.md",
+        html="results/{scale}/compared/{run}.html",
+        tex="results/{scale}/compared/{run}.tex",
+    log:
+        "logs/{scale}/set_comparison/{run}.log",
+    params:
+        code=code("set_table", compared_spec, module=lambda _: compared.__name__),
+        kind=compared.ComparedSpec.kind,
+        spec=compared_spec,
+        inputs=compared_options,
 
 
 rule draw_figure:

@@ -228,6 +228,20 @@ rule time_sampling:
         " --threads {threads} --log {log}"
 
 
+use rule time_sampling as time_pair with:
+    input:
+        models=costing.pair_models,
+    output:
+        "results/{scale}/latency/pairs/{run}.json",
+    log:
+        "logs/{scale}/time_pair/{run}.log",
+    benchmark:
+        "benchmarks/{scale}/time_pair/{run}.tsv"
+    params:
+        code=code("time_sampling", costing.pair_timing_spec, costing.adaptor_kinds),
+        spec=costing.pair_timing_spec,
+
+
 rule overhead:
     """Show what our code adds to a UNet pass, against the same modules run bare."""
     input:

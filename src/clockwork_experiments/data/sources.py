@@ -397,6 +397,41 @@ def _obtain(
     raise _NowhereError("")
 
 
+def at_hand(name: str, spec: SourceSpec, lock: Path) -> dict[str, str]:
+    """Say where each file of a source would come from, without asking any server.
+
+    Args:
+        name: The source's name, for the lock.
+        spec: The source.
+        lock: The lock's file.
+
+    Returns:
+        By place: ``in place``, ``the hub's cache``, ``a package``, ``the
+        configuration``, or nothing where it is not on this machine.
+    """
+    known = read_lock(lock).get(name, {})
+    revision = spec.revision or known.get("revision", "")
+    found = {}
+    for place, file in spec.files.items():
+        if file.unless and (spec.folder / file.unless).is_file():
+            continue
+        names = file.remote or (place,)
+        if any((spec.folder / each).is_file() for each in (place, *names)):
+            found[place] = "in place"
+        elif file.text:
+            found[place] = "the configuration"
+        elif file.package:
+            try:
+                _packaged(file.package)
+                found[place] = "a package"
+            except _NowhereError:
+                found[place] = ""
+        else:
+            hub = spec.hub and any(_cached(spec.hub, n, revision) for n in names)
+            found[place] = "the hub's cache" if hub else ""
+    return found
+
+
 def _take(
     original: Path, path: Path, pinned: _Pinned, what: str, linked: bool = False
 ) -> dict[str, Any]:

@@ -129,6 +129,23 @@ def _timed_runs(config: Config, scale: str) -> dict[str, dict[str, Any]]:
     return {name: entry(config, scale, "runs", name) for name in names}
 
 
+def _timed_pair(config: Config, wildcards: Wildcards) -> dict[str, dict[str, Any]]:
+    """Return a run and its teacher, which takes the first turn.
+
+    Raises:
+        ValueError: If it has none, or one of them is cut, which is not timed here.
+    """
+    scale, name = wildcards.scale, wildcards.run
+    teacher = entry(config, scale, "runs", name).get("teacher")
+    if teacher is None:
+        raise ValueError(f"{scale}: run {name!r} has no teacher to be timed with")
+    runs = {each: entry(config, scale, "runs", each) for each in (teacher, name)}
+    for each, run in runs.items():
+        if "level" in run:
+            raise ValueError(f"{scale}: run {each!r} keeps a level; it is not timed")
+    return runs
+
+
 def _timed_edits(config: Config, scale: str) -> dict[str, dict[str, Any]]:
     names = entries(config, scale, "editing")["latency"]["runs"]
     return {name: editing.edit_run(config, scale, name) for name in names}
@@ -137,6 +154,11 @@ def _timed_edits(config: Config, scale: str) -> dict[str, dict[str, Any]]:
 def timed_models(config: Config, wildcards: Wildcards) -> list[str]:
     """Return the models of timed runs, and their learned adaptors."""
     return _models(config, wildcards.scale, _timed_runs(config, wildcards.scale))
+
+
+def pair_models(config: Config, wildcards: Wildcards) -> list[str]:
+    """Return the models of a run and of its teacher, and their learned adaptors."""
+    return _models(config, wildcards.scale, _timed_pair(config, wildcards))
 
 
 def timed_edit_models(config: Config, wildcards: Wildcards) -> list[str]:
@@ -180,13 +202,22 @@ def _model(config: Config, scale: str, name: str) -> dict[str, Any]:
 def timing_spec(config: Config, wildcards: Wildcards) -> str:
     """Return which runs to time, and how often."""
     scale = wildcards.scale
+    return _timing(config, scale, _timed_runs(config, scale))
+
+
+def pair_timing_spec(config: Config, wildcards: Wildcards) -> str:
+    """Return a run and its teacher to time, as often as others are."""
+    return _timing(config, wildcards.scale, _timed_pair(config, wildcards))
+
+
+def _timing(config: Config, scale: str, chosen_runs: Mapping[str, Any]) -> str:
     runs = {
         name: {
             **_model(config, scale, run["model"]),
             "sampler": run["sampler"],
             **_light_pass(config, scale, run.get("adaptor")),
         }
-        for name, run in _timed_runs(config, scale).items()
+        for name, run in chosen_runs.items()
     }
     timing = entries(config, scale, "latency")
     width = files.text_channels(config, scale)

@@ -22,11 +22,19 @@ UNKNOWN = "—"
 
 @dataclass(frozen=True)
 class Value:
-    """A number of a cell, with the ends of its interval if it has one."""
+    """A number of a cell, with the ends of its interval if it has one.
+
+    Attributes:
+        value: The number.
+        low: The lower end.
+        high: The upper end.
+        signed: Whether a positive number gets its sign, whatever its column says.
+    """
 
     value: float
     low: float | None = None
     high: float | None = None
+    signed: bool = False
 
 
 Cell = Value | float | str | None
@@ -60,13 +68,18 @@ class Column:
             return cell if cell is not None else UNKNOWN
         if not isinstance(cell, Value):
             return self._number(cell) + self.suffix
-        text = self._number(cell.value) + self.suffix
-        if cell.low is None or cell.high is None:
-            return text
-        return f"{text} [{self._number(cell.low)}, {self._number(cell.high)}]"
+        text, low, high = (
+            "" if number is None else self._number(number, cell.signed)
+            for number in (cell.value, cell.low, cell.high)
+        )
+        return (
+            f"{text}{self.suffix} [{low}, {high}]"
+            if low and high
+            else text + (self.suffix)
+        )
 
-    def _number(self, number: float) -> str:
-        sign = "+" if self.signed else ""
+    def _number(self, number: float, signed: bool = False) -> str:
+        sign = "+" if self.signed or signed else ""
         return f"{number * self.factor:{sign}.{self.digits}f}".replace("-", "−")
 
 

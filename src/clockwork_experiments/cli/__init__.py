@@ -1,0 +1,1 @@
+"""The command line, ``clockwork``: each command makes targets of the workflow."""

@@ -1,0 +1,196 @@
+"""What the papers show: tables, figures, claims, all of it at once, a report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from clockwork_experiments.cli import checkout
+from clockwork_experiments.cli.options import (
+    ConfigFiles,
+    Cores,
+    Directory,
+    DryRun,
+    Listed,
+    More,
+    Profile,
+    Scale,
+    ScaleOption,
+)
+from clockwork_experiments.cli.workflow import Workflow
+from clockwork_experiments.config.experiments import one_of
+
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="NAME...", help="<id>, or <paper>/<id>.", show_default=False
+    ),
+]
+
+
+def listing(items: Mapping[str, Mapping[str, Any]]) -> str:
+    """Return names with their titles, a line each, by paper."""
+    width = max((len(name) for name in items), default=0)
+    return "\n".join(
+        f"{name:<{width}}  {item['title']}" for name, item in items.items()
+    )
+
+
+def item_targets(
+    found: checkout.Checkout, scale: str, kind: str, suffix: str, names: list[str]
+) -> list[str]:
+    """Return the files of tables or figures.
+
+    Raises:
+        ValueError: If a name means none, or two.
+    """
+    known = found.items(scale, kind)
+    chosen = [
+        checkout.chosen_item(name, known, f"{kind} of {scale} scale") for name in names
+    ]
+    return [f"results/{scale}/{kind}/{name}{suffix}" for name in chosen]
+
+
+def show_items(
+    workflow: Workflow,
+    kind: str,
+    suffix: str,
+    scale: Scale,
+    names: list[str] | None,
+    listed: bool,
+) -> None:
+    """List tables or figures, or make some and tell where they are."""
+    if listed:
+        typer.echo(listing(workflow.checkout.items(scale.value, kind)))
+        return
+    if not names:
+        raise ValueError(f"say which of the {kind}; --list lists them")
+    targets = item_targets(workflow.checkout, scale.value, kind, suffix, names)
+    workflow.make(targets)
+    workflow.tell(targets)
+
+
+def table(
+    names: Names = None,
+    scale: ScaleOption = Scale.mini,
+    listed: Listed = False,
+    directory: Directory = None,
+    cores: Cores = None,
+    dry_run: DryRun = False,
+    profile: Profile = None,
+    configfile: ConfigFiles = None,
+    more: More = "",
+) -> None:
+    """Set tables of the papers, and print them as Markdown.
+
+    CSV, LaTeX and HTML lie beside the printed path.
+
+    Example: clockwork table table_1
+    """
+    found = checkout.configured(checkout.find(directory), configfile)
+    workflow = Workflow(found, cores, dry_run, profile, more)
+    show_items(workflow, "tables", ".md", scale, names, listed)
+
+
+def figure(
+    names: Names = None,
+    scale: ScaleOption = Scale.mini,
+    listed: Listed = False,
+    directory: Directory = None,
+    cores: Cores = None,
+    dry_run: DryRun = False,
+    profile: Profile = None,
+    configfile: ConfigFiles = None,
+    more: More = "",
+) -> None:
+    """Draw figures of the papers, and print where they are.
+
+    A PDF lies beside the printed PNG.
+
+    Example: clockwork figure figure_1
+    """
+    found = checkout.configured(checkout.find(directory), configfile)
+    workflow = Workflow(found, cores, dry_run, profile, more)
+    show_items(workflow, "figures", ".png", scale, names, listed)
+
+
+def claims(
+    papers: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[PAPER...]", help="By default all.", show_default=False
+        ),
+    ] = None,
+    scale: ScaleOption = Scale.mini,
+    directory: Directory = None,
+    cores: Cores = None,
+    dry_run: DryRun = False,
+    profile: Profile = None,
+    configfile: ConfigFiles = None,
+    more: More = "",
+) -> None:
+    """Test what the papers claim, and print the verdicts.
+
+    Example: clockwork claims clockwork
+    """
+    found = checkout.configured(checkout.find(directory), configfile)
+    known = [
+        paper for paper, said in found.papers.items() if scale in said.get("claims", {})
+    ]
+    for paper in papers or ():
+        if paper not in known:
+            raise ValueError(one_of(paper, known, f"papers at {scale.value} scale"))
+    targets = [f"results/{scale.value}/claims/{name}.md" for name in papers or known]
+    workflow = Workflow(found, cores, dry_run, profile, more)
+    workflow.make(targets)
+    workflow.tell(targets)
+
+
+def mini(
+    directory: Directory = None,
+    cores: Cores = None,
+    dry_run: DryRun = False,
+    configfile: ConfigFiles = None,
+    more: More = "",
+) -> None:
+    """Make all that a laptop can work out, as `make` does.
+
+    That is every table, figure and claim at mini scale, and of paper scale what needs
+    no weights.
+
+    Example: clockwork mini --dry-run
+    """
+    found = checkout.configured(checkout.find(directory), configfile)
+    workflow = Workflow(found, cores, dry_run, None, more)
+    workflow.make([])
+    workflow.tell([f"results/{scale}" for scale in ("mini", "paper")])
+
+
+def report(
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="The file.", dir_okay=False)
+    ] = Path("results/report.html"),
+    directory: Directory = None,
+    configfile: ConfigFiles = None,
+    more: More = "",
+) -> None:
+    """Write one HTML file of all results that there are.
+
+    Runs nothing: what has not been made is listed on its first page.
+
+    Example: clockwork report
+    """
+    found = checkout.configured(checkout.find(directory), configfile)
+    workflow = Workflow(found, more=more)
+    target = str(output)
+    # Without its folder Snakemake ends in a traceback.
+    (found.root / output).parent.mkdir(parents=True, exist_ok=True)
+    workflow.report(target)
+    workflow.tell([target])
+
+
+COMMANDS = (table, figure, claims, mini, report)
+"""The commands of this module."""
