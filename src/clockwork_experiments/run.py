@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from clockwork_experiments.base import interruption, lease
+from clockwork_experiments.base import failures, interruption, lease
 from clockwork_experiments.config.parse import parse
 
 log = logging.getLogger(__name__)
@@ -124,9 +124,8 @@ def run(
     """Parse the command line and run a step.
 
     A step is a function of keyword arguments, from whose types and docstring its
-    options are made (`options_of`). Bad input (`ValueError`) and failures of the system
-    (`OSError`) end in one line on stderr and exit code 1; all else is a defect, and
-    shows its traceback.
+    options are made (`options_of`). What it fails of is told by the exit code, a
+    `failures.Kind`, and by one line on stderr; a defect shows its traceback.
     """
     if isinstance(step, ArgumentParser):
         parser, call = step, main
@@ -134,6 +133,10 @@ def run(
         parser, call = options_of(step)
     assert call is not None
     arguments = parser.parse_args()
+    line = failures.remembered(arguments.log)
+    if line:
+        print(line, file=sys.stderr)
+        raise SystemExit(failures.Kind.PERMANENT)
     _set_up_logging(arguments.log)
     # For torch and for every library below it, before any is imported.
     if arguments.threads:
@@ -141,22 +144,22 @@ def run(
     _quieten_libraries()
     # Every weight is a local file; a typo must not become a request to a hub.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    interruption.tidy_at_sigterm()
+    interruption.leave_at_signals()
     state = getattr(arguments, "state", None)
     try:
         with lease.held(state) if state is not None else contextlib.nullcontext():
             call(arguments)
-    except (ValueError, OSError) as error:
-        message = " ".join(str(error).split())
-        if isinstance(error, OSError) and error.filename is not None:
-            message = f"{error.strerror}: {error.filename}"
+    except (Exception, KeyboardInterrupt) as error:
         log.debug("traceback", exc_info=True)
-        print(f"error: {message}", file=sys.stderr)
-        log.debug("error: %s", message)
-        raise SystemExit(1) from None
-    except Exception:
-        log.debug("traceback", exc_info=True)
-        raise
+        kind = failures.kind_of(error)
+        if kind == failures.Kind.DEFECT:
+            raise
+        line = failures.line_of(error)
+        print(line, file=sys.stderr)
+        log.debug("%s", line)
+        if kind == failures.Kind.PERMANENT:
+            failures.remember(arguments.log, line)
+        raise SystemExit(kind) from None
 
 
 def _quieten_libraries() -> None:

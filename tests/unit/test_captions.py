@@ -7,6 +7,7 @@ import sys
 import pytest
 from PIL import Image
 
+from clockwork_experiments.base.failures import Kind
 from clockwork_experiments.data import captions, datasets
 
 
@@ -110,6 +111,6 @@ def test_the_command_says_how_many(folder):
     done = subprocess.run(
         [*command, str(folder), "--count", "3"], capture_output=True, text=True
     )
-    assert done.returncode == 1
+    assert done.returncode == Kind.PERMANENT
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error: ") and "and 3 are needed" in last

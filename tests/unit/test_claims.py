@@ -49,7 +49,7 @@ from clockwork_experiments.claims.verdicts import (
 )
 from clockwork_experiments.claims.verdicts import judge as judge_all
 from clockwork_experiments.config.parse import parse
-from clockwork_experiments.score import metrics
+from clockwork_experiments.score import dead, metrics
 
 REGISTRY = yaml.safe_load(
     (ROOT / "workflow" / "papers" / "clockwork.yaml").read_text("utf-8")
@@ -762,6 +762,26 @@ def test_step_refuses_features_of_several_encoders(tmp_path):
     storage.write_tensors(arguments.features[0], tensors, {"encoders": '{"clip": "y"}'})
     with pytest.raises(ValueError, match="2 sets of encoders"):
         set_step.claims(arguments)
+
+
+def test_step_refuses_features_of_dead_images(tmp_path):
+    arguments = write_evidence(tmp_path)
+    name = arguments.features[0].parent.name
+    shards = [path for path in arguments.features if path.parent.name == name]
+    # Two shards, of which one has an image that is one.
+    for constant, message in (
+        (2, ""),
+        (3, f"{name}: of 6 images, 6 are of one colour"),
+    ):
+        for path, count in zip(shards, (3, constant), strict=True):
+            tensors, notes = storage.read_tensors(path)
+            counts = dead.notes({name: dead.Counts(3, count)})
+            storage.write_tensors(path, tensors, {**notes, **counts})
+        if message:
+            with pytest.raises(ValueError, match=message):
+                set_step.claims(arguments)
+        else:
+            set_step.claims(arguments)
 
 
 def write_edits(folder: Path, encoders: str = '{"clip": "x"}') -> Namespace:

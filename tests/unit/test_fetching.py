@@ -19,6 +19,7 @@ from loopback import Answer
 from safetensors.torch import load_file, save
 
 from clockwork_experiments.base import storage
+from clockwork_experiments.base.failures import Kind
 from clockwork_experiments.config import parse
 from clockwork_experiments.data import sources
 from clockwork_experiments.data.sources import SourceSpec
@@ -616,7 +617,7 @@ def test_the_step_is_offline_if_the_user_says_so(server, lock, tmp_path):
     output = tmp_path / "manifest.json"
     endpoint = {"HF_ENDPOINT": server.url(""), "HF_HUB_OFFLINE": "1"}
     done = step(data, lock, output, **endpoint)
-    assert done.returncode == 1
+    assert done.returncode == Kind.PERMANENT
     (line,) = done.stderr.strip().splitlines()
     assert line.startswith("error: model: config.json cannot be had")
     assert not server.asked and not output.exists()

@@ -9,6 +9,7 @@ import pytest
 import torch
 from test_training import RECIPE, loss_of, tiny
 
+from clockwork_experiments.base import failures
 from clockwork_experiments.base.chunks import in_chunks
 from clockwork_experiments.base.interruption import noticing_sigterm
 from clockwork_experiments.train.training import fit
@@ -54,7 +55,7 @@ run(new_parser(None), main)
 
 def test_a_step_that_is_terminated_leaves_nothing_half_written(tmp_path):
     done = subprocess.run([sys.executable, "-c", HALF_WRITTEN], cwd=tmp_path)
-    assert done.returncode == 128 + signal.SIGTERM
+    assert done.returncode == failures.Kind.INTERRUPTED
     assert not list(tmp_path.iterdir())
 
 

@@ -21,7 +21,7 @@ try:
         print("mine", flush=True)
         time.sleep(seconds)
         lease.confirm()
-except ValueError as error:
+except BlockingIOError as error:
     print(error, flush=True)
 """
 
@@ -39,7 +39,7 @@ def test_a_second_process_is_refused_and_told_who_holds_it(tmp_path):
     first = start(state, 30)
     assert first.stdout.readline() == "mine\n"
     with (
-        pytest.raises(ValueError, match=f"in use by process {first.pid} on "),
+        pytest.raises(BlockingIOError, match=f"in use by process {first.pid} on "),
         lease.held(state),
     ):
         pass
@@ -76,7 +76,7 @@ def test_another_hosts_owner_counts_until_it_has_been_silent_for_long(tmp_path):
     state, path = tmp_path / "state", tmp_path / "state.lease"
     foreign(path, lease.EXPIRES / 2)
     with (
-        pytest.raises(ValueError, match="process 1 on elsewhere, Slurm job 7"),
+        pytest.raises(BlockingIOError, match="process 1 on elsewhere, Slurm job 7"),
         lease.held(state),
     ):
         pass
@@ -118,7 +118,7 @@ def test_who_lost_its_lease_puts_no_file_in_place(tmp_path):
         storage.write_text(tmp_path / "before", "")
         foreign(tmp_path / "state.lease", 0)
         with pytest.raises(
-            ValueError, match="was taken over by process 1 on elsewhere"
+            BlockingIOError, match="was taken over by process 1 on elsewhere"
         ):
             storage.write_text(tmp_path / "after", "")
     assert (tmp_path / "before").is_file()

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import pytest
 
 from clockwork_experiments import run as runner
+from clockwork_experiments.base import failures
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,6 @@ def test_a_wrong_spec_is_one_line_that_names_it(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", bad)
     with pytest.raises(SystemExit) as ended:
         runner.run(step)
-    assert ended.value.code == 1
+    assert ended.value.code == failures.Kind.PERMANENT
     error = capsys.readouterr().err.splitlines()
     assert error == ["error: unknown key 'stops' in spec; known are steps, names"]

@@ -74,7 +74,7 @@ def test_every_edit_is_scored_by_pair_and_by_source(prepared):
     rows, _ = storage.read_tensors(prepared / "scores/steps50.safetensors")
     kinds = {"clip", "structure", "psnr_to_true", "psnr_to_source"}
     names = {"unedited", "exact", "wrong"}
-    assert set(result) == {"edits", "captions", "encoders", "versions"}
+    assert set(result) == {"edits", "images", "captions", "encoders", "versions"}
     assert set(result["edits"]) == names
     assert set(rows) == {"source"} | {f"{n}/{k}" for n in names for k in kinds}
     assert rows["source"].dtype == torch.int64 and torch.equal(rows["source"], owners)

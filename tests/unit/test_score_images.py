@@ -10,10 +10,11 @@ from peaks import needs_proc, peak_mb
 
 from clockwork_experiments.base import storage
 from clockwork_experiments.data import datasets
-from clockwork_experiments.score import metrics
+from clockwork_experiments.score import dead, metrics
 from clockwork_experiments.steps import score_images
 
 DIM = 6
+COUNTS = dead.Counts(images=5, constant=1)
 ENCODERS = {
     "encoders": json.dumps({"clip": {"sha256": "0"}}),
     "captions": json.dumps({"captions": 3, "cut": 1, "unknown": 0}),
@@ -29,7 +30,10 @@ def write(folder: Path, name: str, shards: int, tensors: dict) -> list[Path]:
         for key, rows in tensors.items():
             chosen = datasets.shard_rows(len(rows), shard, shards)
             part[key] = rows[chosen.start : chosen.stop]
-        storage.write_tensors(paths[-1], part, ENCODERS)
+        counts = dead.count([part["images"]], name) if "images" in part else COUNTS
+        storage.write_tensors(
+            paths[-1], part, {**ENCODERS, **dead.notes({name: counts})}
+        )
     return paths
 
 
@@ -121,6 +125,13 @@ def test_what_captions_lost_is_in_the_score(tmp_path):
     scored(args)
     found = storage.read_json(args.output[0])["captions"]
     assert found == {"captions": 21, "cut": 7, "unknown": 0}
+
+
+def test_what_images_hold_is_in_the_score(tmp_path):
+    args = write_all(tmp_path, 7)
+    scored(args)
+    found = storage.read_json(args.output[0])["images"]
+    assert found == {"images": 35, "constant": 7, "identical": 0, "clipped": 0}
 
 
 def test_the_order_of_files_does_not_matter(tmp_path):

@@ -88,9 +88,13 @@ def test_loss_that_is_not_finite_is_named(tmp_path):
     def loss_of_step(step: int) -> torch.Tensor:
         return module(torch.ones(1, 3)).sum() * (float("nan") if step == 5 else 1.0)
 
-    with pytest.raises(ValueError, match="x: the loss is nan at step 5"):
+    with pytest.raises(ValueError, match="x: the loss is nan at step 5") as error:
         fit(module, loss_of_step, RECIPE, tmp_path / "s.pt", name="x")
-    assert not (tmp_path / "s.pt").exists()
+    # Out of the way of the next attempt, and there for who asks why.
+    assert [path.name for path in tmp_path.iterdir()] == ["s.pt.failed"]
+    assert str(error.value).endswith(f"saved last is {tmp_path / 's.pt.failed'}")
+    kept = torch.load(tmp_path / "s.pt.failed", weights_only=True)
+    assert kept["step"] == 4 and kept["history"][-1][0] == 3
 
 
 @pytest.mark.parametrize(

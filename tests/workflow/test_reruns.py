@@ -1,6 +1,7 @@
 """What an edit reruns, and what paths do to a shell; some steps really run."""
 
 import os
+import re
 import shutil
 
 import pytest
@@ -114,3 +115,39 @@ def test_a_source_file_of_the_future_reruns_nothing(copy):
     for path in source.rglob("*.py"):
         os.utime(path, (4e9, 4e9))
     assert not due(copy)
+
+
+def test_inputs_of_the_future_are_refused_before_anything_is_lost(copy):
+    for path in (copy / OWN).rglob("*.*"):
+        os.utime(path, (4e9, 4e9))
+    assert not due(copy)
+    made = {name: (copy / name).read_bytes() for name in SETS}
+    again = ("--cores", "1", "--forcerun", *SETS.values())
+    refused = run(copy, *again)
+    assert refused.returncode == 1
+    assert "is dated in the future; `touch` it first" in refused.stdout
+    assert made == {name: (copy / name).read_bytes() for name in SETS}
+    for path in (copy / OWN).rglob("*.*"):
+        path.touch()
+    done = run(copy, *again)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert made == {name: (copy / name).read_bytes() for name in SETS}
+
+
+def test_a_retry_of_what_failed_for_good_ends_at_once_with_its_line(copy):
+    prompts = copy / OWN / "ds" / "prompts.txt"
+    good = prompts.read_bytes()
+    prompts.write_bytes("one\ntw\xf6\n".encode("latin-1"))
+    options = ("--configfile", "my.yaml", "--cores", "1", "--retries", "2")
+    target = "results/mini/prompts/mine.json"
+    log = copy / "logs/mini/prepare_prompts/mine.log"
+    done = snakemake(copy, *options, "--", target)
+    assert done.returncode == 1
+    line = rf"^error: .*{re.escape('prompts.txt')}.* line 2.*$"
+    said = re.findall(line, done.stdout, re.MULTILINE)
+    assert len(said) >= 3 and len(set(said)) == 1, done.stdout
+    # The log is of the first attempt, with where it failed.
+    assert log.read_text("utf-8").count("clockwork_experiments.run traceback") == 1
+    prompts.write_bytes(good)
+    assert snakemake(copy, *options, "--", target).returncode == 0
+    assert [path.name for path in log.parent.iterdir()] == [log.name]

@@ -18,6 +18,7 @@ from diffusers import UNet2DConditionModel
 
 from clockwork_diffusion import adaptors
 from clockwork_experiments.base import storage
+from clockwork_experiments.base.failures import Kind
 from clockwork_experiments.steps import (
     extract_features,
     prepare_prompts,
@@ -338,7 +339,7 @@ def test_features_of_too_few_images(folder):
 # --- as processes --------------------------------------------------------------------
 
 
-def fail(step, folder: Path, cwd: Path = ROOT, **changes: object) -> str:
+def fail(step, folder: Path, kind: Kind = Kind.PERMANENT, **changes: object) -> str:
     """Run a step as the workflow does, and return the line that it ends with."""
     command = [sys.executable, "-m", step.__name__]
     for name, value in vars(arguments(step, folder, **changes)).items():
@@ -347,9 +348,9 @@ def fail(step, folder: Path, cwd: Path = ROOT, **changes: object) -> str:
         values = value if isinstance(value, list) else [value]
         command += [f"--{name.replace('_', '-')}", *map(str, values)]
     done = subprocess.run(
-        command, cwd=cwd, env=environment(ROOT), capture_output=True, text=True
+        command, cwd=ROOT, env=environment(ROOT), capture_output=True, text=True
     )
-    assert done.returncode == 1, done.stderr
+    assert done.returncode == kind, done.stderr
     assert "Traceback" not in done.stderr
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("error: ")
@@ -429,7 +430,7 @@ def test_full_disk_is_named_whatever_writes(small_disk, save):
 def test_process_says_that_the_disk_is_full(folder, small_disk):
     output = small_disk / "prompts.json"
     spec = json.dumps({"source": "scenes", "count": 4000})
-    line = fail(prepare_prompts, folder, spec=spec, output=output)
+    line = fail(prepare_prompts, folder, Kind.INTERRUPTED, spec=spec, output=output)
     assert line == f"error: No space left on device while writing: {output}"
     assert not files(small_disk)
 
@@ -439,5 +440,6 @@ def test_log_on_the_full_disk_hides_nothing(folder, small_disk):
     log = small_disk / "prepare_prompts.log"
     spec = json.dumps({"source": "scenes", "count": 4000})
     output = small_disk / "prompts.json"
-    line = fail(prepare_prompts, folder, spec=spec, output=output, log=log)
+    given = {"spec": spec, "output": output, "log": log}
+    line = fail(prepare_prompts, folder, Kind.INTERRUPTED, **given)
     assert line == f"error: No space left on device while writing: {output}"

@@ -3,10 +3,12 @@
 import inspect
 import os
 import shutil
+import time
+import uuid
 from functools import partial
 from types import SimpleNamespace
 
-from clockwork_experiments.base import uses
+from clockwork_experiments.base import failures, uses
 from clockwork_experiments.config.needs import (
     costing,
     editing as edits,
@@ -19,6 +21,9 @@ from clockwork_experiments.config.needs import (
 
 # A step that asks something finds nobody there, and fails.
 shell.prefix("exec < /dev/null; ")
+
+# Jobs inherit it, also those on other machines: see `failures`.
+os.environ.setdefault(failures.RUN, uuid.uuid4().hex)
 
 if config["paper"].get("offline"):
     # By the environment: as a parameter it would make every fetch run again.
@@ -127,6 +132,16 @@ def check_cluster(settings):
         )
     if shutil.which("sbatch") is None:
         raise WorkflowError("there is no sbatch here; start on a login node of Slurm")
+
+
+def check_dates(jobs):
+    """Refuse inputs dated in the future before anything is done with them.
+
+    Snakemake would do the work, find its outputs older than they are, and delete them.
+    """
+    for path in dict.fromkeys(path for job in jobs for path in job.input):
+        if os.path.exists(path) and os.path.getmtime(path) > time.time() + 1:
+            raise WorkflowError(f"{path} is dated in the future; `touch` it first")
 
 
 check_account()

@@ -7,7 +7,6 @@ preempts this one. Work that is in pieces ends with the piece at hand, and says 
 from __future__ import annotations
 
 import signal
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -40,13 +39,27 @@ def noticing_sigterm() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGTERM, before)
 
 
-def tidy_at_sigterm() -> None:
-    """Have SIGTERM end this process as an exit does: half-written files are removed."""
+_signalled = ""
+
+
+def leave_at_signals() -> None:
+    """Have SIGTERM and SIGINT end this process like an exception: files are tidied."""
 
     def leave(number: int, frame: object) -> None:
-        sys.exit(128 + number)
+        global _signalled
+        _signalled = signal.Signals(number).name
+        raise KeyboardInterrupt(_signalled)
 
-    signal.signal(signal.SIGTERM, leave)
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, leave)
+
+
+def signalled() -> str:
+    """Return the signal that is ending this process, or nothing.
+
+    A library that was interrupted may raise an error of its own instead.
+    """
+    return _signalled
 
 
 def stopped(name: str, done: int, total: int) -> InterruptedError:

@@ -70,7 +70,7 @@ def held(state: Path, *, wait: bool = False) -> Iterator[None]:
         wait: Wait until it is free, instead of refusing.
 
     Raises:
-        ValueError: If another process holds it; the message says which.
+        BlockingIOError: If another process holds it; the message says which.
     """
     path = state.with_name(f"{state.name}.lease").absolute()
     if int(os.environ.get("RANK", "0")) or path in _held:
@@ -81,7 +81,7 @@ def held(state: Path, *, wait: bool = False) -> Iterator[None]:
     while not _take(path, owner):
         other = _owner(path)
         if other is not None and not wait:
-            raise ValueError(
+            raise BlockingIOError(
                 f"{state} is in use by {other}; wait for it to end, or end it "
                 f"(if it is gone for sure, remove {path})"
             )
@@ -105,12 +105,12 @@ def confirm() -> None:
     """Make sure that this process still holds what it took.
 
     Raises:
-        ValueError: If another one has taken over a lease of it.
+        BlockingIOError: If another one has taken over a lease of it.
     """
     for path, owner in _held.items():
         other = _owner(path)
         if other != owner:
-            raise ValueError(
+            raise BlockingIOError(
                 f"{path.with_suffix('')} was taken over by "
                 f"{other or 'another process'}; nothing more is written"
             )

@@ -45,7 +45,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
     Raises:
         OSError: If the disk is full, or fails otherwise; it names ``path``, whatever
             library wrote.
-        ValueError: If this process has lost the lease of its state.
+        BlockingIOError: If this process has lost the lease of its state.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     _sweep(path)

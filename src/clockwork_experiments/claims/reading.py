@@ -14,6 +14,7 @@ from clockwork_experiments.claims.evidence import Evidence
 from clockwork_experiments.data import pair_sets, shards
 from clockwork_experiments.random import marks
 from clockwork_experiments.report.kinds import Given
+from clockwork_experiments.score import dead
 
 Tensors = dict[str, dict[str, torch.Tensor]]
 
@@ -28,8 +29,8 @@ def read_evidence(
         settings: What `claims.needs.settings` returns.
 
     Raises:
-        ValueError: If a file is made with random weights, or some are of other encoders
-            than others.
+        ValueError: If a file is made with random weights, or of a dead run, or some are
+            of other encoders than others.
     """
     for name in (
         *("features", "edits", "translations"),
@@ -40,6 +41,7 @@ def read_evidence(
                 raise ValueError(
                     f"{path} is made with random weights, by which no claim is judged"
                 )
+    _refuse_dead(given)
     files: dict[str, list[Path]] = {}
     for path in given.paths("images"):
         files.setdefault(path.parent.name, []).append(path)
@@ -72,6 +74,20 @@ def read_evidence(
     )
     known = (*of_features, *of_edits, *of_translations)
     return evidence, [json.loads(text) for text in known if text]
+
+
+def _refuse_dead(given: Given) -> None:
+    for kind in ("features", "edits", "translations"):
+        counts: dict[str, dead.Counts] = {}
+        for path in given.paths(kind):
+            with storage.opened(path) as file:
+                noted = dead.noted(file.metadata() or {})
+            # Settings of edits are runs of their own, and shards are not.
+            prefix = f"{path.parent.name}/{path.stem}/" if kind == "edits" else ""
+            for name, each in noted.items():
+                whole = counts.get(prefix + name, dead.Counts())
+                counts[prefix + name] = whole + each
+        dead.refuse(counts, "no claim is judged by them")
 
 
 def _alike(encoders: set[str], what: str) -> set[str]:

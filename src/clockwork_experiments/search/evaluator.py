@@ -30,7 +30,7 @@ from clockwork_experiments.data.pair_sets import PairSet, image_rows, read_set
 from clockwork_experiments.generate import text
 from clockwork_experiments.generate.translate import TranslationSpec, Translator
 from clockwork_experiments.models import encoders, perceptual
-from clockwork_experiments.score import metrics, translation_scores
+from clockwork_experiments.score import dead, metrics, translation_scores
 
 log = logging.getLogger(__name__)
 
@@ -135,6 +135,9 @@ class Kept:
             shape: Of all images.
             size: How many to make together; those that a killed process made are kept.
             make: Makes the images of some rows.
+
+        Raises:
+            ValueError: If they are dead: nothing would differ from them.
         """
         with lease.held(self.path, wait=True):
             if self._there():
@@ -142,7 +145,10 @@ class Kept:
             else:
                 self._make(shape, size, make)
         seconds_taken = shards.Rows([self.path], "seconds")
-        return shards.Rows([self.path], "images"), float(seconds_taken[0])
+        images = shards.Rows([self.path], "images")
+        counts = dead.count(images.blocks(shards.IMAGES), "reference")
+        dead.refuse({"reference": counts}, "nothing is compared with them")
+        return images, float(seconds_taken[0])
 
     def _make(
         self, shape: tuple[int, ...], size: int, make: Callable[[slice], torch.Tensor]

@@ -11,6 +11,7 @@ from clockwork_experiments.base import storage
 from clockwork_experiments.data import datasets
 from clockwork_experiments.random import marks
 from clockwork_experiments.run import new_parser, run
+from clockwork_experiments.score import dead
 
 
 def main(args: Namespace) -> None:
@@ -37,11 +38,13 @@ def main(args: Namespace) -> None:
         },
     }
     for path, output in zip(args.images, args.output, strict=True):
+        images = storage.read_tensors(path)[0]["images"]
+        name = path.parent.name
         notes = {
             "encoders": json.dumps(made_with),
             **marks.notes([path, args.clip, args.frechet]),
+            **dead.notes({name: dead.count([images], name)}),
         }
-        images = storage.read_tensors(path)[0]["images"]
         scored = encoders.resized(images, args.size) if args.size else images
         tensors = {
             "clip_image": encoders.clip_image_features(clip, images),

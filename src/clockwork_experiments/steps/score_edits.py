@@ -13,6 +13,7 @@ from clockwork_experiments.base import provenance, storage
 from clockwork_experiments.data import edit_sets
 from clockwork_experiments.random import marks
 from clockwork_experiments.run import new_parser, run
+from clockwork_experiments.score import dead
 
 if TYPE_CHECKING:
     import torch
@@ -42,9 +43,10 @@ def main(args: Namespace) -> None:
     lost = tokens.count_lost(clip.tokenizer, edits.target_prompts)
 
     per_pair = {"source": owners}
-    scores = {}
+    scores, counts = {}, {}
     for name, path in {UNEDITED: None, **named}.items():
         images = originals if path is None else _edited(path, originals)
+        counts[name] = dead.count([images], name)
         values = {
             "clip": metrics.cosines(encoders.clip_image_features(clip, images), text),
             "structure": structure.structure_distances(vit, images, originals),
@@ -62,13 +64,14 @@ def main(args: Namespace) -> None:
         images, whole = (_edited(named[each], originals) for each in (name, teacher))
         scores[name]["psnr_to_teacher"] = _score(metrics.psnr(images, whole), owners)
     made_with = [*args.edited, args.clip, args.structure]
-    marked = marks.notes(made_with)
+    marked = {**marks.notes(made_with), **dead.notes(counts)}
     storage.write_tensors(args.output.with_suffix(".safetensors"), per_pair, marked)
     storage.write_json(
         args.output,
         {
             **marks.mark(made_with),
             "edits": scores,
+            dead.KEY: {key: dataclasses.asdict(each) for key, each in counts.items()},
             "captions": dataclasses.asdict(lost),
             "encoders": {
                 name: {"sha256": each.sha256, "preprocessing": each.preprocessing}

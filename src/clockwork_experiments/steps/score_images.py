@@ -15,6 +15,7 @@ from clockwork_experiments.config.parse import parse
 from clockwork_experiments.data import shards
 from clockwork_experiments.random import marks
 from clockwork_experiments.run import new_parser, run
+from clockwork_experiments.score import dead
 
 if TYPE_CHECKING:
     import torch
@@ -51,8 +52,8 @@ def main(args: Namespace) -> None:
     for output in args.output:
         name, spec = output.stem, specs[output.stem]
         features = _of(args.features, name)
-        with storage.opened(features[0]) as file:
-            encoders = json.loads(file.metadata()["encoders"])
+        encoders = json.loads(_notes(features[0], "encoders"))
+        counts = sum((_counts(path, name) for path in features), dead.Counts())
         scores = scorer.scores(name, spec)
         storage.write_json(
             output,
@@ -60,6 +61,7 @@ def main(args: Namespace) -> None:
                 "run": name,
                 "seed": spec.seed,
                 "scores": {k: dataclasses.asdict(v) for k, v in scores.items()},
+                dead.KEY: dataclasses.asdict(counts),
                 "encoders": encoders,
                 "captions": dataclasses.asdict(scorer.lost),
                 "versions": provenance.versions(
@@ -174,14 +176,23 @@ def _lost(path: Path) -> Lost:
     """Return what the captions of a shard lost in CLIP's tokenizer."""
     from clockwork_diffusion.tokens import Lost
 
+    return Lost(**json.loads(_notes(path, "captions")))
+
+
+def _counts(path: Path, name: str) -> dead.Counts:
+    """Return how many images of a shard hold nothing."""
+    return dead.noted({dead.KEY: _notes(path, dead.KEY)})[name]
+
+
+def _notes(path: Path, name: str) -> str:
+    """Return what a shard of features says of itself."""
     with storage.opened(path) as file:
-        known = (file.metadata() or {}).get("captions")
+        known: str | None = (file.metadata() or {}).get(name)
     if known is None:
         raise ValueError(
-            f"{path} does not say what its captions lost in the tokenizer; delete it "
-            "to make it again"
+            f"{path} does not say of which {name} it is; delete it to make it again"
         )
-    return Lost(**json.loads(known))
+    return known
 
 
 def _prompts(name: str, images: int, seeds: int) -> int:

@@ -12,10 +12,12 @@ from clockwork_experiments.base import provenance, storage
 from clockwork_experiments.data import pair_sets, shards
 from clockwork_experiments.random import marks
 from clockwork_experiments.run import run
+from clockwork_experiments.score import dead
 
 if TYPE_CHECKING:
     import torch
 
+    from clockwork_diffusion.tokens import Lost
     from clockwork_experiments.models import encoders, perceptual
     from clockwork_experiments.score.metrics import Score, Statistics
     from clockwork_experiments.score.translation_scores import Described
@@ -84,7 +86,8 @@ def score_translations(
         against = {suffix: rows for suffix, rows in others.items() if rows is not None}
         scores, values = _score(judges, shown[name], against, described, reference)
         made_with = [*files[name], clip, frechet, lpips]
-        _write(path, scores, values, judges.described(), made_with, asdict(lost))
+        counts = dead.count(shown[name].blocks(shards.IMAGES), name)
+        _write(path, scores, values, judges.described(), made_with, lost, counts)
 
 
 def _outputs(
@@ -192,10 +195,15 @@ def _write(
     values: dict[str, torch.Tensor],
     named: Mapping[str, Mapping[str, str]],
     made_with: list[Path],
-    lost: Mapping[str, object],
+    lost: Lost,
+    counts: dead.Counts,
 ) -> None:
     """Write the scores as JSON, and the value of each pair beside it."""
-    notes = {"encoders": json.dumps(named), **marks.notes(made_with)}
+    notes = {
+        "encoders": json.dumps(named),
+        **marks.notes(made_with),
+        **dead.notes({path.stem: counts}),
+    }
     storage.write_tensors(path.with_suffix(".safetensors"), values, notes)
     versions = provenance.versions("torch", "torchmetrics", "open_clip_torch")
     storage.write_json(
@@ -205,7 +213,8 @@ def _write(
             **marks.mark(made_with),
             "scores": {key: asdict(each) for key, each in scores.items()},
             "encoders": named,
-            "captions": lost,
+            dead.KEY: asdict(counts),
+            "captions": asdict(lost),
             "versions": versions,
         },
     )

@@ -18,6 +18,7 @@ from clockwork_diffusion.adaptor_error import adaptor_steps, error_of
 from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.contract import INPUTS, LOOPS, check_inputs, inputs_of
 from clockwork_diffusion.trajectories import Recorded
+from clockwork_experiments.base import failures
 from clockwork_experiments.train.training import (
     Crew,
     Optimisation,
@@ -259,9 +260,11 @@ def train_adaptor(
         if step < 0:
             return
         # It would lead here again, and stand in the way of another recipe.
-        state.unlink(missing_ok=True)
+        kept = failures.set_aside(state)
         batch = batches.describe(step)
-        raise ValueError(f"adaptor: the loss is not finite at step {step}, of {batch}")
+        raise ValueError(
+            f"adaptor: the loss is not finite at step {step}, of {batch}{kept}"
+        )
 
     def loss_of_step(step: int) -> torch.Tensor:
         recorded, rows, steps = batches.share_of_step(step)

@@ -25,7 +25,7 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from clockwork_experiments.base import interruption, storage
+from clockwork_experiments.base import failures, interruption, storage
 
 log = logging.getLogger(__name__)
 
@@ -282,8 +282,10 @@ def fit(
                 value = float(crew.total(running))
                 if not math.isfinite(value):
                     # It would lead here again, and stand in the way of another recipe.
-                    state_path.unlink(missing_ok=True)
-                    raise ValueError(f"{name}: the loss is {value} at step {step}")
+                    kept = failures.set_aside(state_path)
+                    raise ValueError(
+                        f"{name}: the loss is {value} at step {step}{kept}"
+                    )
                 history.append((step, value))
                 times.append(seconds + time.monotonic() - began)
                 bar.set_postfix(loss=f"{value:.4g}")

@@ -27,6 +27,7 @@ from clockwork_experiments.report.tables.table import (
     Table,
     Value,
 )
+from clockwork_experiments.score import dead
 from clockwork_experiments.score.names import SCORES
 
 
@@ -285,6 +286,8 @@ def _score(column: Measure, scored: Mapping[str, Any]) -> Cell:
     if marks.marks(scored):
         # A score of random weights says nothing of any model.
         return marks.SHOWN
+    if dead.are_dead(scored):
+        return dead.SHOWN
     return Value(*(scores[column.key][end] for end in ("value", "low", "high")))
 
 

@@ -16,6 +16,7 @@ import pandas as pd
 from clockwork_experiments.base import storage
 from clockwork_experiments.random import marks
 from clockwork_experiments.report.kinds import Given, Kind
+from clockwork_experiments.score import dead
 
 UNKNOWN = "—"
 
@@ -275,5 +276,6 @@ def _scores(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
         for edit, values in scored["edits"].items():
             name = f"{path.parent.name}/{edit}/{path.stem}"
             mark = {marks.KEY: marks.marks(scored)}
+            mark[dead.KEY] = scored.get(dead.KEY, {}).get(edit, {})
             scores[name] = {"scores": values, **mark}
     return scores
