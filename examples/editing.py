@@ -45,7 +45,7 @@ edited.save("plug_and_play.png")
 editor = StableDiffusionInstructPix2PixPipeline.from_pretrained(
     args.editor, dtype=torch.float32
 ).to(device)
-editor.scheduler = DDIMScheduler.from_config(editor.scheduler.config)
+editor.scheduler = DDIMScheduler.from_config(editor.scheduler.config, clip_sample=False)
 with depth_skipped(editor, 9), at_timesteps(editor, gamma_timesteps(10, 1 / 1.8)):
     blue = editor("make the red ring blue", image=picture, num_inference_steps=10)
 blue.images[0].save("instructed.png")

@@ -90,6 +90,13 @@ def test_what_was_put_in_is_what_the_results_say(page):
     assert embed(text, ROOT, page.parent) == text, "`make embed` puts it right"
 
 
+@pytest.mark.parametrize("page", [README, *PAGES], ids=lambda path: path.name)
+def test_no_value_begins_a_line(page):
+    """There a comment is a block of its own, which breaks the paragraph."""
+    text = page.read_text("utf-8")
+    assert re.findall(r"^ *<!-- value: .*", text, re.M) == []
+
+
 def anchors(page: Path) -> set[str]:
     heads = re.findall(r"^#+ (.+)$", page.read_text("utf-8"), re.M)
     return {re.sub(r"[^\w\- ]", "", head).lower().replace(" ", "-") for head in heads}
@@ -140,6 +147,7 @@ def test_the_site_builds_without_a_warning(tmp_path):
     page = (tmp_path / "site" / "api.html").read_text("utf-8")
     for name in cd.__all__:
         assert f'id="clockwork_diffusion.{name}"' in page
+    assert "Apply Clockwork within a block" in page and "<blockquote>" not in page
     home = (tmp_path / "site" / "index.html").read_text("utf-8")
     assert not re.findall(r'<(?:script|link|img)[^>]+(?:src|href)="https?://', home)
 

@@ -99,9 +99,9 @@ def test_a_small_table_is_made_of_rows_and_columns_of_others(root):
 def test_claims_are_listed_by_verdict(root):
     assert values.verdicts(root / values.REFERENCE / "c.md").splitlines() == [
         "- **Holds**",
-        "  - C1: It saves.",
+        "    - C1: It saves.",
         "- **Does not hold**",
-        "  - C2: It is better.",
+        "    - C2: It is better.",
     ]
 
 

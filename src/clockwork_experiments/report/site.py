@@ -1,4 +1,4 @@
-"""Make links of the pages hold in the site too; MkDocs calls these by their names.
+"""Fit the pages to the site; MkDocs calls what is here by its name.
 
 The pages are read in the repository as well, where they link to files outside ``docs``:
 examples, model cards. The site has no such pages, so there they are named instead.

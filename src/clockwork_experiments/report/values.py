@@ -63,7 +63,7 @@ def verdicts(claims: Path) -> str:
     """Return a list of the claims in a file, by verdict."""
     found: dict[str, list[str]] = {}
     for identity, (statement, verdict) in _claims(claims).items():
-        found.setdefault(verdict, []).append(f"  - {identity}: {statement}")
+        found.setdefault(verdict, []).append(f"    - {identity}: {statement}")
     order = ("holds", "does not hold", "undecided")
     known = sorted(found, key=lambda verdict: order.index(verdict))
     return "\n".join(
