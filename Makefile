@@ -9,7 +9,7 @@ INCEPTION := .venv/inception
 SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --quiet rules --cores $(CORES)
 
 .PHONY: run test lint fast e2e test-slurm bench report report-now real-sizes models
-.PHONY: readme clean
+.PHONY: readme embed docs clean
 
 run: $(STAMP) unlock
 	$(SNAKEMAKE) $(TARGETS)
@@ -89,9 +89,18 @@ readme: run
 	  -o -path './*/quality/*' -o -path './random/costs.*' \
 	  -o -path './*/latency/throughput.*' -o -path './*/figures/*.png' \) -type f \
 	  ! -name '*.pdf' ! -name '*.html' ! -name 'figure_s1[2-5].*' ! -name 'edits_*' | tar cf - -T - | tar xf - -C ../docs/reference
+	$(MAKE) embed
+
+# The numbers and tables of what is kept, into the pages that show them.
+embed: $(STAMP)
 	$(BIN)/python -m clockwork_experiments.steps.embed_tables README.md \
+	  docs/*.md docs/use/*.md docs/reproduce/*.md docs/results/*.md \
 	  resources/mini/stable-diffusion/README.md resources/mini/efficient/README.md \
 	  resources/mini/distilled/README.md
+
+# The pages as a site, without a network: open site/index.html.
+docs: $(STAMP)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
 
 models: $(STAMP)
 	$(SNAKEMAKE) mini_models

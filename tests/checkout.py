@@ -24,6 +24,7 @@ PARTS = (
     "README.md",
     "Snakefile",
     "config.yaml",
+    "docs/results/deviations.md",
     "environment.yml",
     "profiles",
     "resources/mini",

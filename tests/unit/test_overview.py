@@ -26,18 +26,20 @@ def item(path: str, kind: str = "Tables", name: str = "table_1") -> overview.Ite
     return overview.Item("Clockwork Diffusion", "mini", kind, name, Path(path))
 
 
-def write(items: list[overview.Item], readme: Path) -> str:
-    return overview.write_overview(items, ["mini"], [Path("weights")], readme)
+def write(items: list[overview.Item], page: Path) -> str:
+    return overview.write_overview(items, ["mini"], [Path("weights")], page)
 
 
 def test_without_a_run_everything_is_said_to_be_absent(here):
-    text = write([item("a.html"), item("b.html", name="table_2")], Path("README.md"))
+    text = write(
+        [item("a.html"), item("b.html", name="table_2")], Path("deviations.md")
+    )
     assert "2 of 2 items are absent" in text
     assert "table_1, table_2" in text
     assert "No claim has been judged yet." in text
     assert "no job with a benchmark has run" in text
     assert "No weights with a list of checksums are here." in text
-    assert "The README, which lists them, is not here." in text
+    assert "The page that lists them is not here." in text
 
 
 def test_what_is_there_is_shown_and_the_rest_named(here):
@@ -60,16 +62,14 @@ def test_what_is_there_is_shown_and_the_rest_named(here):
     fetched = {"path": "weights/clip", "hub": "someone/clip", "revision": "0123456789"}
     fetched |= {"files": {"model.safetensors": file, "config.json": file}}
     storage.write_json(here / "weights/manifests/clip.json", fetched)
-    readme = here / "README.md"
-    readme.write_text(
-        f"# T\n\n## {overview.DEVIATIONS}\n\n- **Loss** is ours.\n\n## Layout\n\nno\n"
-    )
+    page = here / "deviations.md"
+    page.write_text("# Deviations\n\n- **Loss** is ours.\n")
     items = [
         item("a.html"),
         item("b.html", name="table_2"),
         item("claims.html", "Claims", "clockwork"),
     ]
-    text = write(items, readme)
+    text = write(items, page)
     assert "1 of 3 items are absent" in text
     assert ">table_2</td>" in text and ">table_1</td>" not in text
     assert ">It | saves.</td>" in text and "<strong>holds</strong>" in text
@@ -80,12 +80,12 @@ def test_what_is_there_is_shown_and_the_rest_named(here):
     assert f">{('ab' * 32)[:16]}</td>" in text
     assert "weights/clip (someone/clip, 0123456789)" in text
     assert f">{('cd' * 32)[:16]}</td>" in text and "config.json" not in text
-    assert "<strong>Loss</strong> is ours." in text and "no</p>" not in text
+    assert "<strong>Loss</strong> is ours." in text and "Deviations</h1>" not in text
 
 
-def test_the_readme_has_the_section_and_the_report_repeats_it(root):
-    said = overview.deviations(root / "README.md")
-    assert said.count("\n- **") > 20 and "## " not in said
+def test_the_page_is_there_and_the_report_repeats_it(root):
+    said = overview.deviations(root / "docs" / "results" / "deviations.md")
+    assert said.count("\n- **") > 20 and "\n# " not in said
 
 
 def test_html_is_indented_as_a_directive_needs():

@@ -136,7 +136,7 @@ def blocks(path: Path) -> str:
 
 PAGES = [
     path
-    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md")))
     if blocks(path)
 ]
 

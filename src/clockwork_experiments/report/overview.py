@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,11 +32,11 @@ PACKAGES = (
 )
 """Whose versions decide numbers."""
 
-DEVIATIONS = "Deviations from the papers"
-"""The README's section that the report repeats."""
-
 WEIGHTS = (".safetensors", ".bin", ".ckpt", ".pt", ".pth")
 """Files that hold weights."""
+
+DEVIATIONS = "Deviations from the papers"
+"""Heading of what the report repeats from the documentation."""
 
 DIGITS = 16
 """Of a checksum, as shown."""
@@ -79,7 +78,7 @@ def write_overview(
     items: Sequence[Item],
     scales: Iterable[str],
     weights: Iterable[Path],
-    readme: Path,
+    page: Path,
 ) -> str:
     """Return the page's sections as HTML.
 
@@ -87,7 +86,7 @@ def write_overview(
         items: All that the papers' registries list, there or not.
         scales: Whose costs are listed, ``benchmarks/<scale>``.
         weights: Folders that hold models' folders.
-        readme: The README, which says how we deviate from the papers.
+        page: The page that says how we deviate from the papers.
     """
     sections = {
         "What is here, and what is not": presence(items),
@@ -95,7 +94,7 @@ def write_overview(
         "Costs": "\n\n".join(costs(scale) for scale in scales),
         "Versions": versions(),
         "Weights": hashes(weights),
-        DEVIATIONS: deviations(readme),
+        DEVIATIONS: deviations(page),
     }
     return STYLE + "".join(
         f'<details name="overview"><summary>{title}</summary>\n'
@@ -197,20 +196,11 @@ def hashes(weights: Iterable[Path]) -> str:
     return "\n".join(lines)
 
 
-def deviations(readme: Path) -> str:
-    """Return the README's section on deviations.
-
-    The section ends at the next heading of its level.
-    """
-    if not readme.is_file():
-        return "The README, which lists them, is not here."
-    text = readme.read_text(encoding="utf-8")
-    found = re.search(
-        rf"^## {re.escape(DEVIATIONS)}\n(.*?)(?=^## |\Z)", text, re.M | re.S
-    )
-    if found is None:
-        return f"The README has no section “{DEVIATIONS}”."
-    return found[1].strip()
+def deviations(page: Path) -> str:
+    """Return the page on deviations from the papers, without its heading."""
+    if not page.is_file():
+        return "The page that lists them is not here."
+    return page.read_text(encoding="utf-8").partition("\n")[2].strip()
 
 
 def as_raw_html(fragment: str) -> str:
