@@ -303,10 +303,11 @@ def test_the_steps_set_the_table_and_draw_the_figure(tmp_path, found):
     said = [line for line in markdown.splitlines() if line.startswith("- Text-to-")]
     assert len(said) == 3 and "costs 0.40 dB at most" in latex
     assert "$\\gamma$" in latex
+    drawn = {key: spec[key] for key in ("title", "caption", "models", "unit")}
     set_step.figure(
         Namespace(
             kind="joint_pareto",
-            spec=json.dumps(spec),
+            spec=json.dumps(drawn),
             runs=RUNS,
             output=tmp_path / "joint.png",
             **given,

@@ -17,15 +17,25 @@ from checkout import ROOT
 
 from clockwork_experiments.config.parse import parse
 from clockwork_experiments.report import kinds
-from clockwork_experiments.report.tables import levels, results, timesteps
-from clockwork_experiments.report.tables.table import Column, Table, Value
+from clockwork_experiments.report.tables import joint, levels, results, timesteps
+from clockwork_experiments.report.tables.table import FURTHER, Column, Table, Value
 
 COLUMNS = {
     "levels": levels.LEVEL_COLUMNS,
     "level_costs": levels.COST_COLUMNS,
     "multi_depth": levels.MULTI_COLUMNS,
     "step_scores": timesteps.STEP_COLUMNS,
-    "settings": {name: Column(name) for name in ("setting", "published", "ours")},
+    "settings": {
+        name: Column(name, names=name == "setting")
+        for name in ("setting", "published", "ours")
+    },
+}
+
+SHOWN = {
+    "levels": {"brief": levels.LEVELS_SHOWN, "pasted": levels.LEVELS_PASTED},
+    "level_costs": {"brief": levels.COSTS_SHOWN, "pasted": levels.COSTS_PASTED},
+    "multi_depth": {"brief": levels.MULTI_SHOWN, "stacked": True},
+    "joint": joint.SHOWN,
 }
 
 
@@ -48,23 +58,28 @@ def shipped(path: Path) -> Table:
     if kind == "results":
         for line in lines:
             line["label"] = line["row"] + " (ours)" * (line["ours"] == "True")
-        columns = {"label": Column("")} | {
-            name: results.COLUMNS[name] for name in lines[0] if name in results.COLUMNS
+        columns = {"label": Column("", names=True)} | {
+            name: results.COLUMNS[name] for name in spec.columns
         }
     elif kind == "step_gammas":
         columns = {name: timesteps.STEP_COLUMNS[name] for name in ("steps", "method")}
         columns |= {each.label: Column(each.label, 3) for each in spec.columns}
     else:
-        known = COLUMNS.get(kind) or spec.columns
-        columns = {name: known[name] for name in lines[0] if name in known}
+        columns = COLUMNS.get(kind) or spec.columns
     rows = [
         {key: cell(line, key, kind) for key in columns if key in line} for line in lines
     ]
+    for row, line in zip(rows, lines, strict=True):
+        if "ours" in line and kind == "results":
+            row["ours"] = line["ours"] == "True"
     markdown = path.with_suffix(".md").read_text("utf-8")
     title, prose = re.fullmatch(r"\*\*(.*?)\*\*.*\|\n\n(.*)\n", markdown, re.S).groups()
-    caption, *notes = re.split(r"\n+- ", prose)
+    caption, *notes = re.split(r"\n+- ", prose.strip())
+    told_below = tuple(note for note in notes if not note.startswith(FURTHER))
     align = "left" if kind == "settings" else "right"
-    return Table(title, caption, columns, rows, tuple(notes), align)
+    return spec.chosen(
+        Table(title, caption, columns, rows, told_below, align, **SHOWN.get(kind, {}))
+    )
 
 
 def cell(line: dict[str, str], key: str, kind: str) -> Value | str | None:
@@ -82,6 +97,10 @@ def cell(line: dict[str, str], key: str, kind: str) -> Value | str | None:
     return Value(number, *(end and float(end) for end in ends))
 
 
+def label(path: Path) -> str:
+    return f"{path.parent.name}-{path.stem}"
+
+
 TABLES = sorted((ROOT / "docs" / "reference").glob("*/tables/*/*.csv"))
 
 
@@ -89,11 +108,11 @@ TABLES = sorted((ROOT / "docs" / "reference").glob("*/tables/*/*.csv"))
 def test_the_reference_is_set_as_its_csv_has_it(path):
     table = shipped(path)
     assert table.markdown() == path.with_suffix(".md").read_text("utf-8")
-    assert table.latex(path.stem) == path.with_suffix(".tex").read_text("utf-8")
+    assert table.latex(label(path)) == path.with_suffix(".tex").read_text("utf-8")
 
 
 if __name__ == "__main__":
     for each in TABLES:
         made = shipped(each)
         each.with_suffix(".md").write_text(made.markdown(), "utf-8")
-        each.with_suffix(".tex").write_text(made.latex(each.stem), "utf-8")
+        each.with_suffix(".tex").write_text(made.latex(label(each)), "utf-8")

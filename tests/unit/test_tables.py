@@ -79,8 +79,8 @@ def test_latex_is_escaped():
     chosen = spec(["fid_published", "saving"])
     text = chosen.table(RESULTS).latex("table_1")
     assert r"Other \& Co." in text
-    assert r"A 100 \% caption." in text
-    assert "—" not in text and "−" not in text and r"$-$30 \%" in text
+    assert r"A 100\,\% caption." in text
+    assert "—" not in text and "−" not in text and r"$-$30\,\%" in text
 
 
 # --- edited runs ------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """What the rules of paper.smk ask of the configuration and the registries."""
 
 import json
+import re
 import shlex
 
 from clockwork_experiments.claims import needs as claim_needs
@@ -17,6 +18,18 @@ def table_of(wildcards):
     if wildcards.scale == "paper" and measured("paper"):
         return with_scores(table)
     return table[wildcards.scale]
+
+
+def numbered_tables(wildcards):
+    """Return the LaTeX of the tables that the papers number, in the papers' order."""
+    found = []
+    for paper, name, _ in items(wildcards.scale, "tables"):
+        number = re.fullmatch(r"table_(s?)(\d+)", name)
+        if number:
+            place = (list(PAPERS).index(paper), number[1], int(number[2]))
+            path = f"results/{wildcards.scale}/tables/{paper}/{name}.tex"
+            found.append((place, path))
+    return [path for _, path in sorted(found)]
 
 
 def measured(scale):

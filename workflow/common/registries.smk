@@ -86,11 +86,14 @@ wildcard_constraints:
 
 
 def tables(scale):
-    """Return the files of every table at a scale."""
+    """Return the files of every table at a scale, and the document that binds them."""
     return [
-        f"results/{scale}/tables/{paper}/{name}.{kind}"
-        for paper, name, _ in items(scale, "tables")
-        for kind in ("csv", "md", "tex")
+        *(
+            f"results/{scale}/tables/{paper}/{name}.{kind}"
+            for paper, name, _ in items(scale, "tables")
+            for kind in ("csv", "md", "tex")
+        ),
+        f"results/{scale}/tables/tables.tex",
     ]
 
 

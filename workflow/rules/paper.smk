@@ -4,6 +4,7 @@
 localrules:
     set_table,
     set_comparison,
+    bind_tables,
     draw_figure,
     estimate_costs,
     paper_scale,
@@ -89,6 +90,28 @@ use rule set_table as set_comparison with:
         kind=compared.ComparedSpec.kind,
         spec=compared_spec,
         inputs=compared_options,
+
+
+rule bind_tables:
+    """Bind a scale's numbered tables into one document.
+
+    Reads: nothing of the tables, which it names.
+    Writes: LaTeX; `pdflatex tables` in its folder makes a PDF.
+    """
+    input:
+        numbered_tables,
+    output:
+        "results/{scale}/tables/tables.tex",
+    log:
+        "logs/{scale}/bind_tables.log",
+    conda:
+        "../../environment.yml"
+    params:
+        code=code("bind_tables"),
+        title="The tables of both papers, published and ours: {scale} scale",
+    shell:
+        "python -m clockwork_experiments.steps.bind_tables"
+        " --title {params.title:q} --tables {input} --output {output} --log {log}"
 
 
 rule draw_figure:

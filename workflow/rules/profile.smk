@@ -44,7 +44,7 @@ rule count_other_unets:
     Writes: a table of our own, as CSV, Markdown, LaTeX and JSON.
     """
     output:
-        multiext("results/paper/tables/other_unets", ".md", ".tex", ".json"),
+        multiext("results/paper/tables/other_unets", ".md", ".tex", ".html", ".json"),
         csv="results/paper/tables/other_unets.csv",
     log:
         "logs/paper/count_other_unets.log",

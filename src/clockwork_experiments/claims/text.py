@@ -67,9 +67,9 @@ def to_markdown(spec: ClaimsSpec, judged: Mapping[str, JudgedClaim]) -> str:
             "",
             summary(claim),
             "",
-            "| part | measure | effect | needed | in spreads | by seed | n "
-            "| paper: of, over | verdict |",
-            "|:--|:--|--:|:--|--:|--:|--:|--:|:--|",
+            "| part | measure | effect | needed | by seed | n | paper: of, over "
+            "| verdict |",
+            "|:--|:--|--:|:--|--:|--:|--:|:--|",
             *(_row(part) for part in claim.parts),
         ]
     lines += ["", "### Margins", ""]
@@ -81,12 +81,10 @@ def _reading(tested: int, claims: int) -> list[str]:
     return [
         "Effects are gains: positive where the first run is better. Brackets: 95 % "
         "interval; captions are resampled, with all their sampling seeds, and in "
-        "editing sources, with all their target prompts, and in translation pairs. In "
-        "spreads: effect over the standard deviation between captions, sources or "
-        "pairs. By seed: the effect of each "
-        "sampling seed alone; a Fréchet distance of fewer images is larger, so compare "
-        "these with each other only. A margin with an interval is measured, and its "
-        "uncertainty counts in the verdict.",
+        "editing sources, with all their target prompts, and in translation pairs. By "
+        "seed: the effect of each sampling seed alone; a Fréchet distance of fewer "
+        "images is larger, so compare these with each other only. A margin with an "
+        "interval is measured, and its uncertainty counts in the verdict.",
         "",
         "A part holds by its 95 % interval; a claim holds if all its parts do, which "
         "needs no correction. A part fails by the wider interval at 1 − 0.05 / k for "
@@ -139,7 +137,6 @@ def _sentence(part: Judged) -> str:
 
 def _row(part: Judged) -> str:
     metric = METRICS[part.metric]
-    spreads = UNKNOWN if part.standardised is None else f"{part.standardised:+.3f}"
     seeds, n = UNKNOWN, str(part.n) if part.n else UNKNOWN
     if len(part.by_seed) > 1:
         seeds = ", ".join(_digits(metric, value, True) for value in part.by_seed)
@@ -153,7 +150,6 @@ def _row(part: Judged) -> str:
         metric.label,
         _number(metric, part.effect),
         _needed(part),
-        spreads.replace("-", "−"),
         seeds,
         n,
         printed,

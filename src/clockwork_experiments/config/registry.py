@@ -11,6 +11,7 @@ from typing import Any
 from clockwork_experiments.base import texts
 from clockwork_experiments.config.experiments import Settings, one_of
 from clockwork_experiments.config.load import SCALES
+from clockwork_experiments.report.tables.table import BRIEF, PASTED
 
 
 @dataclass(frozen=True)
@@ -88,11 +89,25 @@ def with_scores(table: Settings, columns: Mapping[str, str]) -> Settings:
     if not added:
         return own
     ours = " Scores that are not called published: ours; in brackets 95 %."
+    views = {
+        view: _view(own, other, view, added)[:most]
+        for view, most in (("brief", BRIEF), ("pasted", PASTED))
+    }
     return {
         **own,
+        **views,
         "columns": own["columns"] + added,
         "caption": own["caption"] + ours,
     }
+
+
+def _view(own: Settings, other: Settings, view: str, added: list[str]) -> list[str]:
+    """Return what a view of a table shows with scores: printed, those, then ours."""
+    shown: list[str] = own[view] if view in own else own["columns"]
+    there: list[str] = other[view] if view in other else other["columns"]
+    printed = [n for n in shown if n.endswith("_published") and n in there]
+    ours = [n for n in shown if n != "label" and not n.endswith("_published")]
+    return ["label", *printed, *(n for n in there if n in added), *ours]
 
 
 def with_random_tables(

@@ -59,6 +59,10 @@ UNETS = {"sd": "SD_V15", "sdxl": "SDXL_BASE", "lcm": "LCM_SD"}
 KEYS = {"": "flops", "_with_attention": "flops_with_attention"}
 """Conventions of counting, by what their columns' names end in."""
 
+PASTED = ("label", "steps", "parameters", "gflops_light", "tflops", "saved")
+BRIEF = (*PASTED, "tflops_kept", "saved_kept")
+"""Columns that LaTeX and Markdown show."""
+
 
 def count_other_unets(spec: OtherUNetsSpec, output: Path) -> None:
     """Count on the meta device, and set the table.
@@ -70,8 +74,8 @@ def count_other_unets(spec: OtherUNetsSpec, output: Path) -> None:
     from clockwork_experiments.report.tables.table import Column, Table
 
     columns = {
-        "label": Column(""),
-        "steps": Column("steps"),
+        "label": Column("", names=True),
+        "steps": Column("steps", names=True),
         "parameters": Column("parameters, M", 2),
         "gflops_light": Column("GFLOPs a light call", 1),
         "tflops": Column("TFLOPs an image", 3),
@@ -82,8 +86,8 @@ def count_other_unets(spec: OtherUNetsSpec, output: Path) -> None:
         "saved_with_attention": Column("saved, %, with attention", 1),
     }
     rows = [row for each in spec.runs for row in rows_of(each)]
-    table = Table(spec.title, spec.caption, columns, rows)
-    for suffix, content in table.files(output.stem).items():
+    table = Table(spec.title, spec.caption, columns, rows, brief=BRIEF, pasted=PASTED)
+    for suffix, content in table.files(f"{output.parent.name}-{output.stem}").items():
         storage.write_text(output.with_suffix(suffix), content)
     versions = provenance.versions("torch", "diffusers", "deepspeed")
     storage.write_json(

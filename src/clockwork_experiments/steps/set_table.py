@@ -7,7 +7,7 @@ from typing import Any
 
 from clockwork_experiments.base import storage
 from clockwork_experiments.config.parse import parse
-from clockwork_experiments.report import kinds, pages
+from clockwork_experiments.report import kinds
 from clockwork_experiments.run import run
 
 
@@ -29,8 +29,8 @@ def set_table(
     """
     chosen = parse(kinds.find(kinds.TABLES, kind), spec)
     table = chosen.make(kinds.Given(inputs or {}, runs or {}))
-    files = table.files(output.stem)
-    files[".html"] = pages.to_page(files[".md"], output.stem)
+    # Both papers have a Table 1.
+    files = table.files(f"{output.parent.name}-{output.stem}")
     for suffix, text in files.items():
         storage.write_text(output.with_suffix(suffix), text)
 

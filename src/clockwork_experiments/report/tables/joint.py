@@ -118,10 +118,10 @@ class JointTableSpec(Spec):
         """The columns."""
         scores = dict.fromkeys((PSNR, *(n for m in self.models for n in m.scores)))
         return {
-            "model": Column("model"),
-            "combination": Column("in place"),
-            "steps": Column("steps"),
-            "method": Column("time steps"),
+            "model": Column("model", names=True),
+            "combination": Column("in place", names=True),
+            "steps": Column("steps", names=True),
+            "method": Column("time steps", names=True),
             "gamma": Column("γ", 3),
             "flops": Column(self.unit, 2),
             "ms": Column("ms", 1),
@@ -148,7 +148,7 @@ class JointTableSpec(Spec):
         caption = self.caption + results.timed_on()
         rows = [row for model in self.models for row in self._rows(model, results)]
         notes = tuple(statements(self, results))
-        return Table(self.title, caption, self.columns, rows, notes)
+        return Table(self.title, caption, self.columns, rows, notes, **SHOWN)
 
     def _rows(self, model: JointModel, results: Results) -> list[Cells]:
         points = model_points(model, results, self.method)
@@ -186,6 +186,12 @@ class JointTableSpec(Spec):
 
 
 _ALWAYS = ("gamma", "ms")
+_NAMED = ("model", "combination", "steps", "method")
+SHOWN: dict[str, Any] = {
+    "brief": (*_NAMED, "flops", "ms", PSNR, "beyond"),
+    "pasted": (*_NAMED, "flops", PSNR, "beyond"),
+}
+"""Which of its columns a reader sees at once, and which an author pastes."""
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ UNITS = {"T": ("tmacs", 1e-12), "G": ("gmacs", 1e-9)}
 """Units of MACs: the column, and the factor."""
 
 LEVEL_COLUMNS: dict[str, Column] = {
-    "level": Column("level"),
+    "level": Column("level", names=True),
     "encoder": Column("encoder"),
     "decoder": Column("decoder"),
     "zero_channels": Column("zero ch."),
@@ -46,9 +46,9 @@ LEVEL_COLUMNS: dict[str, Column] = {
 }
 
 COST_COLUMNS: dict[str, Column] = {
-    "label": Column(""),
-    "level": Column("level"),
-    "steps": Column("steps"),
+    "label": Column("", names=True),
+    "level": Column("level", names=True),
+    "steps": Column("steps", names=True),
     "parameters": Column("parameters, M", 2),
     "kept": Column("kept, %", 2),
     "saved": Column("less, %", 1),
@@ -66,8 +66,8 @@ def _gain(header: str, digits: int = 2) -> Column:
 
 
 MULTI_COLUMNS: dict[str, Column] = {
-    "problem": Column("problem"),
-    "row": Column("against"),
+    "problem": Column("problem", names=True),
+    "row": Column("against", names=True),
     "levels": Column("levels, first steps first"),
     "time_published": _gain("time, % (published)"),
     "time": _gain("time, %"),
@@ -81,6 +81,29 @@ MULTI_COLUMNS: dict[str, Column] = {
     "best_single": Column("best single level"),
     "time_beyond": _gain("time to that, %"),
 }
+
+_PRINTED = ("share", "kept", "latency_kept")
+LEVELS_SHOWN = (
+    "level",
+    *(name for each in _PRINTED for name in (f"{each}_published", each)),
+    "gmacs",
+)
+LEVELS_PASTED = ("level", *(f"{name}_published" for name in _PRINTED), *_PRINTED)
+COSTS_SHOWN = (
+    *("label", "level", "steps", "tmacs_published", "seconds_published"),
+    *("gmacs", "tmacs", "seconds", "saved"),
+)
+"""Of a table only one of ``gmacs`` and ``tmacs`` is known."""
+COSTS_PASTED = COSTS_SHOWN[:-1]
+MULTI_SHOWN = (
+    *("problem", "row"),
+    *(
+        name
+        for each in ("time", LIKENESS, DIRECTION, "parameters")
+        for name in (f"{each}_published", each)
+    ),
+)
+"""Which columns of wide tables a reader sees at once, and which an author pastes."""
 
 
 def level_name(level: int) -> str:
@@ -180,7 +203,8 @@ class LevelTableSpec(LevelsSpec):
                 }
             )
         caption = self.caption + results.timed_on()
-        return Table(self.title, caption, LEVEL_COLUMNS, rows)
+        shown: dict[str, Any] = {"brief": LEVELS_SHOWN, "pasted": LEVELS_PASTED}
+        return Table(self.title, caption, LEVEL_COLUMNS, rows, **shown)
 
 
 @dataclass(frozen=True)
@@ -245,7 +269,8 @@ class CostTableSpec(LevelsSpec):
                 }
             )
         caption = self.caption + results.timed_on()
-        return Table(self.title, caption, COST_COLUMNS, rows)
+        shown: dict[str, Any] = {"brief": COSTS_SHOWN, "pasted": COSTS_PASTED}
+        return Table(self.title, caption, COST_COLUMNS, rows, **shown)
 
 
 def image_macs(counts: Mapping[str, Any], level: int, steps: int) -> float:
@@ -330,7 +355,8 @@ class MultiTableSpec(Spec):
                     )
                 line |= _answer(answers[row.row, row.problem])
             rows.append(line)
-        return Table(self.title, self.caption, MULTI_COLUMNS, rows)
+        shown: dict[str, Any] = {"brief": MULTI_SHOWN, "stacked": True}
+        return Table(self.title, self.caption, MULTI_COLUMNS, rows, **shown)
 
 
 def _answer(answer: Mapping[str, Any]) -> Cells:

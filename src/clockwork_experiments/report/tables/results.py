@@ -183,6 +183,7 @@ class TableSpec(Spec):
         for name in self.columns:
             if name not in COLUMNS:
                 raise ValueError(f"column {name!r} is not one of {', '.join(COLUMNS)}")
+        self.check_chosen(("label", *self.columns))
 
     @property
     def named(self) -> list[str]:
@@ -217,7 +218,7 @@ class TableSpec(Spec):
     def table(self, results: Results) -> Table:
         """Return the table."""
         columns: dict[str, Column] = {name: Column(None) for name in _NAMES}
-        columns["label"] = Column("", csv=False)
+        columns["label"] = Column("", csv=False, names=True)
         rows: list[Cells] = [
             {
                 **{name: getattr(row, name) for name in _NAMES[1:]},
@@ -426,7 +427,8 @@ class SettingsSpec(Spec):
             }
             for row in self.rows
         ]
-        columns = {name: Column(name) for name in ("setting", "published", "ours")}
+        columns = {name: Column(name) for name in ("published", "ours")}
+        columns = {"setting": Column("setting", names=True), **columns}
         return Table(self.title, self.caption, columns, rows, align="left")
 
 

@@ -1,13 +1,14 @@
 """Set a table: Markdown and LaTeX for people, CSV for machines.
 
 A cell is a number, a number with its interval, text, or None for what is not known.
-Nothing here needs torch.
+A wide table is whole as CSV and HTML alone; what reads it as Markdown or pastes its
+LaTeX gets the columns that its kind chooses. Nothing here needs torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,17 @@ import pandas as pd
 
 from clockwork_experiments.base import storage
 from clockwork_experiments.random import marks
+from clockwork_experiments.report import latex, pages
 from clockwork_experiments.report.kinds import Given, Kind
 from clockwork_experiments.score import dead
 
 UNKNOWN = "—"
+
+PUBLISHED = " (published)"
+"""Ends the headings of printed values."""
+
+BRIEF, PASTED = 8, 7
+"""Columns that a screen shows, and that a page takes."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +62,9 @@ class Column:
         signed: Whether a positive number gets its sign.
         suffix: Shown behind a number.
         csv: Whether the CSV has the column.
+        names: Whether it says which row it is, as a label does.
+        beside: Of a printed value, the key of ours, where that is not its own key
+            without ``_published``.
     """
 
     header: str | None
@@ -62,22 +73,24 @@ class Column:
     signed: bool = False
     suffix: str = ""
     csv: bool = True
+    names: bool = False
+    beside: str = ""
 
     def show(self, cell: Cell) -> str:
         """Return a cell as people read it, its interval in brackets."""
+        return " ".join(filter(None, self.pair(cell)))
+
+    def pair(self, cell: Cell) -> tuple[str, str]:
+        """Return the same as the number and its interval, which may be empty."""
         if cell is None or isinstance(cell, str):
-            return cell if cell is not None else UNKNOWN
+            return cell if cell is not None else UNKNOWN, ""
         if not isinstance(cell, Value):
-            return self._number(cell) + self.suffix
-        text, low, high = (
-            "" if number is None else self._number(number, cell.signed)
-            for number in (cell.value, cell.low, cell.high)
-        )
-        return (
-            f"{text}{self.suffix} [{low}, {high}]"
-            if low and high
-            else text + (self.suffix)
-        )
+            return self._number(cell) + self.suffix, ""
+        text = self._number(cell.value, cell.signed) + self.suffix
+        if cell.low is None or cell.high is None:
+            return text, ""
+        ends = (self._number(end, cell.signed) for end in (cell.low, cell.high))
+        return text, f"[{', '.join(ends)}]"
 
     def _number(self, number: float, signed: bool = False) -> str:
         sign = "+" if self.signed or signed else ""
@@ -96,6 +109,9 @@ class Table:
         rows: The rows.
         notes: Sentences below the caption.
         align: Of all its columns but the first, ``left`` or ``right``.
+        brief: Keys of what Markdown shows, in its order; all columns if empty.
+        pasted: The same of LaTeX; what Markdown shows if empty.
+        stacked: Whether both have printed values above ours, not beside them.
     """
 
     title: str
@@ -104,10 +120,13 @@ class Table:
     rows: Sequence[Cells]
     notes: tuple[str, ...] = ()
     align: str = "right"
+    brief: tuple[str, ...] = ()
+    pasted: tuple[str, ...] = ()
+    stacked: bool = False
 
     def text(self) -> list[dict[str, str]]:
         """Return the rows as people read them, by column."""
-        shown = self._shown()
+        shown = self.shown
         return [
             {key: column.show(row.get(key)) for key, column in shown.items()}
             for row in self.rows
@@ -118,6 +137,7 @@ class Table:
         return {
             ".csv": self.csv(),
             ".md": self.markdown(),
+            ".html": pages.to_page(self.markdown(whole=True), self.title),
             ".tex": self.latex(label),
         }
 
@@ -135,28 +155,39 @@ class Table:
         text: str = pd.DataFrame(data).to_csv(index=False)
         return text
 
-    def markdown(self) -> str:
-        """Return the table with its title, caption and notes."""
+    def markdown(self, *, whole: bool = False) -> str:
+        """Return the table with its title, caption and notes.
+
+        Args:
+            whole: Show all columns.
+        """
+        shown = self if whole else self._view(self.brief)
         # "a <style> of" must not become a tag, nor a bar a column.
-        frame = self._frame().map(lambda text: _replaced(text, _HTML))
+        headers = [column.header for column in shown.shown.values()]
+        frame = pd.DataFrame(
+            [list(line.values()) for line in shown.text()], columns=headers
+        ).map(lambda text: _replaced(text, _HTML))
         text: str = frame.to_markdown(
             index=False,
             disable_numparse=True,
             colalign=["left"] + [self.align] * (frame.shape[1] - 1),
         )
-        notes = "".join(f"- {note}\n" for note in self.notes)
-        below = f"\n{notes}" if notes else ""
-        return f"**{self.title}**\n\n{text}\n\n{self.caption}\n{below}"
+        notes = self.notes
+        if len(shown.shown) < len(self.shown):
+            notes += (f"{FURTHER} {len(self.shown)} columns.",)
+        below = "".join(f"- {note}\n" for note in notes)
+        return f"**{self.title}**\n\n{text}\n\n{self.caption}\n" + (
+            f"\n{below}" if below else ""
+        )
 
     def latex(self, label: str) -> str:
-        """Return the table in LaTeX (booktabs)."""
-        frame = self._frame().map(escape)
-        frame.columns = pd.Index([escape(header) for header in frame.columns])
-        caption = " ".join([f"{self.title}. {self.caption}", *self.notes])
-        text: str = frame.to_latex(
-            index=False, caption=escape(caption), label=f"tab:{label}", position="tb"
-        )
-        return text.replace(UNKNOWN, "---").replace("−", "$-$")
+        """Return the table in LaTeX, as an author pastes it."""
+        return latex.write_table(self._view(self.pasted or self.brief), label)
+
+    @property
+    def shown(self) -> dict[str, Column]:
+        """The columns that a reader sees."""
+        return {k: c for k, c in self._known().items() if c.header is not None}
 
     def _known(self) -> dict[str, Column]:
         return {
@@ -165,34 +196,51 @@ class Table:
             if any(key in row for row in self.rows)
         }
 
-    def _shown(self) -> dict[str, Column]:
-        return {k: c for k, c in self._known().items() if c.header is not None}
+    def _view(self, keys: Sequence[str]) -> Table:
+        """Return the table with some of its columns, in their order.
 
-    def _frame(self) -> pd.DataFrame:
-        headers = [column.header for column in self._shown().values()]
-        return pd.DataFrame(
-            [list(line.values()) for line in self.text()], columns=headers
-        )
+        Raises:
+            ValueError: If there is no such column.
+        """
+        for key in keys:
+            if key not in self.columns:
+                known = ", ".join(self.columns)
+                raise ValueError(f"shown column {key!r} is not one of {known}")
+        chosen = {key: self.columns[key] for key in keys or self.columns}
+        view = replace(self, columns=chosen, brief=(), pasted=())
+        return view._stacked() if self.stacked else view
 
+    def _stacked(self) -> Table:
+        """Return the table with a row for what is printed above one for ours."""
+        columns = {k: c for k, c in self.columns.items() if c.names}
+        columns["by"] = Column("by", names=True)
+        pairs = {
+            key: (column.beside or key.removesuffix("_published"), column)
+            for key, column in self.shown.items()
+            if not column.names
+        }
+        for own, column in pairs.values():
+            header = (column.header or "").replace(PUBLISHED, "")
+            columns.setdefault(own, Column(header))
+        rows: list[Cells] = []
+        for row in self.rows:
+            for by in ("published", "ours"):
+                cells: Cells = {
+                    own: column.show(row[key])
+                    for key, (own, column) in pairs.items()
+                    if (key != own) == (by == "published") and row.get(key) is not None
+                }
+                if cells:
+                    named = {k: row.get(k) for k, c in self.columns.items() if c.names}
+                    blank = {own: None for own, _ in pairs.values()}
+                    rows.append({**blank, **named, "by": by, **cells})
+        return replace(self, columns=columns, rows=rows, stacked=False)
+
+
+FURTHER = "Shortened; the CSV file and the HTML page of the same name have all"
+"""Begins the note on columns that are not shown."""
 
 _HTML = {"<": "&lt;", ">": "&gt;", "|": "\\|"}
-_LATEX = {
-    "\\": "\\textbackslash{}",
-    **{symbol: f"\\{symbol}" for symbol in "&%_#"},
-    "<": "\\textless{}",
-    ">": "\\textgreater{}",
-    "τ": "$\\tau$",
-    "γ": "$\\gamma$",
-    "Δ": "$\\Delta$",
-    "↓": "$\\downarrow$",
-    "↑": "$\\uparrow$",
-    "×": "$\\times$",
-}
-
-
-def escape(text: str) -> str:
-    """Return text as LaTeX takes it."""
-    return _replaced(text, _LATEX)
 
 
 def _replaced(text: str, symbols: Mapping[str, str]) -> str:
@@ -239,11 +287,42 @@ class Results:
 
 @dataclass(frozen=True)
 class Spec(Kind):
-    """What a table at one scale is made from; each kind adds what it shows."""
+    """What a table at one scale is made from; each kind adds what it shows.
+
+    Attributes:
+        brief: Keys of the columns that Markdown shows, in its order; all if left out.
+        pasted: The same of LaTeX; what Markdown shows if left out.
+        stacked: Whether both have printed values above ours, not beside them.
+    """
+
+    brief: tuple[str, ...] = field(default=(), kw_only=True)
+    pasted: tuple[str, ...] = field(default=(), kw_only=True)
+    stacked: bool = field(default=False, kw_only=True)
 
     def make(self, given: Given) -> Table:
         """Return the table."""
-        return self.table(results_of(given))
+        return self.chosen(self.table(results_of(given)))
+
+    def check_chosen(self, known: Sequence[str]) -> None:
+        """Refuse to show columns that there are not.
+
+        Raises:
+            ValueError: In one line.
+        """
+        for name in (*self.brief, *self.pasted):
+            if name not in known:
+                raise ValueError(
+                    f"shown column {name!r} is not one of {', '.join(known)}"
+                )
+
+    def chosen(self, table: Table) -> Table:
+        """Return the table as people read it: with the columns that are chosen."""
+        return replace(
+            table,
+            brief=self.brief or table.brief,
+            pasted=self.pasted or table.pasted,
+            stacked=self.stacked or table.stacked,
+        )
 
     def table(self, results: Results) -> Table:
         """Return the table of results."""

@@ -59,11 +59,11 @@ SCORES = {
 """By the key that searches write."""
 
 STEP_COLUMNS: dict[str, Column] = {
-    "label": Column("model"),
-    "steps": Column("steps"),
-    "method": Column("time steps"),
+    "label": Column("model", names=True),
+    "steps": Column("steps", names=True),
+    "method": Column("time steps", names=True),
     **{f"{name}_published": Column(s.published_header) for name, s in SCORES.items()},
-    "time_published": Column("search (published) ↓"),
+    "time_published": Column("search (published) ↓", beside="seconds"),
     "speed_up_published": Column("speed-up (published) ↑", 1, suffix="×"),
     "gamma": Column("γ", 3),
     **{name: Column(s.header, s.digits) for name, s in SCORES.items()},
@@ -73,7 +73,7 @@ STEP_COLUMNS: dict[str, Column] = {
     },
     "n": Column("n"),
     "evaluations": Column("evaluations ↓"),
-    "seconds": Column("search, s ↓", 1),
+    "seconds": Column("search ↓", 1, suffix=" s"),
     "unet_calls": Column("search, UNet evaluations ↓"),
     "speed_up_seconds": Column("speed-up, s ↑", 1, suffix="×"),
     "speed_up_unet_calls": Column("speed-up, UNet evaluations ↑", 1, suffix="×"),
@@ -235,6 +235,7 @@ class ScoreTableSpec(SearchedSpec):
                 raise ValueError(
                     f"column {name!r} is not one of {', '.join(STEP_COLUMNS)}"
                 )
+        self.check_chosen(self.columns)
         for rows in self.rows:
             for name in dict.fromkeys(n for p in rows.published.values() for n in p):
                 if f"{name}_published" not in self.columns:
