@@ -70,6 +70,6 @@ if REPORTING:
                 "results/random/weights",
             )
         ],
-        Path(workflow.basedir) / "README.md",
+        ROOT / "README.md",
     )
     config["overview"] = overview.as_raw_html(shown)
