@@ -9,8 +9,17 @@ from clockwork_experiments.base import texts
 from clockwork_experiments.config.load import SCALES, read_config
 from clockwork_experiments.config.needs.files import model_files
 
+ROOT = Path(workflow.basedir)
+if not (ROOT / "workflow").is_dir():
+    ROOT = ROOT.parent  # It is workflow/Snakefile that was asked for.
+# What is shipped is read from any folder as it is here.
+for shipped in map(Path, ("resources/mini", "resources/paper/sources.lock.json")):
+    if not shipped.exists() and (ROOT / shipped).exists():
+        shipped.parent.mkdir(parents=True, exist_ok=True)
+        shipped.symlink_to(ROOT / shipped)
+
 try:
-    resolved = read_config(config, Path(workflow.basedir))
+    resolved = read_config(config, ROOT)
 except ValueError as error:
     raise WorkflowError(str(error)) from None
 config.clear()

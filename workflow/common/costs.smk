@@ -1,6 +1,7 @@
 """What the paper scale would cost; said below the job counts of a dry run."""
 
 import logging
+import os
 
 from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
@@ -9,13 +10,13 @@ from clockwork_experiments.base.console import Progress
 from clockwork_experiments.cost import estimates
 from clockwork_experiments.config import parse as specs
 
-UNIT_COSTS = "workflow/costs.yaml"
+# As an input, it is the same wherever the checkout lies.
+UNIT_COSTS = os.path.relpath(ROOT / "workflow" / "costs.yaml")
 
 
 def unit_costs():
     """Return what a unit of work costs."""
-    path = Path(workflow.basedir) / UNIT_COSTS
-    known = texts.read_yaml(path)
+    known = texts.read_yaml(Path(UNIT_COSTS))
     return specs.parse(estimates.UnitCosts, known, UNIT_COSTS)
 
 

@@ -2,7 +2,7 @@
 
 import json
 
-MINI_MODELS = texts.read_yaml(Path(workflow.basedir) / "workflow" / "mini_models.yaml")
+MINI_MODELS = texts.read_yaml(ROOT / "workflow" / "mini_models.yaml")
 
 
 def classifier_path(wildcards):
@@ -86,9 +86,7 @@ def mini_model_spec(wildcards):
     return json.dumps(settings)
 
 
-MINI_ADAPTORS = texts.read_yaml(
-    Path(workflow.basedir) / "workflow" / "mini_adaptors.yaml"
-)
+MINI_ADAPTORS = texts.read_yaml(ROOT / "workflow" / "mini_adaptors.yaml")
 
 
 def mini_adaptors():

@@ -16,7 +16,7 @@ RANDOM = config["random"]
 """What `workflow/random.yaml` says, before it is laid over the paper scale."""
 
 try:
-    WORKFLOW = Path(workflow.basedir) / "workflow"
+    WORKFLOW = ROOT / "workflow"
     REGISTRY = checked(
         config,
         registry.read_papers(WORKFLOW / "papers"),

@@ -70,6 +70,6 @@ if REPORTING:
                 "results/random/weights",
             )
         ],
-        Path(workflow.basedir) / "docs" / "results" / "deviations.md",
+        ROOT / "docs" / "results" / "deviations.md",
     )
     config["overview"] = overview.as_raw_html(shown)

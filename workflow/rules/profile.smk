@@ -56,9 +56,7 @@ rule count_other_unets:
         runtime=walltime(30),
     params:
         code=code("count_other_unets"),
-        spec=costing.settings_of(
-            Path(workflow.basedir) / "workflow" / "other_unets.yaml"
-        ),
+        spec=costing.settings_of(ROOT / "workflow" / "other_unets.yaml"),
     shell:
         "python -m clockwork_experiments.steps.count_other_unets"
         " --spec {params.spec:q} --output {output.csv}"
