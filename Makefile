@@ -8,7 +8,7 @@ STAMP := .venv/installed
 INCEPTION := .venv/inception
 SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --quiet rules --cores $(CORES)
 
-.PHONY: run test lint fast e2e test-slurm bench report report-now real-sizes models
+.PHONY: run test lint fast e2e test-chaos test-slurm bench report report-now real-sizes models
 .PHONY: readme embed docs clean
 
 run: $(STAMP) unlock
@@ -51,10 +51,16 @@ $(INCEPTION): $(STAMP)
 	touch $(INCEPTION)
 
 fast: $(STAMP) $(INCEPTION)
-	OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n $(CORES) tests/unit tests/workflow
+	OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n $(CORES) tests/unit tests/workflow tests/chaos
 
 e2e: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest tests/e2e
+
+# Kills at 60 random moments over all long steps and over Snakemake, full disks, and 60
+# pairs of live jobs on one folder; `fast` has a slice of it.
+CHAOS ?= --blows 60 --pairs 60
+test-chaos: $(STAMP)
+	OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest tests/chaos $(CHAOS)
 
 # A real Slurm on loopback; as root, with Debian's packages, which it installs itself.
 # Skipped with a reason where it cannot.

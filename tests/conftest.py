@@ -24,6 +24,13 @@ from clockwork_experiments.models import loading
 ROOT = Path(__file__).parent.parent
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Say how much of tests/chaos is run; `make test-chaos` runs 60 of each."""
+    parser.addoption("--blows", type=int, default=3, help="kills at random moments")
+    parser.addoption("--pairs", type=int, default=2, help="pairs of live jobs")
+    parser.addoption("--chaos-seed", default="0", help="decides the moments")
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     return ROOT
