@@ -108,7 +108,7 @@ def test_the_library_alone_needs_five_packages(metadata):
 
 def test_the_extras_hold_what_is_imported(metadata):
     extras = metadata.metadata.get_all("Provides-Extra")
-    assert set(extras) == {"train", "experiments", "slurm", "dev"}
+    assert set(extras) == {"train", "experiments", "slurm", "docs", "dev"}
     known = needed(metadata, "experiments") | BROUGHT
     assert imported("clockwork_experiments") <= known
     assert needed(metadata, "train") < needed(metadata, "experiments")
