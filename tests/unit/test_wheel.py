@@ -20,8 +20,8 @@ NAMES = {
     "PIL": "pillow",
     "yaml": "pyyaml",
 }
-BROUGHT = {"huggingface_hub", "pillow", "tokenizers", "tqdm"}
-"""What comes with diffusers and transformers: hub, pictures, tokens, progress bars."""
+BROUGHT = {"griffe", "huggingface_hub", "pillow", "tokenizers", "tqdm"}
+"""What comes with diffusers, transformers and mkdocstrings: hub, pictures, tokens, bars."""
 
 
 @pytest.fixture(scope="module")
