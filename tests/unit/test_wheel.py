@@ -21,7 +21,7 @@ NAMES = {
     "yaml": "pyyaml",
 }
 BROUGHT = {"griffe", "huggingface_hub", "pillow", "tokenizers", "tqdm"}
-"""What comes with diffusers, transformers and mkdocstrings: hub, pictures, tokens, bars."""
+"""What comes with diffusers, transformers and mkdocstrings."""
 
 
 @pytest.fixture(scope="module")
