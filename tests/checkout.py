@@ -16,8 +16,8 @@ import yaml
 from clockwork_experiments.config.check import checked
 from clockwork_experiments.config.load import read_config
 from clockwork_experiments.config.registry import Registry, read_papers
-from clockwork_experiments.report.tables.results import COLUMNS, SOURCES
-from clockwork_experiments.report.tables.timesteps import GammaTableSpec, ScoreTableSpec
+from clockwork_experiments.report.tables.results import COLUMN_SOURCES
+from clockwork_experiments.report.tables.timesteps import STEP_TABLES
 
 ROOT = Path(__file__).parent.parent
 PARTS = (
@@ -66,8 +66,8 @@ def check_all(config: dict[str, Any], papers: dict[str, Any]) -> Registry:
         config,
         papers,
         ROOT / "workflow" / "schemas",
-        {name: SOURCES[column.kind] for name, column in COLUMNS.items()},
-        {"step_gammas": GammaTableSpec, "step_scores": ScoreTableSpec},
+        COLUMN_SOURCES,
+        STEP_TABLES,
     )
 
 

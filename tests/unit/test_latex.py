@@ -8,14 +8,9 @@ from pathlib import Path
 import pytest
 from checkout import ROOT
 
+from clockwork_experiments.config.registry import BRIEF, PASTED
 from clockwork_experiments.report import latex
-from clockwork_experiments.report.tables.table import (
-    BRIEF,
-    PASTED,
-    Column,
-    Table,
-    Value,
-)
+from clockwork_experiments.report.tables.table import Column, Table, Value
 from clockwork_experiments.steps import bind_tables
 
 SHIPPED = sorted((ROOT / "docs" / "reference").glob("*/tables/**/*.tex"))

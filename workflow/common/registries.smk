@@ -3,14 +3,8 @@
 from clockwork_experiments.config import registry
 from clockwork_experiments.config.check import checked
 from clockwork_experiments.config.paper_checks import figure_answers
-from clockwork_experiments.report.tables.results import COLUMNS, SOURCES
-from clockwork_experiments.report.tables.timesteps import GammaTableSpec, ScoreTableSpec
-
-STEP_TABLES = {"step_gammas": GammaTableSpec, "step_scores": ScoreTableSpec}
-"""Kinds of tables of time-step optimisation."""
-
-COLUMN_SOURCES = {name: SOURCES[column.kind] for name, column in COLUMNS.items()}
-"""Where the values of columns of tables of runs come from."""
+from clockwork_experiments.report.tables.results import COLUMN_SOURCES
+from clockwork_experiments.report.tables.timesteps import STEP_TABLES
 
 RANDOM = config["random"]
 """What `workflow/random.yaml` says, before it is laid over the paper scale."""

@@ -84,16 +84,12 @@ class Checkout:
         # pandas comes with them, and most commands do without.
         from clockwork_experiments.report.tables import results, timesteps
 
-        sources = results.SOURCES
         return checked(
             self.config,
             self.papers,
             self.root / "workflow" / "schemas",
-            {name: sources[each.kind] for name, each in results.COLUMNS.items()},
-            {
-                "step_gammas": timesteps.GammaTableSpec,
-                "step_scores": timesteps.ScoreTableSpec,
-            },
+            results.COLUMN_SOURCES,
+            timesteps.STEP_TABLES,
         )
 
     def entries(self, scale: str, section: str) -> Settings:

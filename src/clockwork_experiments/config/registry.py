@@ -11,7 +11,9 @@ from typing import Any
 from clockwork_experiments.base import texts
 from clockwork_experiments.config.experiments import Settings, one_of
 from clockwork_experiments.config.load import SCALES
-from clockwork_experiments.report.tables.table import BRIEF, PASTED
+
+BRIEF, PASTED = 8, 7
+"""Columns of a table that a screen shows, and that a page takes."""
 
 
 @dataclass(frozen=True)

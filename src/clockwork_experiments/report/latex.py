@@ -19,7 +19,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from clockwork_experiments.report.tables.table import Cells, Column, Table
 
-UNKNOWN, PUBLISHED = "—", " (published)"
+UNKNOWN = "—"
+
+PUBLISHED = " (published)"
+"""Ends the headings of printed values."""
 
 CAPTION = 200
 """Letters that a caption may have."""

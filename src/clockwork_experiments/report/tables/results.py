@@ -142,6 +142,9 @@ SOURCES = {
 }
 """Which field of `Results` fills columns of a kind; none if the paper does."""
 
+COLUMN_SOURCES = {name: SOURCES[column.kind] for name, column in COLUMNS.items()}
+"""The same by column."""
+
 
 @dataclass(frozen=True)
 class Row:

@@ -18,15 +18,9 @@ from clockwork_experiments.base import storage
 from clockwork_experiments.random import marks
 from clockwork_experiments.report import latex, pages
 from clockwork_experiments.report.kinds import Given, Kind
+from clockwork_experiments.report.latex import PUBLISHED
+from clockwork_experiments.report.latex import UNKNOWN as UNKNOWN
 from clockwork_experiments.score import dead
-
-UNKNOWN = "—"
-
-PUBLISHED = " (published)"
-"""Ends the headings of printed values."""
-
-BRIEF, PASTED = 8, 7
-"""Columns that a screen shows, and that a page takes."""
 
 
 @dataclass(frozen=True)

@@ -364,3 +364,7 @@ def _ours(labels: Mapping[str, str], told: Mapping[str, str]) -> str:
     if len(texts) == 1:
         return f" Ours: {next(iter(texts))}."
     return "".join(f" {', '.join(of)}: {text}." for text, of in texts.items())
+
+
+STEP_TABLES = {each.kind: each for each in (GammaTableSpec, ScoreTableSpec)}
+"""Kinds of tables of time-step optimisation, by their names."""
