@@ -261,7 +261,7 @@ def test_a_table_is_printed_with_its_path_and_a_figure_by_its_path(
     monkeypatch.chdir(repo)
     assert call(monkeypatch, "table", "table_1") == 0
     assert capsys.readouterr().out == f"| a |\n\n{table.relative_to(repo)}\n"
-    (repo / "docs").mkdir()
+    (repo / "docs").mkdir(exist_ok=True)
     monkeypatch.chdir(repo / "docs")
     assert call(monkeypatch, "figure", "figure_1") == 0
     path = repo / "results/mini/figures/clockwork/figure_1.png"
