@@ -78,6 +78,12 @@ class Counter:
             self._seen.add(digest.digest())
         return images
 
+    def told(self, name: str) -> Counts:
+        """Return the counts of a run; the log says so if some images hold nothing."""
+        if self.counts.constant or self.counts.identical or self.counts.clipped:
+            log.warning("%s: of %s", name, said(self.counts))
+        return self.counts
+
 
 def count(blocks: Iterable[Any], name: str) -> Counts:
     """Count a run's images; the log says so if some hold nothing.
@@ -89,10 +95,7 @@ def count(blocks: Iterable[Any], name: str) -> Counts:
     counter = Counter()
     for block in blocks:
         counter.add(block)
-    counts = counter.counts
-    if counts.constant or counts.identical or counts.clipped:
-        log.warning("%s: of %s", name, said(counts))
-    return counts
+    return counter.told(name)
 
 
 def said(counts: Counts) -> str:

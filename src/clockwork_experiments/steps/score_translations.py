@@ -84,9 +84,12 @@ def score_translations(
     for name, path in outputs.items():
         others = {"": targets, "_to_teacher": shown.get(beside.get(name, ""))}
         against = {suffix: rows for suffix, rows in others.items() if rows is not None}
-        scores, values = _score(judges, shown[name], against, described, reference)
+        counter = dead.Counter()
+        scores, values = _score(
+            judges, shown[name], against, described, reference, counter
+        )
         made_with = [*files[name], clip, frechet, lpips]
-        counts = dead.count(shown[name].blocks(shards.IMAGES), name)
+        counts = counter.told(name)
         _write(path, scores, values, judges.described(), made_with, lost, counts)
 
 
@@ -155,15 +158,20 @@ def _score(
     against: dict[str, shards.Rows],
     described: Described,
     reference: Statistics | None,
+    counter: dead.Counter,
 ) -> tuple[dict[str, Score], dict[str, torch.Tensor]]:
-    """Return the scores of a translation, and the value of each pair."""
+    """Return the scores of a translation, and the value of each pair.
+
+    Its images are read once, and counted on the way.
+    """
     import torch
 
     from clockwork_experiments.models import encoders, perceptual
     from clockwork_experiments.score import metrics, translation_scores
 
     parts: dict[str, list[torch.Tensor]] = {}
-    found = _measure(judges.clip, judges.lpips, images, against, parts)
+    measured = _measure(judges.clip, judges.lpips, images, against, parts)
+    found = map(counter.add, measured)
     distance = None
     if reference is not None:
         blocks = (encoders.frechet_features(judges.frechet, each) for each in found)
