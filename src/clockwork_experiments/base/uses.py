@@ -21,7 +21,6 @@ import contextlib
 import hashlib
 import importlib.util
 import json
-import os
 import re
 import sys
 from collections import defaultdict
@@ -31,7 +30,7 @@ from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
-from clockwork_experiments.base import provenance
+from clockwork_experiments.base import provenance, storage
 from clockwork_experiments.base.provenance import PACKAGE, PACKAGES, file_of
 
 KEPT = Path(".snakemake", "code_used.json")
@@ -147,9 +146,7 @@ def _keep(known: dict[str, _Found], of: str, before: int) -> None:
         return
     found = {key: each._asdict() for key, each in known.items()}
     with contextlib.suppress(OSError):  # a full disk costs time alone
-        partial = KEPT.with_suffix(f".{os.getpid()}")
-        partial.write_text(json.dumps({"of": of, "found": found}), encoding="utf-8")
-        partial.replace(KEPT)
+        storage.write_json(KEPT, {"of": of, "found": found})
 
 
 def _sources() -> str:
