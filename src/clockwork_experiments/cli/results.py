@@ -10,15 +10,10 @@ import typer
 
 from clockwork_experiments.cli import checkout
 from clockwork_experiments.cli.options import (
-    ConfigFiles,
-    Cores,
-    Directory,
-    DryRun,
     Listed,
-    More,
-    Profile,
     Scale,
     ScaleOption,
+    with_workflow,
 )
 from clockwork_experiments.cli.workflow import Workflow
 from clockwork_experiments.config.experiments import one_of
@@ -73,16 +68,12 @@ def show_items(
     workflow.tell(targets)
 
 
+@with_workflow()
 def table(
+    workflow: Workflow,
     names: Names = None,
     scale: ScaleOption = Scale.mini,
     listed: Listed = False,
-    directory: Directory = None,
-    cores: Cores = None,
-    dry_run: DryRun = False,
-    profile: Profile = None,
-    configfile: ConfigFiles = None,
-    more: More = "",
 ) -> None:
     """Set tables of the papers, and print them as Markdown.
 
@@ -90,21 +81,15 @@ def table(
 
     Example: clockwork table table_1
     """
-    found = checkout.configured(checkout.find(directory), configfile)
-    workflow = Workflow(found, cores, dry_run, profile, more)
     show_items(workflow, "tables", ".md", scale, names, listed)
 
 
+@with_workflow()
 def figure(
+    workflow: Workflow,
     names: Names = None,
     scale: ScaleOption = Scale.mini,
     listed: Listed = False,
-    directory: Directory = None,
-    cores: Cores = None,
-    dry_run: DryRun = False,
-    profile: Profile = None,
-    configfile: ConfigFiles = None,
-    more: More = "",
 ) -> None:
     """Draw figures of the papers, and print where they are.
 
@@ -112,12 +97,12 @@ def figure(
 
     Example: clockwork figure figure_1
     """
-    found = checkout.configured(checkout.find(directory), configfile)
-    workflow = Workflow(found, cores, dry_run, profile, more)
     show_items(workflow, "figures", ".png", scale, names, listed)
 
 
+@with_workflow()
 def claims(
+    workflow: Workflow,
     papers: Annotated[
         list[str] | None,
         typer.Argument(
@@ -125,18 +110,12 @@ def claims(
         ),
     ] = None,
     scale: ScaleOption = Scale.mini,
-    directory: Directory = None,
-    cores: Cores = None,
-    dry_run: DryRun = False,
-    profile: Profile = None,
-    configfile: ConfigFiles = None,
-    more: More = "",
 ) -> None:
     """Test what the papers claim, and print the verdicts.
 
     Example: clockwork claims clockwork
     """
-    found = checkout.configured(checkout.find(directory), configfile)
+    found = workflow.checkout
     known = [
         paper for paper, said in found.papers.items() if scale in said.get("claims", {})
     ]
@@ -144,18 +123,12 @@ def claims(
         if paper not in known:
             raise ValueError(one_of(paper, known, f"papers at {scale.value} scale"))
     targets = [f"results/{scale.value}/claims/{name}.md" for name in papers or known]
-    workflow = Workflow(found, cores, dry_run, profile, more)
     workflow.make(targets)
     workflow.tell(targets)
 
 
-def mini(
-    directory: Directory = None,
-    cores: Cores = None,
-    dry_run: DryRun = False,
-    configfile: ConfigFiles = None,
-    more: More = "",
-) -> None:
+@with_workflow(without=("profile",))
+def mini(workflow: Workflow) -> None:
     """Make all that a laptop can work out, as `make` does.
 
     That is every table, figure and claim at mini scale, and of paper scale what needs
@@ -163,19 +136,16 @@ def mini(
 
     Example: clockwork mini --dry-run
     """
-    found = checkout.configured(checkout.find(directory), configfile)
-    workflow = Workflow(found, cores, dry_run, None, more)
     workflow.make([])
     workflow.tell([f"results/{scale}" for scale in ("mini", "paper")])
 
 
+@with_workflow(without=("cores", "dry_run", "profile"))
 def report(
+    workflow: Workflow,
     output: Annotated[
         Path, typer.Option("--output", "-o", help="The file.", dir_okay=False)
     ] = Path("results/report.html"),
-    directory: Directory = None,
-    configfile: ConfigFiles = None,
-    more: More = "",
 ) -> None:
     """Write one HTML file of all results that there are.
 
@@ -183,11 +153,9 @@ def report(
 
     Example: clockwork report
     """
-    found = checkout.configured(checkout.find(directory), configfile)
-    workflow = Workflow(found, more=more)
     target = str(output)
     # Without its folder Snakemake ends in a traceback.
-    (found.root / output).parent.mkdir(parents=True, exist_ok=True)
+    (workflow.checkout.root / output).parent.mkdir(parents=True, exist_ok=True)
     workflow.report(target)
     workflow.tell([target])
 

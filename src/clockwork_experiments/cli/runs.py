@@ -12,18 +12,12 @@ import typer
 import yaml
 
 from clockwork_experiments.base import storage
-from clockwork_experiments.cli import checkout
 from clockwork_experiments.cli.adhoc import Adhoc, Asked, adhoc
 from clockwork_experiments.cli.options import (
-    ConfigFiles,
-    Cores,
-    Directory,
-    DryRun,
     Listed,
-    More,
-    Profile,
     Scale,
     ScaleOption,
+    with_workflow,
 )
 from clockwork_experiments.cli.workflow import Workflow
 
@@ -34,7 +28,9 @@ HEADER = """\
 """
 
 
+@with_workflow()
 def run(
+    workflow: Workflow,
     backbone: Annotated[
         str,
         typer.Option(
@@ -99,12 +95,6 @@ def run(
         typer.Option(min=0, help="Only so many of its captions.", show_default=False),
     ] = 0,
     scale: ScaleOption = Scale.mini,
-    directory: Directory = None,
-    cores: Cores = None,
-    dry_run: DryRun = False,
-    profile: Profile = None,
-    configfile: ConfigFiles = None,
-    more: More = "",
 ) -> None:
     """Put a run of your own beside another, and print the row.
 
@@ -124,11 +114,11 @@ def run(
         "adaptor_steps": None if adaptor_steps is None else _numbers(adaptor_steps),
     }
     settings = {key: value for key, value in given.items() if value is not None}
-    found = checkout.configured(checkout.find(directory), configfile)
+    found = workflow.checkout
     asked = Asked(scale.value, backbone, against, settings, captions)
     made = adhoc(asked, found)
     dataclasses.replace(found, given=made.given).check()
-    compare(Workflow(found, cores, dry_run, profile, more), made, scale.value)
+    compare(workflow, made, scale.value)
 
 
 def compare(workflow: Workflow, made: Adhoc, scale: str) -> None:
@@ -158,7 +148,9 @@ def _numbers(text: str) -> list[int]:
         ) from None
 
 
+@with_workflow()
 def train(
+    workflow: Workflow,
     adaptors: Annotated[
         list[str] | None,
         typer.Argument(
@@ -167,12 +159,6 @@ def train(
     ] = None,
     scale: ScaleOption = Scale.mini,
     listed: Listed = False,
-    directory: Directory = None,
-    cores: Cores = None,
-    dry_run: DryRun = False,
-    profile: Profile = None,
-    configfile: ConfigFiles = None,
-    more: More = "",
 ) -> None:
     """Train adaptors, and print their folders.
 
@@ -180,7 +166,7 @@ def train(
 
     Example: clockwork train sd_resnet
     """
-    found = checkout.configured(checkout.find(directory), configfile)
+    found = workflow.checkout
     known = found.entries(scale.value, "adaptors")
     if listed:
         typer.echo("\n".join(name for name, each in known.items() if "model" in each))
@@ -191,7 +177,6 @@ def train(
         if "model" not in found.entry(scale.value, "adaptors", name):
             raise ValueError(f"{name!r} has no weights: there is nothing to train")
     folders = [f"results/{scale.value}/adaptors/{name}" for name in adaptors]
-    workflow = Workflow(found, cores, dry_run, profile, more)
     workflow.make([f"{each}/diffusion_pytorch_model.safetensors" for each in folders])
     workflow.tell(folders)
 

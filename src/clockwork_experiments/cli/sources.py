@@ -12,12 +12,8 @@ import typer
 
 from clockwork_experiments.cli import checkout
 from clockwork_experiments.cli.options import (
-    ConfigFiles,
-    Cores,
-    Directory,
-    DryRun,
     Listed,
-    More,
+    with_workflow,
 )
 from clockwork_experiments.cli.workflow import Workflow
 from clockwork_experiments.config.experiments import one_of
@@ -119,7 +115,9 @@ def _listed(name: str, path: str) -> State | None:
     return State(OK, name, f"{path}: verified, {size:.1f} GB")
 
 
+@with_workflow(without=("profile",))
 def fetch(
+    workflow: Workflow,
     names: Annotated[
         list[str] | None,
         typer.Argument(
@@ -129,11 +127,6 @@ def fetch(
         ),
     ] = None,
     listed: Listed = False,
-    directory: Directory = None,
-    cores: Cores = None,
-    dry_run: DryRun = False,
-    configfile: ConfigFiles = None,
-    more: More = "",
 ) -> None:
     """Fetch and verify the paper scale's weights and data.
 
@@ -142,7 +135,7 @@ def fetch(
 
     Example: clockwork fetch stable_diffusion coco2017
     """
-    found = checkout.configured(checkout.find(directory), configfile)
+    found = workflow.checkout
     places = {
         name: each["path"]
         for section in ("sources", "coco")
@@ -155,7 +148,6 @@ def fetch(
     for name in names or ():
         if name not in places:
             raise ValueError(one_of(name, places, "sources"))
-    workflow = Workflow(found, cores, dry_run, None, more)
     workflow.make([manifest(name) for name in names or ()] or ["fetched"])
     workflow.tell([places[name] for name in names or ()] or ["resources/paper"])
 
