@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -94,9 +94,7 @@ def draw_grid(
     Raises:
         ValueError: If a prompt's index is beyond the images.
     """
-    for index in spec.prompts:
-        if not 0 <= index < len(prompts):
-            raise ValueError(f"prompt {index} is not one of the {len(prompts)}")
+    check_prompts(spec.prompts, prompts)
     bands = [
         spec.prompts[start : start + spec.columns]
         for start in range(0, len(spec.prompts), spec.columns)
@@ -117,30 +115,53 @@ def draw_grid(
             label = shown.label
             if spec.latency and shown.run in latency_ms:
                 label += f"\n{latency_ms[shown.run]:.0f} ms"
-            figure.text(
-                (margin - 0.1) / width,
-                (bottom + cell / 2) / height,
-                label,
-                ha="right",
-                va="center",
-            )
+            write_label(figure, margin - 0.1, bottom + cell / 2, label)
             for column, index in enumerate(chosen):
                 left = margin + column * (cell + 0.05)
-                axes = figure.add_axes(
-                    (left / width, bottom / height, cell / width, cell / height)
-                )
-                axes.imshow(
-                    images[shown.run][index].transpose(1, 2, 0), interpolation="lanczos"
-                )
-                axes.set_axis_off()
+                pixels = images[shown.run][index].transpose(1, 2, 0)
+                show_image(figure, left, bottom, cell, pixels)
                 if row == 0:
-                    figure.text(
-                        (left + cell / 2) / width,
-                        (top - text + 0.05) / height,
-                        textwrap.fill(prompts[index], 21),
-                        ha="center",
-                        va="bottom",
-                        size=5.6,
-                        linespacing=1.05,
-                    )
+                    above = left + cell / 2, top - text + 0.05
+                    write_prompt(figure, *above, prompts[index])
     return figure
+
+
+def check_prompts(chosen: Sequence[int], prompts: Sequence[str]) -> None:
+    """Refuse indices that no prompt has.
+
+    Raises:
+        ValueError: In one line.
+    """
+    for index in chosen:
+        if not 0 <= index < len(prompts):
+            raise ValueError(f"prompt {index} is not one of the {len(prompts)}")
+
+
+def write_label(figure: Figure, right: float, middle: float, label: str) -> None:
+    """Write a row's label, up to a place in inches."""
+    width, height = figure.get_size_inches()
+    figure.text(right / width, middle / height, label, ha="right", va="center")
+
+
+def write_prompt(figure: Figure, middle: float, bottom: float, prompt: str) -> None:
+    """Write a prompt above a column of images, at a place in inches."""
+    width, height = figure.get_size_inches()
+    figure.text(
+        middle / width,
+        bottom / height,
+        textwrap.fill(prompt, 21),
+        ha="center",
+        va="bottom",
+        size=5.6,
+        linespacing=1.05,
+    )
+
+
+def show_image(
+    figure: Figure, left: float, bottom: float, side: float, pixels: np.ndarray
+) -> None:
+    """Show an image, ``(H, W, 3)``, in a square of inches."""
+    width, height = figure.get_size_inches()
+    axes = figure.add_axes((left / width, bottom / height, side / width, side / height))
+    axes.imshow(pixels, interpolation="lanczos")
+    axes.set_axis_off()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,7 +10,14 @@ from matplotlib.figure import Figure
 
 from clockwork_experiments.cost.formulas import run_flops
 from clockwork_experiments.data import datasets, shards
-from clockwork_experiments.report.figures.grid import GridRun, latencies
+from clockwork_experiments.report.figures.grid import (
+    GridRun,
+    check_prompts,
+    latencies,
+    show_image,
+    write_label,
+    write_prompt,
+)
 from clockwork_experiments.report.kinds import Given, Kind, Known, Needs
 
 CELL, GAP, MARGIN, TEXT = 1.0, 0.05, 1.75, 0.5
@@ -101,9 +107,7 @@ def draw_headline(
     Raises:
         ValueError: If a prompt's index is beyond the images.
     """
-    for index in spec.prompts:
-        if not 0 <= index < len(prompts):
-            raise ValueError(f"prompt {index} is not one of the {len(prompts)}")
+    check_prompts(spec.prompts, prompts)
     saved = [f"{100 * (new / old - 1):+.0f} %" for old, new in (flops, ms)]
     saving = f"\n{saved[0]} FLOPs, {saved[1]} time".replace("-", "−")
     labels = (
@@ -116,31 +120,14 @@ def draw_headline(
     figure = Figure(figsize=(width, height))
     for row, label in enumerate(labels):
         bottom = height - TEXT - (row + 1) * (CELL + GAP) + GAP
-        figure.text(
-            (MARGIN - 0.1) / width,
-            (bottom + CELL / 2) / height,
-            label,
-            ha="right",
-            va="center",
-        )
+        write_label(figure, MARGIN - 0.1, bottom + CELL / 2, label)
         for column, index in enumerate(spec.prompts):
             left = MARGIN + column * (CELL + GAP)
-            axes = figure.add_axes(
-                (left / width, bottom / height, CELL / width, CELL / height)
-            )
             pixels = _pixels(images, index, row, spec.magnified)
-            axes.imshow(pixels, interpolation="lanczos")
-            axes.set_axis_off()
+            show_image(figure, left, bottom, CELL, pixels)
             if row == 0:
-                figure.text(
-                    (left + CELL / 2) / width,
-                    (bottom + CELL + 0.05) / height,
-                    textwrap.fill(prompts[index], 21),
-                    ha="center",
-                    va="bottom",
-                    size=5.6,
-                    linespacing=1.05,
-                )
+                above = left + CELL / 2, bottom + CELL + 0.05
+                write_prompt(figure, *above, prompts[index])
     return figure
 
 
