@@ -1,14 +1,13 @@
 """What the rules of paper.smk ask of the configuration and the registries."""
 
 import json
-import re
 import shlex
 
 from clockwork_experiments.claims import needs as claim_needs
 from clockwork_experiments.claims.registry import ClaimsSpec
 from clockwork_experiments.config import parse as spec_parser
 from clockwork_experiments.config.needs.papers import Known
-from clockwork_experiments.report import kinds
+from clockwork_experiments.report import kinds, listing
 from clockwork_experiments.report.tables import compared
 
 
@@ -24,11 +23,10 @@ def numbered_tables(wildcards):
     """Return the LaTeX of the tables that the papers number, in the papers' order."""
     found = []
     for paper, name, _ in items(wildcards.scale, "tables"):
-        number = re.fullmatch(r"table_(s?)(\d+)", name)
-        if number:
-            place = (list(PAPERS).index(paper), number[1], int(number[2]))
+        place = listing.numbered(name)
+        if place is not None and not place[-1]:
             path = f"results/{wildcards.scale}/tables/{paper}/{name}.tex"
-            found.append((place, path))
+            found.append(((list(PAPERS).index(paper), place), path))
     return [path for _, path in sorted(found)]
 
 

@@ -53,7 +53,15 @@ def _link(path: Path, folder: Path) -> str:
 
 def _order(path: Path) -> tuple[bool, bool, int, str]:
     """Sort as the papers do: 1, 2, …, S1, S2, …, then what has no number."""
-    found = re.fullmatch(r"(?:table|figure)_(s?)(\d+)(\w*)", path.stem)
-    if found is None:
-        return (True, True, 0, path.stem)
-    return (False, bool(found[1]), int(found[2]), found[3])
+    place = numbered(path.stem)
+    return (True, True, 0, path.stem) if place is None else (False, *place)
+
+
+def numbered(name: str) -> tuple[bool, int, str] | None:
+    """Return where a table or figure stands in its paper; None if that has none.
+
+    Returns:
+        Whether it is in the supplement, its number, and what the id adds to that.
+    """
+    found = re.fullmatch(r"(?:table|figure)_(s?)(\d+)(\w*)", name)
+    return None if found is None else (bool(found[1]), int(found[2]), found[3])
