@@ -17,7 +17,7 @@ from clockwork_experiments.cli.options import (
 )
 from clockwork_experiments.cli.workflow import Workflow
 from clockwork_experiments.config.experiments import one_of
-from clockwork_experiments.config.needs.fetching import LOCK, manifest, read_manifest
+from clockwork_experiments.config.needs.fetching import LOCK, listed_bytes, manifest
 from clockwork_experiments.config.parse import parse
 
 OK, WARNING, MISSING = "OK", "warning", "missing"
@@ -101,17 +101,12 @@ def _listed(name: str, path: str) -> State | None:
     file = manifest(name)
     if not Path(file).is_file():
         return None
-    files = read_manifest(file).get("files", {})
-    changed = [
-        place
-        for place, told in files.items()
-        if not Path(path, place).is_file()
-        or Path(path, place).stat().st_size != told["size"]
-    ]
-    if changed:
-        said = f"{path}: {changed[0]} is gone, or has changed since it was verified"
+    try:
+        size = listed_bytes(file) / 1e9
+    except ValueError as error:
+        changed = str(error).partition(";")[0]
+        said = f"{path} is gone, or has changed since it was verified: {changed}"
         return State(WARNING, name, said, f"delete {file}, then clockwork fetch {name}")
-    size = sum(told["size"] for told in files.values()) / 1e9
     return State(OK, name, f"{path}: verified, {size:.1f} GB")
 
 

@@ -6,9 +6,7 @@ import os
 import re
 from pathlib import Path
 
-import yaml
-
-from clockwork_experiments.base import storage
+from clockwork_experiments.base import texts
 
 TITLE = re.compile(r"\*\*(.+?)\*\*")
 
@@ -23,8 +21,7 @@ def listing(name: str, root: Path, folder: Path) -> str:
     """
     scale, _, paper = name.partition("/")
     reference = root / "docs" / "reference" / scale
-    registry = storage.existing(root / "workflow" / "papers" / f"{paper}.yaml")
-    figures = yaml.safe_load(registry.read_text(encoding="utf-8"))["figures"]
+    figures = texts.read_yaml(root / "workflow" / "papers" / f"{paper}.yaml")["figures"]
     lines = ["**Tables**", ""]
     for path in sorted((reference / "tables" / paper).glob("*.md"), key=_order):
         found = TITLE.match(path.read_text(encoding="utf-8"))

@@ -14,9 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from clockwork_experiments.base import storage
+from clockwork_experiments.base import storage, texts
 
 SOURCES = "docs/values.yaml"
 REFERENCE = "docs/reference"
@@ -73,8 +71,7 @@ def verdicts(claims: Path) -> str:
 
 
 def _sources(root: Path) -> dict[str, Any]:
-    text = storage.existing(root / SOURCES).read_text(encoding="utf-8")
-    return dict(yaml.safe_load(text))
+    return dict(texts.read_yaml(root / SOURCES))
 
 
 def _shown(source: Mapping[str, Any], reference: Path) -> str:

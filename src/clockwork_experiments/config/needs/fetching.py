@@ -58,14 +58,25 @@ def manifest_of(config: Config, path: str | Path) -> list[str]:
 @functools.cache
 def check_manifest(path: str) -> None:
     """Refuse a manifest whose files are gone, or have another length by now."""
+    listed_bytes(path)
+
+
+def listed_bytes(path: str) -> int:
+    """Return the length of all files that a manifest lists.
+
+    Raises:
+        ValueError: If one is gone, or has another length by now.
+    """
     listed = read_manifest(path)
-    for name, known in listed.get("files", {}).items():
+    files = listed.get("files", {})
+    for name, known in files.items():
         file = Path(listed["path"]) / name
         if not file.is_file() or file.stat().st_size != known["size"]:
             raise ValueError(
                 f"{file} is not as {path} says; delete {path} to have it fetched, or "
                 "checked again"
             )
+    return sum(known["size"] for known in files.values())
 
 
 def read_manifest(path: str) -> dict[str, Any]:
