@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any, Literal
 import pytest
 
 from clockwork_experiments import run as runner
-from clockwork_experiments.base import failures
+from clockwork_experiments.base import failures, interruption
 
 
 @dataclass(frozen=True)
@@ -108,6 +109,9 @@ def test_help_is_the_docstring_s(capsys):
 def test_a_wrong_spec_is_one_line_that_names_it(monkeypatch, capsys):
     bad = ["step", "--spec", '{"stops": 4}', "--images", "a.png"]
     monkeypatch.setattr(sys, "argv", bad)
+    # A step is a process of its own: what it sets must not reach the tests after this.
+    monkeypatch.setattr(os, "environ", {**os.environ})
+    monkeypatch.setattr(interruption, "leave_at_signals", lambda: None)
     with pytest.raises(SystemExit) as ended:
         runner.run(step)
     assert ended.value.code == failures.Kind.PERMANENT
