@@ -322,7 +322,8 @@ def test_features_of_too_few_images(folder):
     tensors = {
         name: torch.randn(1, 8) for name in ("frechet", "clip_image", "clip_text")
     }
-    storage.write_tensors(features, tensors, {"encoders": "{}", "captions": "{}"})
+    notes = {"encoders": "{}", "captions": "{}", "images": '{"sd": {}}'}
+    storage.write_tensors(features, tensors, notes)
     args = Namespace(
         spec={"sd": {"seed": 0}},
         features=[features],
