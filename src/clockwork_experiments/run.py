@@ -150,7 +150,9 @@ def run(
         with lease.held(state) if state is not None else contextlib.nullcontext():
             call(arguments)
     except (Exception, KeyboardInterrupt) as error:
-        log.debug("traceback", exc_info=True)
+        # Where a signal met it says nothing, and Snakemake shows failed jobs' logs.
+        if not isinstance(error, (KeyboardInterrupt, InterruptedError)):
+            log.debug("traceback", exc_info=True)
         kind = failures.kind_of(error)
         if kind == failures.Kind.DEFECT:
             raise

@@ -192,7 +192,7 @@ def made_but_partial(step: Step, folder: Path) -> dict[str, bytes]:
 # --- Snakemake itself ----------------------------------------------------------------
 
 IMAGES = "results/mini/images/sd/000.safetensors"
-FEW = {"mini": {"datasets": {"test": {"count": 24}}, "runs": {"sd": {"batch_size": 1}}}}
+FEW = {"mini": {"datasets": {"test": {"count": 48}}, "runs": {"sd": {"batch_size": 4}}}}
 
 
 @pytest.fixture(scope="module")

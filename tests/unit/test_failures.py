@@ -111,6 +111,8 @@ def test_what_may_pass_is_tried_again_and_goes_on(
     code, lines = start(how)
     assert code == kind
     assert lines[-1].startswith(line) and "Traceback" not in "".join(lines)
+    logged = (tmp_path / "logs/step.log").read_text()
+    assert ("Traceback" in logged) == (kind == Kind.MEMORY)
     (tmp_path / "again").touch()
     (tmp_path / "done.txt").unlink()
     assert start(how)[0] == 0
