@@ -8,9 +8,11 @@ from pathlib import Path
 import pytest
 from checkout import ROOT
 
+from clockwork_experiments.config.parse import parse
 from clockwork_experiments.config.registry import BRIEF, PASTED
 from clockwork_experiments.report import latex
-from clockwork_experiments.report.tables.table import Column, Table, Value
+from clockwork_experiments.report.tables.results import TableSpec
+from clockwork_experiments.report.tables.table import Column, Results, Table, Value
 from clockwork_experiments.steps import bind_tables
 
 SHIPPED = sorted((ROOT / "docs" / "reference").glob("*/tables/**/*.tex"))
@@ -143,3 +145,15 @@ def test_tex_sets_every_shipped_table_without_an_overfull_line(scale, tmp_path):
     assert done.returncode == 0, done.stdout[-2000:]
     assert "Overfull \\hbox" not in done.stdout
     assert Path(tmp_path, "tables.pdf").stat().st_size > 20_000
+
+
+def test_a_column_that_is_left_out_is_left_out_of_every_view():
+    spec = parse(
+        TableSpec,
+        {"title": "T", "caption": "C", "columns": ["frechet"], "rows": [{"label": "a"}]}
+        | {"brief": ["label", "clip", "frechet"], "pasted": ["label", "clip"]},
+    )
+    table = spec.chosen(spec.table(Results({})))
+    assert (table.brief, table.pasted) == (("label", "frechet"), ("label",))
+    with pytest.raises(ValueError, match="shown column 'beauty' is not one of label, "):
+        TableSpec("T", "C", ("frechet",), (), brief=("label", "beauty"))

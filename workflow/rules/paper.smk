@@ -95,11 +95,12 @@ use rule set_table as set_comparison with:
 rule bind_tables:
     """Bind a scale's numbered tables into one document.
 
-    Reads: nothing of the tables, which it names.
+    Reads: nothing of the tables, which it names: it changes when one is added, and not
+    when one is set again.
     Writes: LaTeX; `pdflatex tables` in its folder makes a PDF.
     """
     input:
-        numbered_tables,
+        ancient(numbered_tables),
     output:
         "results/{scale}/tables/tables.tex",
     log:

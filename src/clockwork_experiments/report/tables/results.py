@@ -186,7 +186,7 @@ class TableSpec(Spec):
         for name in self.columns:
             if name not in COLUMNS:
                 raise ValueError(f"column {name!r} is not one of {', '.join(COLUMNS)}")
-        self.check_chosen(("label", *self.columns))
+        self.check_chosen(("label", *COLUMNS))
 
     @property
     def named(self) -> list[str]:

@@ -310,11 +310,18 @@ class Spec(Kind):
                 )
 
     def chosen(self, table: Table) -> Table:
-        """Return the table as people read it: with the columns that are chosen."""
+        """Return the table as people read it: with the columns that are chosen.
+
+        Of those it shows what it has: who leaves a column out need not say it twice.
+        """
+        brief, pasted = (
+            tuple(name for name in names if name in table.columns)
+            for names in (self.brief, self.pasted)
+        )
         return replace(
             table,
-            brief=self.brief or table.brief,
-            pasted=self.pasted or table.pasted,
+            brief=brief or table.brief,
+            pasted=pasted or table.pasted,
             stacked=self.stacked or table.stacked,
         )
 

@@ -235,7 +235,7 @@ class ScoreTableSpec(SearchedSpec):
                 raise ValueError(
                     f"column {name!r} is not one of {', '.join(STEP_COLUMNS)}"
                 )
-        self.check_chosen(self.columns)
+        self.check_chosen(tuple(STEP_COLUMNS))
         for rows in self.rows:
             for name in dict.fromkeys(n for p in rows.published.values() for n in p):
                 if f"{name}_published" not in self.columns:
