@@ -168,3 +168,14 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path, shards):
         peaks.append(peak_mb("score_images", args))
     # The images of the two runs are 12 MB at first, then 96 MB.
     assert peaks[1] - peaks[0] < 30, peaks
+
+
+def test_each_image_s_values_stand_beside_the_scores(tmp_path):
+    args = write_all(tmp_path, 2, count=50, seeds=2)
+    found = scored(args)
+    values, _ = storage.read_tensors(args.output[0].with_suffix(".safetensors"))
+    count = len(values["clip"])
+    assert values["prompt"].tolist() == list(range(count // 2)) * 2
+    assert values["seed"].tolist() == [0] * (count // 2) + [1] * (count // 2)
+    for name in ("clip", "psnr_to_teacher", "rmse_to_teacher"):
+        assert float(values[name].mean()) == pytest.approx(found[name]["value"])

@@ -147,15 +147,35 @@ def check_dates(jobs):
 check_account()
 
 
+def score_files(scale):
+    """Return the score files of a scale: of sampled and edited runs, translations."""
+    return [
+        *(f"results/{scale}/scores/{run}.json" for run in entries(scale, "runs")),
+        *edits.edit_scores(scale, edits.all_edits(scale)),
+        *translating.translation_scores(scale, entries(scale, "translations")),
+    ]
+
+
+def all_scores(wildcards):
+    """Return the same, of the scale that a job is of."""
+    return score_files(wildcards.scale)
+
+
+def all_values(wildcards):
+    """Return the values of images beside them."""
+    return [
+        str(Path(path).with_suffix(".safetensors"))
+        for path in score_files(wildcards.scale)
+    ]
+
+
 def everything(scale):
     """Return every table, figure, claim and score at a scale."""
     return [
         *tables(scale),
         *figures(scale),
         *claims(scale),
-        *(f"results/{scale}/scores/{run}.json" for run in entries(scale, "runs")),
-        *edits.edit_scores(scale, edits.all_edits(scale)),
-        *translating.translation_scores(scale, entries(scale, "translations")),
+        *score_files(scale),
         *translating.depth_searches(scale),
         *translating.step_searches(scale),
     ]

@@ -45,12 +45,14 @@ rule score_images:
     """Score a run: Fréchet distance, CLIP score, distance to its teacher's images.
 
     Reads: features of the run, its teacher and the reference; images of both runs.
-    Writes: each score with n, interval, seed, encoders and versions.
+    Writes: each score with n, interval, seed, encoders and versions; the values of
+    each image.
     """
     input:
         unpack(files(sampling.score_needs)),
     output:
-        "results/{scale}/scores/{run}.json",
+        json="results/{scale}/scores/{run}.json",
+        values="results/{scale}/scores/{run}.safetensors",
     log:
         "logs/{scale}/score_images/{run}.log",
     benchmark:
@@ -68,4 +70,31 @@ rule score_images:
     shell:
         "python -m clockwork_experiments.steps.score_images"
         " --spec {params.spec:q} {params.options}"
-        " --output {output} --threads {threads} --log {log}"
+        " --output {output.json} --threads {threads} --log {log}"
+
+
+rule collect_scores:
+    """Collect all scores of a scale, to analyse elsewhere.
+
+    Reads: the scores of all runs, and the values of their images.
+    Writes: two tidy tables, of runs and of images, as CSV and Parquet.
+    """
+    input:
+        scores=all_scores,
+        values=all_values,
+    output:
+        multiext("results/{scale}/data/runs", ".csv", ".parquet"),
+        multiext("results/{scale}/data/images", ".csv", ".parquet"),
+    log:
+        "logs/{scale}/collect_scores.log",
+    conda:
+        "../../environment.yml"
+    resources:
+        mem_mb=memory(2000, paper=8000),
+        runtime=walltime(30),
+    params:
+        code=code("collect_scores"),
+    shell:
+        "python -m clockwork_experiments.steps.collect_scores"
+        " --scores {input.scores} --values {input.values}"
+        " --output {output[0]} {output[2]} --log {log}"

@@ -40,7 +40,7 @@ class ScoredRun:
 
 
 def main(args: Namespace) -> None:
-    """Compute every score of every run, and write a file for each."""
+    """Compute every score of every run; write them, and the value of each image."""
     specs = {
         name: parse(ScoredRun, value, f"spec.{name}")
         for name, value in args.spec.items()
@@ -54,7 +54,13 @@ def main(args: Namespace) -> None:
         features = _of(args.features, name)
         encoders = json.loads(_notes(features[0], "encoders"))
         counts = sum((_counts(path, name) for path in features), dead.Counts())
-        scores = scorer.scores(name, spec)
+        scores, values = scorer.scores(name, spec)
+        made_with = [*features, *args.reference, *args.captions]
+        storage.write_tensors(
+            output.with_suffix(".safetensors"),
+            {**_rows_of(values["clip"], spec.seeds), **values},
+            marks.notes(made_with),
+        )
         storage.write_json(
             output,
             {
@@ -67,7 +73,7 @@ def main(args: Namespace) -> None:
                 "versions": provenance.versions(
                     "torch", "torchmetrics", "open_clip_torch"
                 ),
-                **marks.mark([*features, *args.reference, *args.captions]),
+                **marks.mark(made_with),
             },
         )
 
@@ -134,8 +140,10 @@ class Scorer:
                 values[key].append(measure(*pair))
         return {key: torch.cat(parts) for key, parts in values.items()}
 
-    def scores(self, name: str, spec: ScoredRun) -> dict[str, metrics.Score]:
-        """Return every score of a run."""
+    def scores(
+        self, name: str, spec: ScoredRun
+    ) -> tuple[dict[str, metrics.Score], dict[str, torch.Tensor]]:
+        """Return every score of a run, and those of each image."""
         from clockwork_experiments.score import metrics
 
         seeds, cosines = spec.seeds, self.cosines(name)
@@ -143,16 +151,26 @@ class Scorer:
             "frechet": self.frechet(name, seeds).score(),
             "clip": metrics.mean_score(cosines, seeds=seeds),
         }
+        values = {"clip": cosines}
         if not spec.teacher:
-            return scores
-        for key, values in self.distances(name, spec.teacher).items():
-            scores[key] = metrics.mean_score(values, seeds=seeds)
+            return scores, values
+        values |= self.distances(name, spec.teacher)
+        for key in [each for each in values if each not in scores]:
+            scores[key] = metrics.mean_score(values[key], seeds=seeds)
         gap = self.frechet(name, seeds) - self.frechet(spec.teacher, seeds)
         scores["frechet_minus_teacher"] = gap.score()
         scores["clip_minus_teacher"] = metrics.difference_score(
             cosines, self.cosines(spec.teacher), seeds=seeds
         )
-        return scores
+        return scores, values
+
+
+def _rows_of(values: torch.Tensor, seeds: int) -> dict[str, torch.Tensor]:
+    """Return the prompt and the sampling seed of each image, from 0."""
+    import torch
+
+    index, prompts = torch.arange(len(values)), len(values) // seeds
+    return {"prompt": index % prompts, "seed": index // prompts}
 
 
 def _of(paths: Sequence[Path], name: str) -> list[Path]:
@@ -213,7 +231,7 @@ if __name__ == "__main__":
         ("--images", "image shards of the same"),
         ("--reference", "feature shards of the Fréchet distance's reference set"),
         ("--captions", "feature shards of the runs' data set"),
-        ("--output", "a file per run, <run>.json"),
+        ("--output", "a file per run, <run>.json; its images' values beside it"),
     ):
         parser.add_argument(name, required=True, nargs="+", type=Path, help=what)
     run(parser, main)
