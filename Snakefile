@@ -37,6 +37,7 @@ report: "workflow/report/workflow.rst"
 onstart:
     check_cluster(workflow.executor_settings)
     check_dates(workflow.dag.needrun_jobs())
+    start_forkserver()
 
 
 rule all:

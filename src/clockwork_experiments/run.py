@@ -9,6 +9,7 @@ import json
 import logging
 import os
 import re
+import resource
 import sys
 import types
 import typing
@@ -17,7 +18,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from clockwork_experiments.base import failures, interruption, lease
+from clockwork_experiments.base import failures, forkserver, interruption, lease
 from clockwork_experiments.config.parse import parse
 
 log = logging.getLogger(__name__)
@@ -127,6 +128,9 @@ def run(
     options are made (`options_of`). What it fails of is told by the exit code, a
     `failures.Kind`, and by one line on stderr; a defect shows its traceback.
     """
+    done = forkserver.run_there()
+    if done is not None:
+        raise SystemExit(done)
     if isinstance(step, ArgumentParser):
         parser, call = step, main
     else:
@@ -141,14 +145,19 @@ def run(
     # For torch and for every library below it, before any is imported.
     if arguments.threads:
         os.environ["OMP_NUM_THREADS"] = str(arguments.threads)
-    _quieten_libraries()
-    # Every weight is a local file; a typo must not become a request to a hub.
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+        if "torch" in sys.modules:
+            sys.modules["torch"].set_num_threads(arguments.threads)
+    for name, value in forkserver.SETTINGS.items():
+        os.environ.setdefault(name, value)
+    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
     interruption.leave_at_signals()
     state = getattr(arguments, "state", None)
     try:
         with lease.held(state) if state is not None else contextlib.nullcontext():
-            call(arguments)
+            try:
+                call(arguments)
+            finally:
+                log.debug("%s", used())
     except (Exception, KeyboardInterrupt) as error:
         # Where a signal met it says nothing, and Snakemake shows failed jobs' logs.
         if not isinstance(error, (KeyboardInterrupt, InterruptedError)):
@@ -164,19 +173,19 @@ def run(
         raise SystemExit(kind) from None
 
 
-def _quieten_libraries() -> None:
-    """Keep the libraries' own bars and notices off the terminal; errors stay.
+def used() -> str:
+    """Return what this process has used; `steps.list_costs` reads it from the log.
 
-    By environment, since importing the libraries only to say so would cost seconds.
+    Snakemake measures the processes that it has started, and a step may be another's
+    fork.
     """
-    for name, value in {
-        "DIFFUSERS_VERBOSITY": "error",
-        "TRANSFORMERS_VERBOSITY": "error",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
-    }.items():
-        os.environ.setdefault(name, value)
-    logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    parts = [
+        resource.getrusage(who)
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    ]
+    seconds = sum(part.ru_utime + part.ru_stime for part in parts)
+    megabytes = max(part.ru_maxrss for part in parts) / 1024
+    return f"used {seconds:.2f} CPU seconds and {megabytes:.0f} MB"
 
 
 def _set_up_logging(path: Path | None) -> None:

@@ -22,6 +22,17 @@ def here(tmp_path: Path, monkeypatch) -> Path:
     return tmp_path
 
 
+def test_what_a_step_says_that_it_used_counts_more_than_what_snakemake_saw(here):
+    path = Path("benchmarks/mini/sample/run/000.tsv")
+    storage.write_text(path, BENCHMARK.format(9.0, 24.0, 0.1))
+    (job,) = list_costs.read_benchmark(path, Path("benchmarks/mini"))
+    assert (job["cpu_seconds"], job["peak_mb"]) == (0.1, 24.0)
+    said = "… run used 6.08 CPU seconds and 542 MB\n… traceback\n"
+    storage.write_text(Path("logs/mini/sample/run/000.log"), said)
+    (job,) = list_costs.read_benchmark(path, Path("benchmarks/mini"))
+    assert (job["seconds"], job["cpu_seconds"], job["peak_mb"]) == (9.0, 6.08, 542.0)
+
+
 def item(path: str, kind: str = "Tables", name: str = "table_1") -> overview.Item:
     return overview.Item("Clockwork Diffusion", "mini", kind, name, Path(path))
 

@@ -8,7 +8,7 @@ import uuid
 from functools import partial
 from types import SimpleNamespace
 
-from clockwork_experiments.base import failures, uses
+from clockwork_experiments.base import failures, forkserver, uses
 from clockwork_experiments.config.needs import (
     costing,
     editing as edits,
@@ -116,6 +116,13 @@ def check_account():
             f"profiles/slurm/config.yaml: slurm_account is still {account}; "
             "fill in yours, or remove it where the cluster has no accounts"
         )
+
+
+def start_forkserver():
+    """Start what local jobs are forks of, where there are enough of them."""
+    jobs = sum(1 for _ in workflow.dag.needrun_jobs())
+    if workflow.local_exec and jobs >= forkserver.FEWEST and forkserver.usable():
+        forkserver.start()
 
 
 def check_cluster(settings):

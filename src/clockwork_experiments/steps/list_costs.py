@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,7 @@ def read_benchmark(path: Path, folder: Path) -> list[dict[str, Any]]:
         ValueError: If the file is no benchmark, naming it.
     """
     rule, *rest = path.relative_to(folder).with_suffix("").parts
+    cpu, peak = _used(Path("logs", folder.name, rule, *rest).with_suffix(".log"))
     with path.open(encoding="utf-8") as file:
         lines = list(csv.DictReader(file, delimiter="\t"))
     try:
@@ -57,13 +59,23 @@ def read_benchmark(path: Path, folder: Path) -> list[dict[str, Any]]:
                 "rule": rule,
                 "job": "/".join(rest),
                 "seconds": float(line["s"]),
-                "cpu_seconds": _number(line.get("cpu_time", "")),
-                "peak_mb": _number(line["max_rss"]),
+                "cpu_seconds": cpu or _number(line.get("cpu_time", "")),
+                "peak_mb": peak or _number(line["max_rss"]),
             }
             for line in lines
         ]
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no benchmark of Snakemake's: {error}") from error
+
+
+def _used(log: Path) -> tuple[float | None, float | None]:
+    """Return CPU seconds and peak memory in MB as a step has logged them itself.
+
+    Where a step was a fork of the run's server, Snakemake has not seen it.
+    """
+    text = log.read_text("utf-8", "replace") if log.is_file() else ""
+    found = re.findall(r"used ([\d.]+) CPU seconds and (\d+) MB$", text, re.MULTILINE)
+    return (float(found[-1][0]), float(found[-1][1])) if found else (None, None)
 
 
 def _number(text: str) -> float | None:
