@@ -18,6 +18,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 
+from clockwork_experiments.base import forkserver
 from clockwork_experiments.mini.translators import widen_input
 from clockwork_experiments.models import loading
 
@@ -29,6 +30,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--blows", type=int, default=3, help="kills at random moments")
     parser.addoption("--pairs", type=int, default=2, help="pairs of live jobs")
     parser.addoption("--chaos-seed", default="0", help="decides the moments")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Let the many steps of a long session be forks, as those of a run are."""
+    if len(session.items) > 300 and forkserver.usable():
+        forkserver.start()
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """Steps as forks of one process: they live, speak and die as processes of their own."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -150,6 +151,17 @@ def test_forks_run_side_by_side_and_draw_their_own_numbers(start):
 def test_without_its_server_a_step_works_itself(start, more):
     process = start("print(os.getpid() == here and os.getppid())", **more)
     assert ended(process) == (0, f"{os.getpid()}\n", "")
+
+
+def test_a_fork_imports_the_checkout_of_who_asked(start, tmp_path):
+    other = tmp_path / "other" / "clockwork_experiments" / "base"
+    other.mkdir(parents=True)
+    (other.parent / "__init__.py").write_text("MARK = 7\n", "utf-8")
+    (other / "__init__.py").touch()
+    shutil.copy(forkserver.__file__, other / "forkserver.py")
+    body = "import clockwork_experiments; print(clockwork_experiments.MARK)"
+    places = os.pathsep.join([str(other.parents[1]), str(tmp_path)])
+    assert ended(start(body, PYTHONPATH=places)) == (0, "7\n", "")
 
 
 def test_a_server_ends_with_who_started_it(tmp_path):

@@ -3,8 +3,8 @@
 Importing torch, diffusers and transformers costs a process five CPU seconds, and a run
 at mini scale has hundreds of jobs. The workflow therefore starts one process that has
 imported them, and a step's process asks it for a fork that does the work: it has the
-step's command line, environment, folder, files and exit code, and dies with it. Code of
-this project is not imported before the fork. Where there is no such server, or another
+step's command line, environment, folder, files and exit code, and dies with it. This
+project's own code is imported after the fork. Where there is no such server, or another
 installation's, a step does its work itself; results are the same.
 
 The server speaks over a socket in a folder of its own. It ends with the process that
@@ -204,6 +204,9 @@ def _work(request: dict[str, Any], files: list[int]) -> None:
     del os.environ[ADDRESS]
     os.chdir(request["folder"])
     sys.argv, sys.path[:] = request["arguments"], request["path"]
+    # The step's own checkout, as it is now.
+    for name in [name for name in sys.modules if name.startswith("clockwork_")]:
+        del sys.modules[name]
     # As a new process draws them, who has not set a seed.
     sys.modules["numpy"].random.seed()
     code = 0
