@@ -50,5 +50,5 @@ rule all:
             claims("paper"),
             tables("paper"),
             drawn_figures("paper"),
-            rules.estimate_costs.output,
+            expand("results/{scale}/tables/costs.md", scale=["paper", "pilot"]),
         ),
