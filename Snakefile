@@ -28,6 +28,7 @@ include: "workflow/rules/profile.smk"
 include: "workflow/rules/sizes.smk"
 include: "workflow/rules/paper.smk"
 include: "workflow/rules/models.smk"
+include: "workflow/rules/hub.smk"
 include: "workflow/rules/world.smk"
 
 
