@@ -35,7 +35,7 @@ def with_pilot_table(papers: Settings, pilot: Settings) -> Settings:
     dataset = pilot["runs"]["sd"]["dataset"]
     named.add(pilot["datasets"][dataset].get("sampled", ""))
     rows += [
-        {"label": name, "run": name, "ours": True, **_baseline(run)}
+        {"label": _label(name, run), "run": name, "ours": True, **_baseline(run)}
         for name, run in pilot["runs"].items()
         if name not in named and run["dataset"] == dataset
     ]
@@ -53,6 +53,12 @@ def with_pilot_table(papers: Settings, pilot: Settings) -> Settings:
         "rows": rows,
     }
     return papers
+
+
+def _label(name: str, run: Settings) -> str:
+    """Return how a row is called: plain runs of the baseline's UNet by their steps."""
+    plain = run["model"] == "sd" and not {"adaptor", "level"} & run.keys()
+    return f"SD UNet, {run['sampler']['steps']} steps" if plain else name
 
 
 def _baseline(run: Settings) -> Settings:
