@@ -28,6 +28,7 @@ include: "workflow/rules/profile.smk"
 include: "workflow/rules/sizes.smk"
 include: "workflow/rules/paper.smk"
 include: "workflow/rules/models.smk"
+include: "workflow/rules/hub.smk"
 include: "workflow/rules/world.smk"
 
 
@@ -51,5 +52,5 @@ rule all:
             claims("paper"),
             tables("paper"),
             drawn_figures("paper"),
-            rules.estimate_costs.output,
+            expand("results/{scale}/tables/costs.md", scale=["paper", "pilot"]),
         ),

@@ -13,8 +13,8 @@ from clockwork_experiments.cli import app, checkout, doctor, facts, sources, wor
 from clockwork_experiments.cli.adhoc import Asked, adhoc
 
 COMMANDS = (
-    *("run", "train", "table", "figure", "claims", "mini", "report", "fetch"),
-    "doctor",
+    *("run", "train", "hub", "table", "figure", "claims", "mini", "pilot", "report"),
+    *("fetch", "doctor"),
 )
 
 

@@ -10,7 +10,7 @@ from checkout import resolved
 
 from clockwork_experiments.config import parse
 from clockwork_experiments.cost import estimates
-from clockwork_experiments.cost.estimates import Work
+from clockwork_experiments.cost.estimates import Job, Work
 from clockwork_experiments.steps import estimate_costs
 
 ROOT = Path(__file__).parents[2]
@@ -117,7 +117,7 @@ def test_the_whole_paper_scale_has_an_estimate(units):
         *("make_backbone", "sample_trajectories", "train_adaptor", "sample_images"),
         *("extract_features", "perturb_features", "invert_images", "edit_images"),
         *("score_edits", "translate_images", "score_translations", "search_depth"),
-        "search_steps",
+        *("search_steps", "time_sampling"),
     }
     for rule, work in found.items():
         assert work.jobs > 0 and work.passes > 0, rule
@@ -142,18 +142,42 @@ def test_what_the_unit_costs_lack_is_named(units):
         estimates.estimate(config, units)
 
 
-def test_a_dry_run_scales_with_the_jobs_that_are_left(units):
+def test_a_dry_run_adds_up_the_jobs_that_are_left(units):
     device = dataclasses.replace(units.devices["a100"], seconds=3600.0)
-    found = {"sample_images": Work(10, 50.0), "search_steps": Work(2, 8.0)}
-    jobs = {"sample_images": 4, "search_steps_of_a": 1, "set_table": 7}
-    text = estimates.to_text(jobs, found, device)
-    lines = [line.split() for line in text.splitlines()[2:]]
-    assert lines == [
-        ["sample_images", "4", "20.0"],
-        ["search_steps_of_a", "1", "4.0"],
-        ["all", "12", "24.0"],
+    units = dataclasses.replace(units, devices={"a100": device})
+    jobs = [
+        Job("sample_images", "images/sd/000.safetensors", 5.0, memory=9.0, disk=500.0),
+        Job("sample_images", "images/sd/001.safetensors", 6.0, memory=8.0, disk=600.0),
+        Job("search_steps", "timesteps/ip2p.json", 4.0),
+        Job("prepare_images", "images/coco/000.safetensors", 0.0, disk=400.0),
     ]
-    assert estimates.to_text({"set_table": 7}, found, device) == ""
+    text = estimates.to_text(jobs, ["stable_diffusion", "stablesr"], units)
+    lines = [line.split() for line in text.splitlines()[2:7]]
+    assert lines == [
+        ["sample_images", "2", "11.0", "9.0", "1.1"],
+        ["search_steps", "1", "4.0", "-", "-"],
+        ["prepare_images", "1", "-", "-", "0.40"],
+        ["fetch_source", "2", "-", "-", "2.1"],
+        ["all", "6", "15.0", "9.0", "3.6"],
+    ]
+    # What nobody told is not nothing.
+    assert "nobody told: stablesr." in text
+    assert estimates.to_text([], [], units) == ""
+
+
+def test_each_job_is_known_by_what_it_writes(units):
+    jobs = list(estimates.list_jobs(PAPER, units))
+    outputs = [job.output for job in jobs]
+    assert len({*outputs}) == len(outputs)
+    assert "images/sd/009.safetensors" in outputs
+    sampled = next(job for job in jobs if job.output == "images/sd/000.safetensors")
+    # 500 of 5,000 images, 8 steps of two rows; eight at a time.
+    assert sampled.passes == pytest.approx(500 * (16 + units.passes.decode))
+    memory = units.memory
+    assert sampled.memory == pytest.approx(memory.pipeline + 8 * memory.decode)
+    assert sampled.disk == pytest.approx(500 * units.disk.image)
+    printed = [job for job in jobs if job.output.startswith("features/sd_printed")]
+    assert not printed and "images/sd_printed/000.safetensors" in outputs
 
 
 def test_the_step_writes_a_table_that_names_its_sources(tmp_path):

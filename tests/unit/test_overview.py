@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -143,3 +145,37 @@ def test_a_file_that_is_no_benchmark_is_named(tmp_path):
     path.write_text("a\tb\n1\t2\n")
     with pytest.raises(ValueError, match=r"job\.tsv is no benchmark of Snakemake's"):
         list_costs.read_benchmark(path, tmp_path)
+
+
+SACCT = """\
+7|b0|rule_sample_images_wildcards_paper_sd_000|00:10:00|00:15:00|1|2||8000M
+7.0|python||00:10:00|00:15:00|1|2|2000M|
+8|b0|rule_sample_images_wildcards_paper_sd_001|00:10:00|00:05:00|1|2||8000M
+8.0|python||00:10:00|00:05:00|1|2|6000M|
+9|b0|rule_sample_images_wildcards_pilot_sd_000|00:10:00|00:20:00|1|2||8000M
+9.0|python||00:10:00|00:20:00|1|2|8000M|"""
+
+
+def test_what_jobs_used_is_read_of_the_executors_own_report(tmp_path):
+    report = pytest.importorskip("snakemake_executor_plugin_slurm.efficiency_report")
+    folder = tmp_path / "slurm"
+    folder.mkdir()
+    lines = SACCT.splitlines()
+    told = report.parse_sacct_data(lines, 0.0, "b0", logging.getLogger("sacct"))
+    told.to_csv(folder / "efficiency_report_b0.csv")
+    benchmarks = tmp_path / "paper"
+    (benchmarks / "sample_images").mkdir(parents=True)
+    text = "s\th:m:s\tmax_rss\tcpu_time\n600\t0:10:00\t5900\t900\n"
+    (benchmarks / "sample_images" / "sd.tsv").write_text(text, "utf-8")
+    output = tmp_path / "costs.json"
+    list_costs.list_costs(benchmarks, output, efficiency=folder)
+    (row,) = re.findall(r"\| sample_images .*", output.with_suffix(".md").read_text())
+    cells = [each.strip() for each in row.strip("|").split("|")]
+    # Of two jobs at this scale 75 % and 25 % of the CPUs, and at most 6 of 8 GB.
+    assert cells == ["sample_images", "1", "600", "900", "600", "5,900", "50", "75"]
+    list_costs.list_costs(benchmarks, output, efficiency=tmp_path / "none")
+    assert "used" not in output.with_suffix(".md").read_text()
+    broken = folder / "efficiency_report_b1.csv"
+    broken.write_text("RuleName,x\nrule_a_wildcards_paper_b,1\n", "utf-8")
+    with pytest.raises(ValueError, match="b1.csv is no efficiency report"):
+        list_costs.used_by_rule([broken], "paper")

@@ -36,7 +36,10 @@ def test_the_whole_paper_scale_can_be_run_with_random_weights(
     assert "resources/paper" not in done.stdout
     assert "results/paper" not in done.stdout
     planned = jobs(done.stdout)
-    assert planned["sample_images"] == len(resolved("paper")["runs"])
+    scored = [
+        run for run in resolved("paper")["runs"].values() if run["dataset"] != "printed"
+    ]
+    assert planned["sample_images"] == len(scored)
     brought = copy_checkout(tmp_path_factory.mktemp("brought"), linked=LINKED)
     bring(brought)
     paper = snakemake(brought, "--dry-run", "paper_scale", "--config", "measured=True")

@@ -8,6 +8,7 @@ from checkout import ROOT, check_all, resolved, written
 
 from clockwork_diffusion.unet import CUTS
 from clockwork_experiments.claims.registry import ClaimsSpec
+from clockwork_experiments.config.needs.training import OF_THE_WORKFLOW
 from clockwork_experiments.config.parse import parse
 from clockwork_experiments.config.schema import schemas
 from clockwork_experiments.cost.architectures import BACKBONES
@@ -84,8 +85,7 @@ def test_adaptors(adaptor):
 
 @pytest.mark.parametrize("dataset", entries("datasets"))
 def test_datasets(dataset):
-    # These two are the workflow's affair.
-    own = {k: v for k, v in dataset.items() if k not in ("shards", "reference")}
+    own = {k: v for k, v in dataset.items() if k not in OF_THE_WORKFLOW}
     spec = parse(DatasetSpec, own)
     assert spec.count >= dataset["shards"]
 
@@ -270,3 +270,11 @@ def test_every_kind_of_column_has_a_source():
     for name, column in tables.COLUMNS.items():
         source = tables.SOURCES[column.kind]
         assert source in results if source else column.kind == "published", name
+
+
+def test_what_a_scale_chooses_is_there():
+    scales = yaml.safe_load((ROOT / "workflow" / "scales.yaml").read_text("utf-8"))
+    pilot = resolved("pilot")
+    for section, names in scales["pilot"]["chosen"].items():
+        assert list(pilot[section]) and set(pilot[section]) == set(names), section
+    assert "trajectories" not in pilot and "translations" not in pilot

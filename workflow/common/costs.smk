@@ -1,7 +1,8 @@
-"""What the paper scale would cost; said below the job counts of a dry run."""
+"""What real weights would cost; said below the job counts of a dry run."""
 
 import logging
 import os
+import re
 
 from snakemake.logging import logger
 from snakemake_interface_logger_plugins.common import LogEvent
@@ -20,22 +21,42 @@ def unit_costs():
     return specs.parse(estimates.UnitCosts, known, UNIT_COSTS)
 
 
+# What it brings is no wildcard of a rule whose name would say it.
+FETCHED = re.compile("resources/paper/manifests/(.+)[.]json")
+
+
 class DryRunCosts(logging.Handler):
-    """Adds what its jobs would cost to a dry run of the paper scale.
+    """Adds to a dry run what its jobs would cost, where real weights are at work.
 
     Snakemake has a hook before a run and none for a dry run; but it tells its loggers
-    how many jobs there are of each rule.
+    how many jobs there are of each rule, before it lists them and behind.
     """
 
+    said = None
+
     def emit(self, record):
-        """Say it below the job counts."""
+        """Say it below the job counts, behind the list."""
         if getattr(record, "event", None) != LogEvent.RUN_INFO or not workflow.dryrun:
             return
-        stats = {rule: jobs for rule, jobs in record.stats.items() if rule != "total"}
-        if "paper_scale" in stats:
-            units = unit_costs()
-            found = estimates.estimate(config["paper"], units)
-            logger.info(estimates.to_text(stats, found, units.devices["a100"]))
+        if self.said is None:
+            # By the end Snakemake counts them as done.
+            self.said = costs_of(workflow.dag.needrun_jobs())
+        elif self.said:
+            logger.info(self.said)
+
+
+def costs_of(jobs):
+    """Return what the jobs of a dry run would cost, as text; "" of other scales."""
+    units = unit_costs()
+    costly = {
+        f"results/{scale}/{job.output}": job
+        for scale in ("paper", "pilot")
+        for job in estimates.list_jobs(config[scale], units)
+    }
+    made = [str(path) for job in jobs for path in job.output]
+    found = [costly[path] for path in made if path in costly]
+    sources = [match[1] for match in map(FETCHED.fullmatch, made) if match]
+    return estimates.to_text(found, sources, units)
 
 
 logger.addHandler(DryRunCosts())

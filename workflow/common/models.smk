@@ -2,6 +2,8 @@
 
 import json
 
+from clockwork_experiments.config.needs.publishing import hub_files, published
+
 MINI_MODELS = texts.read_yaml(ROOT / "workflow" / "mini_models.yaml")
 
 

@@ -157,7 +157,7 @@ check_account()
 def score_files(scale):
     """Return the score files of a scale: of sampled and edited runs, translations."""
     return [
-        *(f"results/{scale}/scores/{run}.json" for run in entries(scale, "runs")),
+        *(f"results/{scale}/scores/{run}.json" for run in sampling.scored_runs(scale)),
         *edits.edit_scores(scale, edits.all_edits(scale)),
         *translating.translation_scores(scale, entries(scale, "translations")),
     ]
@@ -174,6 +174,24 @@ def all_values(wildcards):
         str(Path(path).with_suffix(".safetensors"))
         for path in score_files(wildcards.scale)
     ]
+
+
+def packed_results(wildcards):
+    """Return what a scale's crate holds: what is to be seen, and the scores behind it."""
+    scale = wildcards.scale
+    return [
+        *(path for path in tables(scale) if not path.endswith("/tables.tex")),
+        *figures(scale),
+        *claims(scale),
+        *(f"results/{scale}/data/{name}.csv" for name in ("runs", "images")),
+    ]
+
+
+def packed_sources(wildcards):
+    """Return the workflow beside its Snakefile: rules, registries, settings."""
+    found = sorted(path for path in Path("workflow").rglob("*.*") if path.is_file())
+    kept = (".smk", ".yaml", ".json")
+    return ["config.yaml", *(str(path) for path in found if path.suffix in kept)]
 
 
 def everything(scale):

@@ -8,6 +8,7 @@ localrules:
     draw_figure,
     estimate_costs,
     paper_scale,
+    pilot,
 
 
 rule paper_scale:
@@ -17,8 +18,14 @@ rule paper_scale:
         "results/paper/tables/other_unets.md",
 
 
+rule pilot:
+    """Table 1's rows of Stable Diffusion that take no training, on few captions."""
+    input:
+        tables("pilot"),
+
+
 rule estimate_costs:
-    """Estimate what the paper scale costs, rule by rule.
+    """Estimate what a scale with real weights costs, rule by rule.
 
     Reads: the configuration, and what a unit of work costs.
     Writes: a table in Markdown.
@@ -26,15 +33,17 @@ rule estimate_costs:
     input:
         units=UNIT_COSTS,
     output:
-        "results/paper/tables/costs.md",
+        "results/{scale}/tables/costs.md",
     log:
-        "logs/paper/estimate_costs.log",
+        "logs/{scale}/estimate_costs.log",
+    wildcard_constraints:
+        scale="paper|pilot",
     conda:
         "../../environment.yml"
     params:
         code=code("estimate_costs"),
-        spec=costing.cost_spec(),
-        title="What the paper scale costs, by estimate",
+        spec=costing.cost_spec,
+        title="What the {scale} scale costs, by estimate",
     shell:
         "python -m clockwork_experiments.steps.estimate_costs"
         " --spec {params.spec:q} --units {input.units} --title {params.title:q}"

@@ -73,6 +73,30 @@ rule score_images:
         " --output {output.json} --threads {threads} --log {log}"
 
 
+rule pack_results:
+    """Pack a scale's tables, figures, claims and scores as a Workflow Run RO-Crate.
+
+    Reads: these, and the workflow that made them.
+    Writes: one zip, with metadata that says what made what.
+    """
+    input:
+        results=packed_results,
+        sources=packed_sources,
+    output:
+        "results/{scale}/run.crate.zip",
+    log:
+        "logs/{scale}/pack_results.log",
+    conda:
+        "../../environment.yml"
+    params:
+        code=code("pack_results"),
+        spec=lambda wildcards: json.dumps({"scale": wildcards.scale}),
+    shell:
+        "python -m clockwork_experiments.steps.pack_results"
+        " --spec {params.spec:q} --workflow Snakefile --sources {input.sources}"
+        " --results {input.results} --output {output} --log {log}"
+
+
 rule collect_scores:
     """Collect all scores of a scale, to analyse elsewhere.
 

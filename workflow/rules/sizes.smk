@@ -138,8 +138,11 @@ rule list_costs:
     params:
         code=code("list_costs"),
         folder="benchmarks/{scale}",
+        # Where profiles/slurm lets the executor write its reports.
+        efficiency="benchmarks/slurm",
         note=costs_note,
     shell:
         "python -m clockwork_experiments.steps.list_costs"
         " --benchmarks {params.folder} --note {params.note:q}"
+        " --efficiency {params.efficiency}"
         " --output {output.json} --log {log}"

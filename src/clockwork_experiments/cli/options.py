@@ -20,6 +20,7 @@ class Scale(enum.StrEnum):
 
     mini = "mini"
     paper = "paper"
+    pilot = "pilot"
 
 
 ScaleOption = Annotated[

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +16,7 @@ from clockwork_experiments.cli.options import (
     ScaleOption,
     with_workflow,
 )
-from clockwork_experiments.cli.workflow import Workflow
+from clockwork_experiments.cli.workflow import Workflow, make_with
 from clockwork_experiments.config.experiments import one_of
 
 Names = Annotated[
@@ -140,6 +141,72 @@ def mini(workflow: Workflow) -> None:
     workflow.tell([f"results/{scale}" for scale in ("mini", "paper")])
 
 
+PILOT_SETTINGS = "results/pilot/captions.yaml"
+"""Where the settings are kept of a pilot on one's own captions."""
+
+
+@with_workflow()
+def pilot(
+    workflow: Workflow,
+    captions: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="PATH",
+            help="Your captions, not COCO's: a text file, or a folder with images.",
+            show_default=False,
+        ),
+    ] = None,
+    count: Annotated[
+        int | None,
+        typer.Option(
+            min=3, help="How many of them. [default: 500]", show_default=False
+        ),
+    ] = None,
+) -> None:
+    """Make Table 1 of Stable Diffusion itself, without training, on one GPU.
+
+    Plain steps, the identity, extrapolation and DeepCache's branches, on few captions.
+    A dry run says what it costs: hours, memory, disk.
+
+    Example: clockwork pilot --count 100 --dry-run
+    """
+    target = "results/pilot/tables/clockwork/table_1.md"
+    given = own_pilot(workflow.checkout, captions, count)
+    make_with(workflow, ["pilot"], given, PILOT_SETTINGS, "settings of the last pilot")
+    workflow.tell([target])
+
+
+def own_pilot(
+    found: checkout.Checkout, captions: Path | None, count: int | None
+) -> dict[str, Any]:
+    """Return what to lay over the configuration for one's own captions, or fewer.
+
+    Raises:
+        ValueError: If there are too few of them.
+    """
+    if captions is None:
+        if count is None:
+            return {}
+        name = found.entry("pilot", "runs", "sd")["dataset"]
+        return {"pilot": {"datasets": {name: {"count": count}}}}
+    from clockwork_experiments.data.captions import check, read
+
+    path = captions.expanduser().resolve()
+    there = len(read(path).captions)
+    wanted = count or min(there, 500)
+    check(path, max(wanted, 3))
+    with contextlib.suppress(ValueError):
+        path = path.relative_to(found.root)
+    own: dict[str, Any] = {"path": str(path), "count": wanted, "size": 512, "shards": 1}
+    runs: dict[str, Any] = {
+        name: {"dataset": "own"} for name in found.entries("pilot", "runs")
+    }
+    if not read(captions.expanduser()).images:
+        own["sampled"] = "sd_other_noise"
+        runs["sd_other_noise"] = {"like": "sd", "dataset": "own", "seed": 1}
+    return {"pilot": {"datasets": {"own": own}, "runs": runs}}
+
+
 @with_workflow(without=("cores", "dry_run", "profile"))
 def report(
     workflow: Workflow,
@@ -160,5 +227,5 @@ def report(
     workflow.tell([target])
 
 
-COMMANDS = (table, figure, claims, mini, report)
+COMMANDS = (table, figure, claims, mini, pilot, report)
 """The commands of this module."""

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import shlex
-import tempfile
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-import yaml
 
-from clockwork_experiments.base import storage
 from clockwork_experiments.cli.adhoc import Adhoc, Asked, adhoc
 from clockwork_experiments.cli.options import (
     Listed,
@@ -19,13 +14,7 @@ from clockwork_experiments.cli.options import (
     ScaleOption,
     with_workflow,
 )
-from clockwork_experiments.cli.workflow import Workflow
-
-HEADER = """\
-# What `clockwork run` laid over config.yaml; to keep the run, copy its entry there. The
-# same without clockwork:
-# snakemake --cores 2 --configfile {files} -- {target}
-"""
+from clockwork_experiments.cli.workflow import Workflow, make_with
 
 
 @with_workflow()
@@ -125,17 +114,8 @@ def compare(workflow: Workflow, made: Adhoc, scale: str) -> None:
     """Make the table of a run and its baseline, and print it."""
     target = f"results/{scale}/compared/{made.name}.md"
     file = f"results/{scale}/adhoc/{made.name}.yaml"
-    files = [*map(str, workflow.checkout.configfiles), file]
-    header = HEADER.format(files=shlex.join(files), target=target)
-    text = header + yaml.safe_dump(made.given, sort_keys=False, allow_unicode=True)
-    if workflow.dry_run:
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder, "adhoc.yaml")
-            path.write_text(text, encoding="utf-8")
-            workflow.make([target], str(path))
-        return
-    storage.write_text(workflow.checkout.root / file, text)
-    workflow.make([target], file)
+    said = "to keep the run, copy its entry to config.yaml"
+    make_with(workflow, [target], made.given, file, said)
     workflow.tell([target])
 
 
@@ -181,5 +161,30 @@ def train(
     workflow.tell(folders)
 
 
-COMMANDS = (run, train)
+@with_workflow(without=("profile",))
+def hub(
+    workflow: Workflow,
+    owner: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME",
+            help="Whose repositories the cards name. [default: config.yaml's]",
+            show_default=False,
+        ),
+    ] = "",
+) -> None:
+    """Make a folder for each shipped model that can be uploaded to a hub as it is.
+
+    Each has its card: licence, library, task, base model, what was measured. Nothing is
+    uploaded.
+
+    Example: clockwork hub --owner me
+    """
+    given = {"hub_owner": owner} if owner else {}
+    said = "whose the repositories are"
+    make_with(workflow, ["hub_folders"], given, "results/hub/owner.yaml", said)
+    workflow.tell(["results/hub"])
+
+
+COMMANDS = (run, train, hub)
 """The commands of this module."""

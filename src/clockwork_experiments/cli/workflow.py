@@ -7,13 +7,17 @@ import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import typer
+import yaml
 
+from clockwork_experiments.base import storage
 from clockwork_experiments.cli.checkout import Checkout
 
 ENDED = "clockwork: the workflow ended with exit code {}; the same command resumes it"
@@ -118,6 +122,44 @@ class Workflow:
             if path.suffix == ".md":
                 typer.echo(path.read_text(encoding="utf-8"))
             typer.echo(path)
+
+
+HEADER = """\
+# What `clockwork` laid over config.yaml; {said}. The same without clockwork:
+# snakemake --cores 2 --configfile {files} -- {targets}
+"""
+
+
+def make_with(
+    workflow: Workflow,
+    targets: Sequence[str],
+    given: Mapping[str, Any],
+    file: str,
+    said: str,
+) -> None:
+    """Make targets with settings laid over the configuration, and keep these.
+
+    Args:
+        workflow: How to make them.
+        targets: Files or rules.
+        given: The settings.
+        file: Where they are kept; a dry run leaves nothing.
+        said: What they are, for who opens that file.
+    """
+    if not given:
+        workflow.make(targets)
+        return
+    files = shlex.join([*map(str, workflow.checkout.configfiles), file])
+    header = HEADER.format(said=said, files=files, targets=shlex.join(targets))
+    text = header + yaml.safe_dump(dict(given), sort_keys=False, allow_unicode=True)
+    if workflow.dry_run:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, "given.yaml")
+            path.write_text(text, encoding="utf-8")
+            workflow.make(targets, str(path))
+        return
+    storage.write_text(workflow.checkout.root / file, text)
+    workflow.make(targets, file)
 
 
 def _release_lock(root: Path) -> None:

@@ -11,6 +11,7 @@ from clockwork_experiments.config.checks import check_edited_run, check_scale
 from clockwork_experiments.config.experiments import Settings
 from clockwork_experiments.config.load import SCALES, random_scale
 from clockwork_experiments.config.paper_checks import check_papers
+from clockwork_experiments.config.pilot import with_pilot_table
 from clockwork_experiments.config.registry import (
     Registry,
     with_random_tables,
@@ -47,6 +48,7 @@ def checked(
         _check(known, registry, of_papers, f"workflow/papers/{paper}.yaml")
     of_random = texts.read_yaml(schemas / "random.schema.yaml")
     _check(known, random, of_random, "workflow/random.yaml")
+    known = Registry(known.config, with_pilot_table(known.papers, config["pilot"]))
     known = Registry(
         {**known.config, "random": random_scale(random, config["paper"])},
         known.papers,

@@ -123,12 +123,26 @@ def _check_models(known: Registry, scale: str) -> None:
         reference = known.entry(scale, "datasets", dataset.get("reference", name))
         what = f"{scale}: data set {name!r} and its reference"
         check_equal(what, {"size": 0, **dataset}, {"size": 0, **reference}, "size")
+        if "sampled" in dataset:
+            _check_sampled(known, scale, name, dataset["sampled"])
     for name, adaptor in known.entries(scale, "adaptors").items():
         for key in ("train", "heldout") if "model" in adaptor else ():
             trajectory = known.entry(scale, "trajectories", adaptor[key])
             what = f"{scale}: adaptor {name!r} and trajectory {adaptor[key]!r}"
             check_equal(what, adaptor, trajectory, "model")
             check_equal(what, adaptor["spec"], trajectory["spec"], "cut")
+
+
+def _check_sampled(known: Registry, scale: str, dataset: str, name: str) -> None:
+    """Refuse a run that cannot stand for a set's own images."""
+    run = known.entry(scale, "runs", name)
+    what = f"{scale}: data set {dataset!r}: run {name!r}, which stands for its images,"
+    if run["dataset"] != dataset:
+        raise ValueError(f"{what} is of the data set {run['dataset']!r}")
+    for other, each in known.entries(scale, "runs").items():
+        same = (each["dataset"], each["seed"]) == (dataset, run["seed"])
+        if other != name and same:
+            raise ValueError(f"{what} starts from the noise of run {other!r}")
 
 
 def _check_clock(what: str, entry: Settings) -> None:

@@ -13,6 +13,9 @@ scale's defaults, the shared entry, the scale's entry, and what a user gives wit
   each is a setting of the entry, too;
 - ``only: mini`` keeps it to that scale.
 
+A scale that says what is ``chosen`` of each section has that alone, and what a user
+gives it, whatever ``only`` says; ``like: paper`` takes all of another scale's sections.
+
 A setting that is null is left out, whatever lies below it says.
 
 Nothing here knows what the settings mean, or whether they are right, but for where
@@ -109,7 +112,16 @@ def scale_settings(
     given = _flat(given)
     defaults = laid_over(shared.pop("defaults", {}), own.pop("defaults", {}))
     templates = laid_over(shared.pop("templates", {}), own.pop("templates", {}))
+    own.pop("like", None)
+    chosen = own.pop("chosen", None)
     sections = dict.fromkeys([*own, *shared, *given])
+    if chosen is not None:
+        sections = {
+            name: None
+            for name in sections
+            if name in (*chosen, *given)
+            or (name in own and name not in ENTRIES and "." not in name)
+        }
     found: Settings = {}
     for section in sections:
         where = f"{scale}.{section}"
@@ -127,12 +139,19 @@ def scale_settings(
             if not any(name in layer for layer in layers)
         }
         entries = laid_over(laid_over(*layers), new)
-        entries = {
-            name: entry
+        there = {
+            name
             for name, entry in entries.items()
             if not isinstance(entry, dict) or entry.pop("only", scale) == scale
         }
-        found[section] = _inherited(entries, defaults.get(section, {}), where)
+        if chosen is not None:
+            # A user may have taken some of it out; and what is chosen may be like what
+            # is not.
+            there = entries.keys() & {*chosen.get(section, ()), *new}
+        else:
+            entries = {name: entries[name] for name in entries if name in there}
+        inherited = _inherited(entries, defaults.get(section, {}), where)
+        found[section] = {name: inherited[name] for name in entries if name in there}
     found = _with_templates(found, templates)
     for section in ("datasets", "edit_sets", "translation_sets"):
         for entry in _mappings(found, section):

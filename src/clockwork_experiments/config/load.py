@@ -15,7 +15,7 @@ from clockwork_experiments.config.experiments import (
 )
 from clockwork_experiments.config.validate import check
 
-SCALES = ("mini", "paper", "random")
+SCALES = ("mini", "paper", "pilot", "random")
 
 SECTIONS = (
     *(name for name in ENTRIES if "." not in name),
@@ -25,6 +25,9 @@ SECTIONS = (
 
 SCHEMA = Path("workflow", "schemas", "config.schema.json")
 """What `config.yaml` may hold."""
+
+MORE = {"mini": "recipes", "paper": "sources"}
+"""Files of the sections of a scale that are not in `workflow/scales.yaml`."""
 
 CONTROLS = ("sections", "at_most", "real_sizes", "weights", "everywhere")
 """Keys of `workflow/random.yaml` that are no sections of a scale."""
@@ -54,8 +57,12 @@ def read_config(given: Mapping[str, Any], root: Path) -> Settings:
     shared["defaults"] = files["scales"]["defaults"]
     for key, section in shared.items():
         _mapping(section, key)
-    for scale, more in (("mini", "recipes"), ("paper", "sources")):
-        own = laid_over(files["scales"][scale], files[more])
+    scales = files["scales"]
+    for scale in ("mini", "paper", "pilot"):
+        own = scales[scale]
+        if "like" in own:
+            own = laid_over(scales[own["like"]], own)
+        own = laid_over(own, files[MORE[scale]] if scale in MORE else {})
         above = _mapping(config.get(scale) or {}, scale)
         config[scale] = scale_settings(scale, shared, own, above)
     config["random"] = laid_over(files["random"]["random"], config.get("random") or {})

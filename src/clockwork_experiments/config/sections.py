@@ -258,10 +258,15 @@ class Dataset(DatasetSpec):
     Attributes:
         shards: Jobs that images of the set are made in.
         reference: The set whose images the Fréchet distance refers to, if another.
+        sampled: A run whose images stand for the set's own, where it has captions
+            alone; from other noise than the runs that are compared with it.
+        scored: Whether its runs are scored, or only looked at.
     """
 
     shards: Annotated[int, Bounds(1, 1000)] = field(kw_only=True)
     reference: Annotated[str, Ref("datasets")] = ""
+    sampled: Annotated[str, Ref("runs")] = ""
+    scored: bool = True
 
 
 @dataclass(frozen=True)
@@ -841,8 +846,10 @@ class Config:
         max_mem_mb: Megabytes that a job asks of a cluster at most.
         gpu_model: The model of GPU, such as ``a100``, if any other will not do.
         measured: Whether the paper scale's tables show our scores.
+        hub_owner: Whose repositories the cards of `hub_folders` name.
         mini: Small shipped models.
         paper: Real models.
+        pilot: Rows of the paper scale that one GPU makes in hours.
         random: The paper scale with random weights.
     """
 
@@ -852,4 +859,6 @@ class Config:
     measured: bool
     mini: Scale
     paper: Scale
+    pilot: Scale
+    hub_owner: Annotated[str, Text(r"[\w.-]+")] = "clockwork-diffusion"
     random: Scale | None = None

@@ -1,6 +1,6 @@
 """Read folders of captions, and of images if there are any.
 
-A folder is in one of three layouts, and is read in place:
+A text file is captions alone. A folder is read in place, in one of three layouts:
 
 - ``prompts.txt`` with one caption per line, and, if images are wanted, ``images/`` with
   one file per caption in the order of their names;
@@ -13,6 +13,7 @@ A folder is in one of three layouts, and is read in place:
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -46,17 +47,20 @@ class Captioned:
 
 
 def read(folder: Path) -> Captioned:
-    """Read a folder of captions; its images are found, and not opened.
+    """Read a folder or file of captions; images are found, and not opened.
 
     Raises:
         ValueError: In one line: what is wrong, and in which line or file.
     """
-    if not folder.is_dir():
-        raise ValueError(f"{folder} is not a folder")
     plain, listed = folder / "prompts.txt", folder / "metadata.jsonl"
+    if not (folder.is_dir() or folder.is_file()):
+        raise ValueError(f"{folder} is not a folder, and no file of captions")
     if plain.is_file() and listed.is_file():
         raise ValueError(f"{folder} holds both {plain.name} and {listed.name}")
-    if plain.is_file():
+    if folder.is_file():
+        # What lies beside it may be anything.
+        found = dataclasses.replace(_read_plain(folder), images=())
+    elif plain.is_file():
         found = _read_plain(plain)
     elif listed.is_file():
         found = _read_listed(listed)
@@ -126,7 +130,7 @@ def _read_plain(path: Path) -> Captioned:
         for number, line in enumerate(lines, 1)
     )
     folder = path.with_name("images")
-    if not folder.is_dir():
+    if path.name != "prompts.txt" or not folder.is_dir():
         return Captioned(path, found)
     images = names.files_in(folder)
     if len(images) != len(found):

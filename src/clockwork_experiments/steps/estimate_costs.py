@@ -1,4 +1,4 @@
-"""Estimate what the paper scale costs, rule by rule."""
+"""Estimate what a scale with real weights costs, rule by rule."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from clockwork_experiments.run import new_parser, run
 def main(args: Namespace) -> None:
     """Work out the passes of each rule, and write them as a table."""
     units = parse(estimates.UnitCosts, texts.read_yaml(args.units), str(args.units))
-    found = estimates.estimate(json.loads(args.spec), units)
-    storage.write_text(args.output, estimates.to_markdown(found, units, args.title))
+    config = json.loads(args.spec)
+    storage.write_text(args.output, estimates.to_markdown(config, units, args.title))
 
 
 if __name__ == "__main__":

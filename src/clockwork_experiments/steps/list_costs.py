@@ -1,4 +1,8 @@
-"""List what jobs took, by Snakemake's benchmarks: seconds and peak memory."""
+"""List what jobs took, by Snakemake's benchmarks: seconds and peak memory.
+
+Of jobs on a cluster also what share of the CPUs and of the memory that they asked for
+they used, by Slurm's efficiency reports, where there are some.
+"""
 
 from __future__ import annotations
 
@@ -13,24 +17,37 @@ from clockwork_experiments.base import provenance, storage
 from clockwork_experiments.run import run
 
 UNKNOWN = "—"
+COSTS = ("jobs", "seconds", "cpu_seconds", "longest_seconds", "peak_mb")
+USED = {
+    "cpu_percent": ("CPU Efficiency (%)", "CPUs used, %"),
+    "memory_percent": ("Memory Usage (%)", "memory used, %"),
+}
+"""What Slurm's reports know: our key, their column, our heading."""
 
 
-def list_costs(benchmarks: Path, output: Path, note: str = "") -> None:
+def list_costs(
+    benchmarks: Path, output: Path, note: str = "", efficiency: Path | None = None
+) -> None:
     """Read the benchmarks that there are, and sum them up by rule.
 
     Args:
-        benchmarks: Benchmarks of a scale.
+        benchmarks: Benchmarks of a scale, in a folder of its name.
         output: JSON to write; Markdown beside it.
         note: What a reader must know of them.
+        efficiency: Folder of Slurm's efficiency reports.
     """
     jobs = [
         job
         for path in sorted(benchmarks.rglob("*.tsv"))
         for job in read_benchmark(path, benchmarks)
     ]
+    rules = by_rule(jobs)
+    reports = sorted(efficiency.glob("*.csv")) if efficiency else []
+    for rule, used in used_by_rule(reports, benchmarks.name).items():
+        rules.setdefault(rule, dict.fromkeys(COSTS)).update(used)
     result = {
         "jobs": jobs,
-        "rules": by_rule(jobs),
+        "rules": rules,
         "cores": os.cpu_count(),
         "device": provenance.device_name(),
         "note": note,
@@ -100,6 +117,43 @@ def by_rule(jobs: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, Any]]:
     return rules
 
 
+def used_by_rule(reports: Sequence[Path], scale: str) -> dict[str, dict[str, float]]:
+    """Return what jobs used of what they had asked Slurm for, by rule.
+
+    That is the mean share of the CPUs, and the largest of the memory.
+
+    Args:
+        reports: CSV files of Snakemake's Slurm executor.
+        scale: The scale whose jobs count.
+
+    Raises:
+        ValueError: If a file is no such report, naming it.
+    """
+    named = re.compile(rf"rule_(?P<rule>\w+?)_wildcards_{scale}_.*")
+    found: dict[str, dict[str, list[float]]] = {}
+    for path in reports:
+        with path.open(encoding="utf-8") as file:
+            lines = list(csv.DictReader(file))
+        try:
+            for line in lines:
+                # A cluster may keep no comments, which have the rule's name.
+                match = named.fullmatch(line.get("RuleName") or "")
+                if match is None:
+                    continue
+                own = found.setdefault(match["rule"], {key: [] for key in USED})
+                for key, (column, _) in USED.items():
+                    own[key].append(float(line[column]))
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path} is no efficiency report: {error}") from error
+    return {
+        rule: {
+            "cpu_percent": sum(own["cpu_percent"]) / len(own["cpu_percent"]),
+            "memory_percent": max(own["memory_percent"]),
+        }
+        for rule, own in found.items()
+    }
+
+
 def to_markdown(result: Mapping[str, Any]) -> str:
     """Return the costs by rule as a table for people, with a title and what it is."""
     if not result["rules"]:
@@ -115,20 +169,20 @@ def to_markdown(result: Mapping[str, Any]) -> str:
 
 def cost_table(rules: Mapping[str, Mapping[str, Any]]) -> str:
     """Return costs by rule as a Markdown table."""
+    heads = ["rule", "jobs", "seconds", "CPU seconds", "longest job, s"]
+    heads.append("peak memory, MB")
+    keys = [*COSTS]
+    if any(key in cost for cost in rules.values() for key in USED):
+        keys += USED
+        heads += [head for _, head in USED.values()]
     lines = [
-        "| rule | jobs | seconds | CPU seconds | longest job, s | peak memory, MB |",
-        "|:--|--:|--:|--:|--:|--:|",
+        f"| {' | '.join(heads)} |",
+        f"|{'|'.join([':--', *('--:' for _ in keys)])}|",
     ]
     for rule, cost in rules.items():
-        cells = [
-            rule,
-            str(cost["jobs"]),
-            *(
-                UNKNOWN if cost[key] is None else f"{cost[key]:,.0f}"
-                for key in ("seconds", "cpu_seconds", "longest_seconds", "peak_mb")
-            ),
-        ]
-        lines.append(f"| {' | '.join(cells)} |")
+        values = [cost.get(key) for key in keys]
+        cells = [UNKNOWN if value is None else f"{value:,.0f}" for value in values]
+        lines.append(f"| {' | '.join([rule, *cells])} |")
     return "\n".join(lines)
 
 

@@ -24,14 +24,14 @@ from clockwork_experiments.config.needs.training import unet_need
 SECTIONS = (
     *("datasets", "runs", "adaptors", "trajectories", "backbones", "perturbations"),
     *("translators", "translation_sets", "translations", "editing", "edit_sets"),
-    *("depth_searches", "step_searches"),
+    *("depth_searches", "step_searches", "latency"),
 )
 """Sections of the configuration that decide the costs."""
 
 
-def cost_spec(config: Config) -> str:
-    """Return the paper scale's configuration, as far as it decides costs."""
-    return as_json({name: entries(config, "paper", name) for name in SECTIONS})
+def cost_spec(config: Config, wildcards: Wildcards) -> str:
+    """Return a scale's configuration, as far as it decides costs."""
+    return as_json({name: entries(config, wildcards.scale, name) for name in SECTIONS})
 
 
 def settings_of(path: Path) -> str:

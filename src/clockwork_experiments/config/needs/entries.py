@@ -9,7 +9,7 @@ from typing import Any, Protocol
 Config = Mapping[str, Any]
 """The resolved configuration: scale, then section, then id."""
 
-SCALES = ("mini", "paper", "random")
+SCALES = ("mini", "paper", "pilot", "random")
 
 
 class Wildcards(Protocol):

@@ -111,6 +111,8 @@ def own_files(config: Config, path: str, *, made: str, texts: bool = False) -> N
     if brought:
         return Need(tuple(brought), hidden=True)
     folder = Path(path)
+    if folder.is_file():
+        return Need((path,), hidden=True)
     found: Iterable[str] = files_within(folder) if folder.is_dir() else ()
     if texts:
         found = [file for file in found if Path(file).suffix.lower() not in IMAGES]

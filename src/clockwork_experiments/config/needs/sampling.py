@@ -32,6 +32,18 @@ def run_needs(config: Config, wildcards: Wildcards) -> Needs:
     }
 
 
+def scored_runs(config: Config, scale: str) -> list[str]:
+    """Return the runs of a scale that are scored, and not only looked at."""
+    sets, stand_ins = entries(config, scale, "datasets"), set()
+    for dataset in sets.values():
+        stand_ins.add(dataset.get("sampled"))
+    return [
+        name
+        for name, found in entries(config, scale, "runs").items()
+        if sets[found["dataset"]].get("scored", True) and name not in stand_ins
+    ]
+
+
 def run_shards(config: Config, wildcards: Wildcards) -> int:
     """Return in how many jobs a run is sampled."""
     dataset = run(config, wildcards)["dataset"]
@@ -80,11 +92,20 @@ def shown_dataset(config: Config, wildcards: Wildcards) -> str:
     return runs[name]["dataset"] if name in runs else name
 
 
+def own_images(config: Config, scale: str, dataset: str) -> str:
+    """Return what shows a set's captions: itself, or the run that stands in for it."""
+    found: str = entry(config, scale, "datasets", dataset).get("sampled", dataset)
+    return found
+
+
 def shown_captions(config: Config, wildcards: Wildcards) -> Needs:
     """Return the captions of which features are made along with a set's own images."""
     scale, name = wildcards.scale, wildcards.images
     if name in entries(config, scale, "runs"):
-        return {}
+        dataset = shown_dataset(config, wildcards)
+        if own_images(config, scale, dataset) != name:
+            return {}
+        name = dataset
     shards = entry(config, scale, "datasets", name)["shards"]
     told = ("--shard", str(int(wildcards.shard)), "--shards", str(shards))
     return {"prompts": Need((files.prompts_file(scale, name),), more=told)}
@@ -102,19 +123,19 @@ def score_needs(config: Config, wildcards: Wildcards) -> Needs:
     scale, found = wildcards.scale, run(config, wildcards)
     dataset = found["dataset"]
     runs = dict.fromkeys(filter(None, (wildcards.run, found.get("teacher"))))
+    reference = reference_of(config, scale, dataset)
+
+    def own_features(name: str) -> Need:
+        shown = own_images(config, scale, name)
+        return Need(tuple(files.shards(config, "features", scale, name, shown)))
+
     return {
         "features": Need(
             tuple(files.shards(config, "features", scale, dataset, *runs))
         ),
         "images": Need(tuple(files.shards(config, "images", scale, dataset, *runs))),
-        "captions": Need(tuple(files.shards(config, "features", scale, dataset))),
-        "reference": Need(
-            tuple(
-                files.shards(
-                    config, "features", scale, reference_of(config, scale, dataset)
-                )
-            )
-        ),
+        "captions": own_features(dataset),
+        "reference": own_features(reference),
     }
 
 

@@ -14,6 +14,9 @@ from clockwork_experiments.config.needs.entries import (
 )
 from clockwork_experiments.config.needs.files import Need, Needs
 
+OF_THE_WORKFLOW = ("shards", "reference", "sampled", "scored")
+"""Settings of a data set that say nothing of its prompts."""
+
 
 def _dataset(config: Config, wildcards: Wildcards) -> dict[str, Any]:
     found: dict[str, Any] = entry(
@@ -25,9 +28,7 @@ def _dataset(config: Config, wildcards: Wildcards) -> dict[str, Any]:
 def dataset_spec(config: Config, wildcards: Wildcards) -> str:
     """Return a data set as its dataclass takes it; shards are the workflow's affair."""
     found = _dataset(config, wildcards)
-    return as_json(
-        {key: found[key] for key in found if key not in ("shards", "reference")}
-    )
+    return as_json({key: found[key] for key in found if key not in OF_THE_WORKFLOW})
 
 
 def dataset_shards(config: Config, wildcards: Wildcards) -> int:

@@ -33,6 +33,7 @@ SAID = {
         "which are not comparable with FID and CLIP of the papers."
     ),
     "paper": "Paper scale: FID by Inception, CLIP score by ViT-g/14.",
+    "pilot": "Paper scale, of few captions: FID by Inception, CLIP score by ViT-g/14.",
     "random": "Random weights of the real sizes: no score says anything.",
 }
 """What the caption says of each scale."""
