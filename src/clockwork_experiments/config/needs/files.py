@@ -84,7 +84,7 @@ def model_files(config: Config, path: str) -> list[str]:
 
 def files_within(folder: Path) -> list[str]:
     """Return all files in a folder and below, sorted, but for hidden ones."""
-    found = []
+    found: list[str] = []
     for here, folders, files in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]
         shown = (os.path.join(here, name) for name in files if name[0] != ".")
