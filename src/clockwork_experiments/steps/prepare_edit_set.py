@@ -57,6 +57,7 @@ def prepare_edit_set(
     }
     notes = {"spec": spec}
     if waiting:
+        assert model is not None
         images |= _sampled(waiting, layout.edits.source_prompts, model, chosen.size)
         notes["model_sha256"] = storage.sha256_folder(model)
     tensors = {"sources": torch.stack([image for _, image in sorted(images.items())])}

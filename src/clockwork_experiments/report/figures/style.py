@@ -10,7 +10,7 @@ from clockwork_experiments.base import storage
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-LOOK = {
+LOOK: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 8,
     "pdf.fonttype": 42,  # text stays text
