@@ -35,6 +35,9 @@ include: "workflow/rules/world.smk"
 report: "workflow/report/workflow.rst"
 
 
+remember_signatures()
+
+
 onstart:
     check_cluster(workflow.executor_settings)
     check_dates(workflow.dag.needrun_jobs())

@@ -27,6 +27,7 @@ import transformers
 
 from clockwork_diffusion.adaptors import build_adaptor
 from clockwork_experiments.base import storage
+from clockwork_experiments.config.parse import parse
 from clockwork_experiments.mini import edits as scene_edits
 from clockwork_experiments.models import loading
 from clockwork_experiments.steps import (
@@ -270,13 +271,10 @@ def prepare(folder: Path) -> None:
         prepare_pairs.main(Namespace(spec=json.dumps(spec), output=output))
     kinds = scene_edits.SceneEditsSpec(count=2, kinds=("recolour",))
     scene_edits.write_layout(kinds, folder / "scenes")
-    prepare_edit_set.main(
-        Namespace(
-            spec='{"source": "scenes", "size": 64}',
-            folder=folder / "scenes",
-            output=folder / "edits.json",
-            model=None,
-        )
+    prepare_edit_set.prepare_edit_set(
+        spec='{"source": "scenes", "size": 64}',
+        folder=folder / "scenes",
+        output=folder / "edits.json",
     )
 
 
@@ -297,20 +295,21 @@ def edited(folder: Path, name: str) -> str:
         **light,
     }
     sources = folder / "edits.safetensors"
-    invert_images.main(
-        Namespace(spec=json.dumps(inverting), sources=sources, output=[index], **shared)
+    invert_images.invert_images(
+        spec=parse(invert_images.InvertSpec, inverting),
+        sources=sources,
+        output=[index],
+        **shared,
     )
     generating = {"steps": 8, "guidance": 2.0, "tau_f": 0.8, "tau_a": 0.5}
     generating |= {"conv_layer": "up_blocks.2.resnets.0", **chosen["generation"]}
     output = folder / f"{name}.safetensors"
-    edit_images.main(
-        Namespace(
-            spec=json.dumps({"generations": [generating], "batch_size": 2, **light}),
-            inversion=[index],
-            state=folder / "state" / name,
-            output=[output],
-            **shared,
-        )
+    edit_images.edit_images(
+        spec=json.dumps({"generations": [generating], "batch_size": 2, **light}),
+        inversion=[index],
+        state=folder / "state" / name,
+        output=[output],
+        **shared,
     )
     latents = [
         storage.read_tensors(path)[0]["latents"]
@@ -359,15 +358,13 @@ def perturbed(folder: Path, name: str) -> str:
         "kept": 2,
     }
     output = folder / f"perturbed_{name}.safetensors"
-    perturb_features.main(
-        Namespace(
-            spec=json.dumps(spec),
-            model=MINI / "stable-diffusion",
-            prompts=folder / "prompts.json",
-            state=folder / "state" / output.stem,
-            output=output,
-            distances=output.with_suffix(".json"),
-        )
+    perturb_features.perturb_features(
+        spec=json.dumps(spec),
+        model=MINI / "stable-diffusion",
+        prompts=folder / "prompts.json",
+        state=folder / "state" / output.stem,
+        output=output,
+        distances=output.with_suffix(".json"),
     )
     found = storage.read_json(output.with_suffix(".json"))
     values = {"sampler", "seed", "prompts", "model", "versions"}

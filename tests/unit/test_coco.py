@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from clockwork_experiments.base import storage
+from clockwork_experiments.config.parse import parse
 from clockwork_experiments.data import captions, coco, datasets, pair_sets
 from clockwork_experiments.data.coco import CocoSpec
 from clockwork_experiments.steps import prepare_coco, prepare_images
@@ -91,10 +92,8 @@ def test_pairs_point_to_the_images(made, tmp_path):
 
 
 def run_step(spec: dict, output: Path, placed=False) -> dict:
-    from argparse import Namespace
-
-    name, text = output.stem, json.dumps(spec)
-    prepare_coco.main(Namespace(name=name, spec=text, placed=placed, output=output))
+    chosen = parse(CocoSpec, spec)
+    prepare_coco.prepare_coco(output.stem, chosen, output, placed)
     return storage.read_json(output)
 
 

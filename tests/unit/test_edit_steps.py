@@ -1,13 +1,13 @@
 """Inverting and editing a set from the command line, with the shipped mini model."""
 
 import json
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import torch
 
 from clockwork_experiments.base import storage
+from clockwork_experiments.config.parse import parse
 from clockwork_experiments.data import edit_sets
 from clockwork_experiments.mini import edits as scene_edits
 from clockwork_experiments.steps import edit_images, invert_images, prepare_edit_set
@@ -27,46 +27,35 @@ def prepared(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("set")
     spec = scene_edits.SceneEditsSpec(count=3, kinds=("recolour", "background"))
     scene_edits.write_layout(spec, folder / "scenes")
-    prepare_edit_set.main(
-        Namespace(
-            spec='{"source": "scenes", "size": 64}',
-            folder=folder / "scenes",
-            output=folder / "real.json",
-            model=None,
-        )
+    prepare_edit_set.prepare_edit_set(
+        spec='{"source": "scenes", "size": 64}',
+        folder=folder / "scenes",
+        output=folder / "real.json",
     )
     return folder / "real.json"
 
 
 def invert(prepared: Path, folder: Path, **changed) -> list[Path]:
     outputs = [folder / f"steps{steps}" / "index.json" for steps in (4, 5)]
-    invert_images.main(
-        Namespace(
-            spec=json.dumps({**INVERT, **changed}),
-            model=MODEL,
-            adaptor=None,
-            clip=None,
-            set=prepared,
-            sources=prepared.with_suffix(".safetensors"),
-            output=outputs,
-        )
+    invert_images.invert_images(
+        spec=parse(invert_images.InvertSpec, {**INVERT, **changed}),
+        model=MODEL,
+        set=prepared,
+        sources=prepared.with_suffix(".safetensors"),
+        output=outputs,
     )
     return outputs
 
 
 def edit(prepared: Path, inversion: list[Path], folder: Path, **changed) -> list[Path]:
     outputs = [folder / f"steps{steps}.safetensors" for steps in (4, 5)]
-    edit_images.main(
-        Namespace(
-            spec=json.dumps({**EDIT, **changed}),
-            model=MODEL,
-            adaptor=None,
-            clip=None,
-            set=prepared,
-            inversion=inversion,
-            state=folder / "state",
-            output=outputs,
-        )
+    edit_images.edit_images(
+        spec=json.dumps({**EDIT, **changed}),
+        model=MODEL,
+        set=prepared,
+        inversion=inversion,
+        state=folder / "state",
+        output=outputs,
     )
     return outputs
 

@@ -1,7 +1,6 @@
 import csv
 import dataclasses
 import json
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -182,8 +181,8 @@ def test_each_job_is_known_by_what_it_writes(units):
 
 def test_the_step_writes_a_table_that_names_its_sources(tmp_path):
     output = tmp_path / "costs.md"
-    given = {"spec": json.dumps(PAPER), "units": FILE, "title": "Costs"}
-    estimate_costs.main(Namespace(**given, output=output))
+    given = {"spec": PAPER, "units": FILE, "title": "Costs"}
+    estimate_costs.estimate_costs(**given, output=output)
     text = output.read_text("utf-8")
     assert text.startswith("**Costs**")
     heads = [line.split("|")[1].strip() for line in text.splitlines() if "|" in line]
@@ -192,4 +191,4 @@ def test_the_step_writes_a_table_that_names_its_sources(tmp_path):
     broken = tmp_path / "costs.yaml"
     broken.write_text(FILE.read_text("utf-8").replace("decode:", "decoding:"))
     with pytest.raises(ValueError, match="unknown key 'decoding'"):
-        estimate_costs.main(Namespace(**{**given, "units": broken}, output=output))
+        estimate_costs.estimate_costs(**{**given, "units": broken}, output=output)

@@ -1,6 +1,4 @@
-import json
 import random
-from argparse import Namespace
 from collections import Counter
 from pathlib import Path
 
@@ -11,9 +9,13 @@ from clockwork_diffusion import adaptors, passes
 from clockwork_diffusion.passes import Passes
 from clockwork_diffusion.unet import SplitUNet
 from clockwork_experiments.base import storage
+from clockwork_experiments.config.parse import parse
 from clockwork_experiments.cost import latency
 from clockwork_experiments.generate.text import SamplerSpec
 from clockwork_experiments.steps import measure_overhead, time_sampling, time_unet
+from clockwork_experiments.steps.measure_overhead import OverheadSpec
+from clockwork_experiments.steps.time_sampling import TimingSpec
+from clockwork_experiments.steps.time_unet import UNetTimingSpec
 
 MODEL = "resources/mini/stable-diffusion"
 GUIDED = {"scheduler": "dpmpp", "steps": 2, "guidance": 2.0}
@@ -75,7 +77,7 @@ def test_runs_of_several_models_take_turns_and_each_model_is_loaded_once(
     monkeypatch.setattr(loading, "load_pipeline", note_load)
     monkeypatch.setattr(latency, "unet_loop", note_loop)
     output = tmp_path / "out.json"
-    time_sampling.main(Namespace(spec=json.dumps(timing(copies)), output=output))
+    time_sampling.time_sampling(parse(TimingSpec, timing(copies)), output)
     assert loaded == copies
     one, two, light = (passes.unet for passes in made)
     assert two is light and one is not two
@@ -100,7 +102,7 @@ def test_an_adaptor_of_another_model_is_not_timed(copies, root, tmp_path):
     spec = timing(copies)
     spec["runs"]["two_clockwork"]["adaptor"] = str(tmp_path / "adaptor")
     with pytest.raises(ValueError, match="trained for model '0000"):
-        time_sampling.main(Namespace(spec=json.dumps(spec), output=tmp_path / "x"))
+        time_sampling.time_sampling(parse(TimingSpec, spec), tmp_path / "x")
     assert not (tmp_path / "x").exists()
 
 
@@ -187,7 +189,7 @@ def test_overheads_are_written_with_their_bars(root, tmp_path):
     spec = {"model": str(root / MODEL), "tokens": 4, "text_channels": 8}
     spec |= {"adaptor": "resnet", "cases": cases}
     output = tmp_path / "overhead.json"
-    measure_overhead.main(Namespace(spec=json.dumps(spec), output=output))
+    measure_overhead.measure_overhead(parse(OverheadSpec, spec), output)
     result = storage.read_json(output)
     assert [case["channels"][0] for case in result["cases"]] == [24, 32]
     assert result["cases"][1]["unet"] == "random weights"
@@ -286,10 +288,10 @@ def unet_timing(**changes) -> dict:
     }
 
 
-def unet_arguments(folder: Path, **changes) -> Namespace:
+def time_unets(folder: Path, **changes) -> None:
     spec = changes.pop("spec", None) or unet_timing()
-    given = {"device": "cpu", "gpu": "", "state": None, "output": folder / "x.json"}
-    return Namespace(spec=json.dumps(spec), **{**given, **changes})
+    given = {"device": "cpu", "output": folder / "x.json", **changes}
+    time_unet.time_unet(parse(UNetTimingSpec, spec), **given)
 
 
 @pytest.fixture
@@ -305,7 +307,7 @@ def aot_eager(monkeypatch):
 def test_unets_are_timed_in_each_mode(tmp_path, aot_eager):
     # One layer per block takes half as long to compile.
     spec = unet_timing(base={**SMALL, "layers_per_block": 1})
-    time_unet.main(unet_arguments(tmp_path, spec=spec))
+    time_unets(tmp_path, spec=spec)
     result = storage.read_json(tmp_path / "x.json")
     assert result["complete"]
     rows = result["rows"]
@@ -329,7 +331,6 @@ def test_a_failure_costs_its_own_rows_and_the_next_call_makes_up_for_it(
     tmp_path, monkeypatch
 ):
     """What is there is not timed again."""
-    arguments = unet_arguments(tmp_path)
     monkeypatch.setattr(passes, "_compile", lambda function: function)
     with monkeypatch.context() as patch:
 
@@ -337,19 +338,19 @@ def test_a_failure_costs_its_own_rows_and_the_next_call_makes_up_for_it(
             raise RuntimeError("no compiler")
 
         patch.setattr(passes, "_compile", broken)
-        time_unet.main(arguments)
+        time_unets(tmp_path)
     first = storage.read_json(tmp_path / "x.json")
     assert not first["complete"]
     assert "mean_ms" in first["rows"]["eager/distilled"]
     assert first["rows"]["compile/sd"]["error"] == "RuntimeError: no compiler"
     assert "compile/sd: RuntimeError" in (tmp_path / "x.md").read_text("utf-8")
 
-    time_unet.main(arguments)
+    time_unets(tmp_path)
     second = storage.read_json(tmp_path / "x.json")
     assert second["complete"]
     assert second["rows"]["eager/sd"] == first["rows"]["eager/sd"]
     # Once complete, another call measures anew.
-    time_unet.main(arguments)
+    time_unets(tmp_path)
     third = storage.read_json(tmp_path / "x.json")
     assert third["rows"]["eager/sd"]["runs"] != first["rows"]["eager/sd"]["runs"]
 
@@ -367,7 +368,7 @@ def test_rows_are_there_before_the_last_one_is(tmp_path, monkeypatch):
     state = tmp_path / "state.json"
     spec = unet_timing(modes=["eager"])
     with pytest.raises(KeyboardInterrupt):
-        time_unet.main(unet_arguments(tmp_path, spec=spec, state=state))
+        time_unets(tmp_path, spec=spec, state=state)
     for path in (state, tmp_path / "x.json"):
         assert set(storage.read_json(path)["rows"]) == {
             "eager/sd",
@@ -377,21 +378,21 @@ def test_rows_are_there_before_the_last_one_is(tmp_path, monkeypatch):
     # The workflow removes what a failed job was to write, and the state stays.
     (tmp_path / "x.json").unlink()
     monkeypatch.setattr(time_unet, "time_backbone", time_backbone)
-    time_unet.main(unet_arguments(tmp_path, spec=spec, state=state))
+    time_unets(tmp_path, spec=spec, state=state)
     assert storage.read_json(tmp_path / "x.json")["rows"]["eager/sd"] == kept
     assert not state.exists()
 
 
 def test_times_of_other_settings_are_not_taken_over(tmp_path):
     spec = unet_timing(modes=["eager"], last_start_s=-1.0)
-    time_unet.main(unet_arguments(tmp_path, spec=spec))
+    time_unets(tmp_path, spec=spec)
     rows = storage.read_json(tmp_path / "x.json")["rows"]
     assert "not begun after" in rows["eager/sd"]["error"]
     spec = unet_timing(modes=["eager"])
     facts = {**storage.read_json(tmp_path / "x.json"), "rows": {}, "complete": False}
     facts["rows"]["eager/sd"] = {"mode": "eager", "run": "sd", "mean_ms": 1.0}
     storage.write_json(tmp_path / "x.json", facts)
-    time_unet.main(unet_arguments(tmp_path, spec=spec))
+    time_unets(tmp_path, spec=spec)
     rows = storage.read_json(tmp_path / "x.json")["rows"]
     assert rows["eager/sd"]["mean_ms"] != 1.0
 
@@ -408,6 +409,6 @@ def test_what_cannot_be_timed_is_refused_in_one_line(tmp_path, changes, message)
     if torch.cuda.is_available() and changes.get("device") == "cuda":
         pytest.skip("there is a GPU")
     with pytest.raises(ValueError, match=message) as error:
-        time_unet.main(unet_arguments(tmp_path, **changes))
+        time_unets(tmp_path, **changes)
     assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())

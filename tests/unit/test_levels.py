@@ -302,14 +302,8 @@ def test_the_step_samples_at_a_level(tmp_path, root):
 def test_timing_takes_a_call_of_each_level(tmp_path, root):
     output = tmp_path / "timed.json"
     config = root / "resources/mini/stable-diffusion/unet/config.json"
-    time_levels.main(
-        Namespace(
-            spec='{"task": "control", "tokens": 5, "repeats": 2}',
-            unet=config,
-            branch=None,
-            output=output,
-        )
-    )
+    spec = time_levels.LevelTimingSpec("control", tokens=5, repeats=2)
+    time_levels.time_levels(spec, output, unet=config)
     timed = storage.read_json(output)
     assert list(timed["levels"]) == [str(level) for level in range(1, 14)]
     assert all(entry["mean_ms"] > 0 for entry in timed["levels"].values())
@@ -328,14 +322,11 @@ def test_light_passes_are_timed_beside_the_levels(tmp_path, monkeypatch, root, t
 
     monkeypatch.setattr(latency, "time_in_turns", time_in_turns)
     folder = {"text": "stable-diffusion", "restoration": "stablesr"}[task]
-    spec = {"task": task, "tokens": 5, "repeats": 2, "adaptors": {"same": "stage2"}}
-    time_levels.main(
-        Namespace(
-            spec=json.dumps(spec),
-            unet=root / "resources/mini" / folder / "unet/config.json",
-            branch=None,
-            output=tmp_path / "timed.json",
-        )
+    adaptors = {"same": "stage2"}
+    time_levels.time_levels(
+        time_levels.LevelTimingSpec(task, tokens=5, repeats=2, adaptors=adaptors),
+        tmp_path / "timed.json",
+        root / "resources/mini" / folder / "unet/config.json",
     )
     timed = storage.read_json(tmp_path / "timed.json")
     assert list(timed["light"]) == ["same"] and len(timed["levels"]) == 13

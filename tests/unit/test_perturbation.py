@@ -1,6 +1,5 @@
 import json
 import math
-from argparse import Namespace
 
 import pytest
 import torch
@@ -433,22 +432,22 @@ def test_the_step_writes_images_and_numbers(root, tmp_path):
         "batch_size": 2,
         "kept": 1,
     }
-    args = Namespace(
+    output, distances = tmp_path / "images.safetensors", tmp_path / "distances.json"
+    perturb_features.perturb_features(
         spec=json.dumps(spec),
         model=root / "resources/mini/stable-diffusion",
         prompts=tmp_path / "prompts.json",
         state=tmp_path / "state",
-        output=tmp_path / "images.safetensors",
-        distances=tmp_path / "distances.json",
+        output=output,
+        distances=distances,
     )
-    perturb_features.main(args)
-    tensors, _ = storage.read_tensors(args.output)
+    tensors, _ = storage.read_tensors(output)
     assert tensors["images"].shape == (1, 1, 1, 2, 3, 64, 64)
-    written = storage.read_json(args.distances)
+    written = storage.read_json(distances)
     assert written["n"] == 3 and written["prompts"] == ["a red ring"]
     early, late = (cell["scores"]["latent_distance"] for cell in written["cells"])
     assert early["value"] > late["value"] > 0 and early["n"] == 3
     values = written["cells"][0]["values"]["image_distance"]
     error = tensors["images"][0, 0, 0, 0] / 255 - tensors["unperturbed"][0] / 255
     assert values[0] == pytest.approx(float(error.norm()), abs=0.2)
-    assert not args.state.exists()
+    assert not (tmp_path / "state").exists()

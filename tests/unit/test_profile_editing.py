@@ -1,7 +1,5 @@
 """Whole edits, profiled, against what is counted of them and against the paper."""
 
-import json
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ from clockwork_diffusion.adaptors import IdentityAdaptor
 from clockwork_diffusion.passes import Passes
 from clockwork_diffusion.unet import SplitUNet
 from clockwork_experiments.base import storage
+from clockwork_experiments.config.parse import parse
 from clockwork_experiments.cost.architectures import SD_V15_TEXT, VIT_G14_WIDTH
 from clockwork_experiments.cost.edit_loops import (
     EditLoops,
@@ -63,15 +62,16 @@ EDITS = {
 
 def count(folder: Path, spec: dict, unet: Path | None) -> Path:
     path = folder / "sd.json"
-    count_flops.main(Namespace(spec=json.dumps(spec), unet=unet, output=path))
+    chosen = parse(count_flops.FlopsSpec, spec)
+    count_flops.count_flops(chosen, path, unet)
     return path
 
 
 def profile(flops: Path, spec: dict, runs: dict, unet=None, device="cpu") -> dict:
     spec = {**spec, "runs": runs, "device": device}
     output = flops.with_name("editing.json")
-    arguments = {"spec": json.dumps(spec), "unet": unet, "flops": flops}
-    profile_editing.main(Namespace(**arguments, output=output))
+    chosen = parse(profile_editing.ProfileSpec, spec)
+    profile_editing.profile_editing(chosen, flops, output, unet)
     return storage.read_json(output)["runs"]
 
 

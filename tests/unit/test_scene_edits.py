@@ -25,9 +25,7 @@ SPEC = '{"source": "scenes", "size": 64}'
 
 
 def prepare(spec: str, folder: Path | None, output: Path, model: Path | None = None):
-    prepare_edit_set.main(
-        Namespace(spec=spec, folder=folder, output=output, model=model)
-    )
+    prepare_edit_set.prepare_edit_set(spec, output, folder, model)
 
 
 def rendered(scene: scenes.Scene) -> torch.Tensor:

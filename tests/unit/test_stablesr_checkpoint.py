@@ -7,7 +7,6 @@ with a state dict of them, in plain tensor functions.
 import math
 import sys
 import types
-from argparse import Namespace
 
 import open_clip
 import pytest
@@ -776,13 +775,11 @@ def test_the_step_converts_and_saves(published, cfw_state, tmp_path, root, monke
     )
     torch.save({"state_dict": published}, tmp_path / "main.ckpt")
     torch.save({"state_dict": cfw_state}, tmp_path / "cfw.ckpt")
-    convert_step.main(
-        Namespace(
-            checkpoint=tmp_path / "main.ckpt",
-            cfw=tmp_path / "cfw.ckpt",
-            tokenizer=root / "resources/mini/stable-diffusion/tokenizer",
-            output=tmp_path / "made",
-        )
+    convert_step.convert_stablesr(
+        checkpoint=tmp_path / "main.ckpt",
+        cfw=tmp_path / "cfw.ckpt",
+        tokenizer=root / "resources/mini/stable-diffusion/tokenizer",
+        output=tmp_path / "made",
     )
     check_weights(tmp_path / "made")
     pipe = StableSRPipeline.from_pretrained(tmp_path / "made", local_files_only=True)

@@ -1,6 +1,4 @@
-import json
 import statistics
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -10,6 +8,7 @@ from clockwork_diffusion import adaptors
 from clockwork_diffusion.passes import Passes
 from clockwork_diffusion.unet import SplitUNet
 from clockwork_experiments.base import storage
+from clockwork_experiments.config.parse import parse
 from clockwork_experiments.cost import latency
 from clockwork_experiments.cost.edit_loops import (
     EditLoops,
@@ -143,7 +142,7 @@ def timed(model: str, inversion=(), **generation) -> dict:
 def time_runs(tmp_path: Path, runs: dict, **changes) -> dict:
     spec = {"runs": runs, "repeats": 2, "text_channels": 8, **changes}
     output = tmp_path / "editing.json"
-    time_editing.main(Namespace(spec=json.dumps(spec), output=output))
+    time_editing.time_editing(parse(time_editing.TimingSpec, spec), output)
     return storage.read_json(output)
 
 

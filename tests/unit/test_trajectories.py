@@ -20,6 +20,7 @@ from clockwork_diffusion.made_for import check_made_for
 from clockwork_diffusion.trajectories import Trajectories
 from clockwork_diffusion.unet import SplitUNet
 from clockwork_experiments.base import interruption, storage
+from clockwork_experiments.config.parse import parse
 from clockwork_experiments.cost.architectures import build_unet
 from clockwork_experiments.generate.text import SamplerSpec, image_seed, initial_noise
 from clockwork_experiments.steps import compare_storage, sample_trajectories
@@ -608,16 +609,16 @@ def test_the_step_compares_both(root, tmp_path):
         "prompts": 2,
     }
     arguments = {
-        "spec": json.dumps(asked),
+        "spec": parse(compare_storage.StorageSpec, asked),
         "unet": model / "unet" / "config.json",
         "model": model,
         "output": tmp_path / "storage.json",
     }
-    compare_storage.main(Namespace(**arguments))
+    compare_storage.compare_storage(**arguments)
     found = storage.read_json(arguments["output"])
     features, latents = found["features"], found["latents"]
     assert features["bytes_per_trajectory"] > 5 * latents["bytes_per_trajectory"]
     assert features["samples_per_s"] > 2 * latents["samples_per_s"] > 0
-    compare_storage.main(Namespace(**{**arguments, "model": None, "unet": None}))
+    compare_storage.compare_storage(arguments["spec"], arguments["output"])
     found = storage.read_json(arguments["output"])
     assert set(found["features"]) == {"bytes_per_trajectory"}

@@ -220,10 +220,11 @@ def note(frame, event, _):
         if name.startswith("clockwork_") and code.co_flags & 1 and not importing(frame):
             seen.add((name, code.co_qualname.split(".")[0]))
 import clockwork_experiments.steps.count_flops as step
-from argparse import Namespace
+from clockwork_experiments.config.parse import parse
 from pathlib import Path
+spec = parse(step.FlopsSpec, sys.argv[1])
 sys.setprofile(note)
-step.main(Namespace(spec=sys.argv[1], unet=Path(sys.argv[2]), output=Path(sys.argv[3])))
+step.count_flops(spec, Path(sys.argv[3]), Path(sys.argv[2]))
 sys.setprofile(None)
 print(json.dumps(sorted(seen)))
 """

@@ -77,19 +77,3 @@ def prompts_of(section, wildcard):
     """Return an input function for the prompts that an entry uses."""
     name = setting(section, wildcard, "dataset")
     return lambda wildcards: f"results/{wildcards.scale}/prompts/{name(wildcards)}.json"
-
-
-def reference_of(scale, dataset):
-    """Return the data set that a data set's Fréchet distances refer to, or itself."""
-    return entry(scale, "datasets", dataset).get("reference", dataset)
-
-
-def input_options(*names):
-    """Return a params function: ``--name files`` for those inputs that there are."""
-
-    def options(wildcards, input):
-        return " ".join(
-            f"--{name} {getattr(input, name)}" for name in names if hasattr(input, name)
-        )
-
-    return options

@@ -2,6 +2,7 @@
 
 import json
 import shlex
+from functools import cache
 
 from clockwork_experiments.claims import needs as claim_needs
 from clockwork_experiments.claims.registry import ClaimsSpec
@@ -71,8 +72,13 @@ def item_spec(wildcards):
 def item_made(wildcards):
     """Return it as an instance of its kind."""
     package, _ = PACKAGES[shown_as(wildcards)]
-    kind = kinds.find(package, item_kind(wildcards))
-    return spec_parser.parse(kind, item_spec(wildcards))
+    return parsed(kinds.find(package, item_kind(wildcards)), item_spec(wildcards))
+
+
+@cache
+def parsed(kind, spec):
+    """Return a JSON text as a dataclass; a job's functions ask for the same one."""
+    return spec_parser.parse(kind, spec)
 
 
 def item_module(wildcards):
@@ -99,7 +105,7 @@ def compared_spec(wildcards):
 
 def compared_made(wildcards):
     """Return it as an instance of its kind."""
-    return spec_parser.parse(compared.ComparedSpec, compared_spec(wildcards))
+    return parsed(compared.ComparedSpec, compared_spec(wildcards))
 
 
 def compared_inputs(wildcards):
@@ -133,7 +139,7 @@ def claims_told(wildcards):
 
 def claims_spec(wildcards):
     """Return the same as what they are judged by takes them."""
-    return spec_parser.parse(ClaimsSpec, claims_told(wildcards))
+    return parsed(ClaimsSpec, claims_told(wildcards))
 
 
 def claims_settings(wildcards):

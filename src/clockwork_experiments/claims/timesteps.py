@@ -35,9 +35,6 @@ DIRECTIONS = {"gamma_below": -1, "gamma_above": 1}
 RATIO = "gamma_ratio"
 """The metric of two γ."""
 
-COSTS = ("search_cost", "search_calls")
-"""Metrics of what a search takes."""
-
 EQUAL = 0.01
 """Differences in dB that do not tell two γ apart: the paper's last digit (Table S9)."""
 

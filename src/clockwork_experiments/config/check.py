@@ -53,7 +53,9 @@ def checked(
         {**known.config, "random": random_scale(random, config["paper"])},
         known.papers,
     )
-    _check(known, known.config, of_config, "the scale random")
+    # Of the configuration, all else is checked.
+    laid_over = {"random": known.config["random"]}
+    _check(known, laid_over, {**of_config, "required": []}, "the scale random")
     _check_random(known, random)
     if "table_1" in known.papers["clockwork"]["tables"]:
         tables = with_random_tables(known.papers, random, columns)

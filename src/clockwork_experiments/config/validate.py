@@ -140,7 +140,7 @@ def _of_mapping(
             yield where, f"the key {key!r} is not a text"
         elif key not in properties and others is False:
             yield where, _unknown(key, properties)
-        elif _first(key, names, defs, known, where):
+        elif names and _first(key, names, defs, known, where):
             listed = names.get("anyOf", [names])[0].get("enum")
             other = f"the id {key!r} does not match {names.get('pattern')!r}"
             yield where, _unknown(key, listed) if listed else other

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import time
-from argparse import Namespace
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from clockwork_experiments.base import provenance, storage
-from clockwork_experiments.config.parse import parse
-from clockwork_experiments.run import new_parser, run
+from clockwork_experiments.run import run
 from clockwork_experiments.train.trajectories import TrajectorySpec
 
 
@@ -38,29 +36,40 @@ class StorageSpec:
     prompts: int = 8
 
 
-def main(args: Namespace) -> None:
-    """Count bytes from the architecture, and time a model if there is one."""
+def compare_storage(
+    spec: StorageSpec,
+    output: Path,
+    unet: Path | None = None,
+    model: Path | None = None,
+) -> None:
+    """Count bytes from the architecture, and time a model if there is one.
+
+    Args:
+        spec: What to compare.
+        output: JSON to write.
+        unet: Configuration of the UNet; SD v1.5's if left out.
+        model: Pipeline folder, to be timed.
+    """
     from clockwork_experiments.cost import architectures
     from clockwork_experiments.train import trajectories
 
-    spec = parse(StorageSpec, args.spec)
     base = architectures.SD_V15
-    if args.unet is not None:
-        base = storage.read_json(storage.existing(args.unet))
-    unet = architectures.build_unet(spec.backbone, base)
+    if unet is not None:
+        base = storage.read_json(storage.existing(unet))
+    network = architectures.build_unet(spec.backbone, base)
     counted = trajectories.bytes_per_trajectory(
-        unet, spec.trajectory, spec.tokens, spec.text_channels
+        network, spec.trajectory, spec.tokens, spec.text_channels
     )
     result: dict[str, Any] = {
         stored: {"bytes_per_trajectory": size} for stored, size in counted.items()
     }
-    if args.model is not None:
-        for stored, speed in _samples_per_second(spec, args.model).items():
+    if model is not None:
+        for stored, speed in _samples_per_second(spec, model).items():
             result[stored]["samples_per_s"] = speed
         result["batch_size"] = spec.batch_size
         result["device"] = provenance.device_name()
     result["versions"] = provenance.versions("torch", "diffusers")
-    storage.write_json(args.output, result)
+    storage.write_json(output, result)
 
 
 def _samples_per_second(spec: StorageSpec, model: Path) -> dict[str, float]:
@@ -110,11 +119,4 @@ def _samples_per_second(spec: StorageSpec, model: Path) -> dict[str, float]:
 
 
 if __name__ == "__main__":
-    parser = new_parser(__doc__)
-    parser.add_argument("--spec", required=True, help="StorageSpec as JSON")
-    parser.add_argument(
-        "--unet", type=Path, help="configuration of the UNet; SD v1.5's if left out"
-    )
-    parser.add_argument("--model", type=Path, help="pipeline folder, to be timed")
-    parser.add_argument("--output", required=True, type=Path, help="JSON to write")
-    run(parser, main)
+    run(compare_storage)

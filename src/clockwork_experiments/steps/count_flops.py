@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from clockwork_experiments.base import provenance, storage
-from clockwork_experiments.config.parse import parse
-from clockwork_experiments.run import new_parser, run
+from clockwork_experiments.run import run
 
 
 @dataclass(frozen=True)
@@ -48,30 +46,39 @@ class FlopsSpec:
     levels: tuple[int, ...] = field(default=(), kw_only=True)
 
 
-def main(args: Namespace) -> None:
-    """Count on the meta device."""
+def count_flops(
+    spec: FlopsSpec,
+    output: Path,
+    unet: Path | None = None,
+) -> None:
+    """Count on the meta device.
+
+    Args:
+        spec: What to count.
+        output: JSON to write.
+        unet: Configuration of the UNet; SD v1.5's if left out.
+    """
     import torch
 
     from clockwork_diffusion import adaptors, contract
     from clockwork_diffusion.unet import CUTS
     from clockwork_experiments.cost import architectures, flops
 
-    spec = parse(FlopsSpec, args.spec)
     base = architectures.SD_V15
-    if args.unet is not None:
-        base = storage.read_json(storage.existing(args.unet))
-    unet = architectures.build_unet(spec.backbone, base)
+    if unet is not None:
+        base = storage.read_json(storage.existing(unet))
+    network = architectures.build_unet(spec.backbone, base)
     counted: dict[str, dict[str, object]] = {}
     result = {
         "backbone": spec.backbone,
         "unit": "one UNet call at batch 1",
-        "full": flops.count_full(unet, spec.tokens).to_json(),
+        "full": flops.count_full(network, spec.tokens).to_json(),
         "blocks": {
             name: count.to_json()
-            for name, count in flops.count_blocks(unet, spec.tokens).items()
+            for name, count in flops.count_blocks(network, spec.tokens).items()
         },
         "levels": {
-            str(level): flops.count_level(unet, spec.tokens, level).to_json()
+            str(level): flops.count_level(network, spec.tokens, level).to_json()
             for level in spec.levels
         },
         "adaptors": counted,
@@ -79,33 +86,27 @@ def main(args: Namespace) -> None:
     }
     for name, chosen in spec.adaptors.items():
         if chosen.kind == "branch":
-            count = flops.count_branch(unet, spec.tokens, chosen.branch)
+            count = flops.count_branch(network, spec.tokens, chosen.branch)
             counted[name] = {"parameters": 0, "step": count.to_json()}
             continue
         with torch.device("meta"):
             adaptor = adaptors.build_adaptor(
                 chosen.kind,
-                unet,
+                network,
                 chosen.cut,
                 spec.text_channels,
                 inputs=chosen.inputs or contract.INPUTS,
             )
-        counts = flops.count_light(unet, spec.tokens, adaptor, spec.text_channels)
+        counts = flops.count_light(network, spec.tokens, adaptor, spec.text_channels)
         counted[name] = {
             "parameters": sum(p.numel() for p in adaptor.parameters()),
             **{step: count.to_json() for step, count in counts.items()},
         }
         if hasattr(adaptor, "layout"):
-            size = unet.config.sample_size >> CUTS[chosen.cut]
+            size = network.config.sample_size >> CUTS[chosen.cut]
             counted[name]["layout"] = adaptor.layout(size)
-    storage.write_json(args.output, result)
+    storage.write_json(output, result)
 
 
 if __name__ == "__main__":
-    parser = new_parser(__doc__)
-    parser.add_argument("--spec", required=True, help="FlopsSpec as JSON")
-    parser.add_argument(
-        "--unet", type=Path, help="configuration of the UNet; SD v1.5's if left out"
-    )
-    parser.add_argument("--output", required=True, type=Path, help="JSON to write")
-    run(parser, main)
+    run(count_flops)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from clockwork_experiments.base import provenance, storage
-from clockwork_experiments.config.parse import parse
-from clockwork_experiments.run import new_parser, run
+from clockwork_experiments.run import run
 
 
 @dataclass(frozen=True)
@@ -26,46 +24,57 @@ class LevelsSpec:
     adaptors: dict[str, str] = field(default_factory=dict)
 
 
-def main(args: Namespace) -> None:
-    """Count on the meta device."""
+def count_levels(
+    spec: LevelsSpec,
+    output: Path,
+    unet: Path | None = None,
+    branch: Path | None = None,
+) -> None:
+    """Count on the meta device.
+
+    Args:
+        spec: What to count.
+        output: JSON to write.
+        unet: Configuration of the UNet; the task's if left out.
+        branch: Configuration of ControlNet's branch, likewise.
+    """
     from clockwork_diffusion import adaptors, depth_skip
     from clockwork_experiments.cost import flops, task_architectures
 
-    spec = parse(LevelsSpec, args.spec)
     task = task_architectures.task_of(spec.task)
     config, branch_config = (
         None if path is None else storage.read_json(storage.existing(path))
-        for path in (args.unet, args.branch)
+        for path in (unet, branch)
     )
-    unet = task_architectures.build_task_unet(spec.task, config)
-    branch = None
+    network = task_architectures.build_task_unet(spec.task, config)
+    counted = None
     if task.branch:
-        control = task_architectures.build_branch(unet, branch_config)
-        branch = flops.count_control(control, unet, spec.tokens).to_json()
+        control = task_architectures.build_branch(network, branch_config)
+        counted = flops.count_control(control, network, spec.tokens).to_json()
     levels = [
         {
             **level.to_json(),
-            "count": flops.count_level(unet, spec.tokens, level.level).to_json(),
+            "count": flops.count_level(network, spec.tokens, level.level).to_json(),
         }
-        for level in depth_skip.describe_levels(unet)
+        for level in depth_skip.describe_levels(network)
     ]
     light = {}
     for name, cut in spec.adaptors.items():
         # Where it lies, the same at every level.
-        identity = adaptors.build_adaptor("identity", unet, cut, text_channels=1)
-        count = flops.count_light(unet, spec.tokens, identity, text_channels=1)
+        identity = adaptors.build_adaptor("identity", network, cut, text_channels=1)
+        count = flops.count_light(network, spec.tokens, identity, text_channels=1)
         light[name] = count["step"].to_json()
     storage.write_json(
-        args.output,
+        output,
         {
             "unit": "one UNet call at batch 1, down to a level",
             "task": spec.task,
             "rows": task.rows,
             "tokens": spec.tokens,
-            "size": unet.config.sample_size,
+            "size": network.config.sample_size,
             "levels": levels,
-            "shared": depth_skip.shared_parameters(unet),
-            "branch": branch,
+            "shared": depth_skip.shared_parameters(network),
+            "branch": counted,
             "adaptors": light,
             "versions": provenance.versions("torch", "diffusers", "deepspeed"),
         },
@@ -73,13 +82,4 @@ def main(args: Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = new_parser(__doc__)
-    parser.add_argument("--spec", required=True, help="LevelsSpec as JSON")
-    parser.add_argument(
-        "--unet", type=Path, help="configuration of the UNet; the task's if left out"
-    )
-    parser.add_argument(
-        "--branch", type=Path, help="configuration of ControlNet's branch, likewise"
-    )
-    parser.add_argument("--output", required=True, type=Path, help="JSON to write")
-    run(parser, main)
+    run(count_levels)

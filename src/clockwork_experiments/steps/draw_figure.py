@@ -29,6 +29,7 @@ def draw_figure(
     from clockwork_experiments.report.figures import style
 
     figure = parse(kinds.find(kinds.FIGURES, kind), spec)
+    style.set_look()  # of a kind from elsewhere, too
     style.save(figure.make(kinds.Given(inputs or {}, runs or {})), output)
 
 

@@ -5,7 +5,6 @@ One job may do so at several numbers of steps, with the pipeline loaded once.
 
 from __future__ import annotations
 
-from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,7 +13,7 @@ from clockwork_experiments.base import provenance, storage
 from clockwork_experiments.config.parse import parse
 from clockwork_experiments.data import edit_sets
 from clockwork_experiments.random import marks as random_weights
-from clockwork_experiments.run import new_parser, run
+from clockwork_experiments.run import run
 
 if TYPE_CHECKING:
     import torch
@@ -56,16 +55,36 @@ class EditSpec:
             raise ValueError(f"target {self.target!r} is not target or source")
 
 
-def main(args: Namespace) -> None:
-    """Edit batch by batch; batches of a killed run are kept."""
-    spec = parse(EditSpec, args.spec)
-    counts = {len(spec.generations), len(args.inversion), len(args.output)}
+def edit_images(
+    spec: str,
+    model: Path,
+    set: Path,
+    inversion: list[Path],
+    state: Path,
+    output: list[Path],
+    adaptor: Path | None = None,
+    clip: Path | None = None,
+) -> None:
+    """Edit batch by batch; batches of a killed run are kept.
+
+    Args:
+        spec: An `EditSpec` as JSON.
+        model: Pipeline folder.
+        set: Prepared set, JSON.
+        inversion: ``index.json`` of the inversion that each generation starts from.
+        state: Resumable state.
+        output: Images per generation.
+        adaptor: Folder of a learned adaptor.
+        clip: Folder of open_clip; for an adaptor.
+    """
+    chosen = parse(EditSpec, spec)
+    counts = {len(chosen.generations), len(inversion), len(output)}
     if len(counts) > 1:
         raise ValueError(
-            f"{len(spec.generations)} generations do not fit {len(args.inversion)} "
-            f"inversions and {len(args.output)} outputs"
+            f"{len(chosen.generations)} generations do not fit {len(inversion)} "
+            f"inversions and {len(output)} outputs"
         )
-    edits = edit_sets.read_set(args.set)
+    edits = edit_sets.read_set(set)
 
     from clockwork_diffusion.plug_and_play import loops
     from clockwork_experiments.base import chunks
@@ -74,39 +93,36 @@ def main(args: Namespace) -> None:
 
     generations = [
         parse(loops.GenerationSpec, each, f"spec.generations[{index}]")
-        for index, each in enumerate(spec.generations)
+        for index, each in enumerate(chosen.generations)
     ]
-    pipe = loading.load_pipeline(args.model, loading.default_device())
+    pipe = loading.load_pipeline(model, loading.default_device())
     loaded = runs.load_passes(
         pipe,
-        args.model,
-        spec.cut,
+        model,
+        chosen.cut,
         scheduler="ddim",
         steps=None,
-        kind=spec.kind,
-        adaptor=args.adaptor,
-        clip=args.clip,
+        kind=chosen.kind,
+        adaptor=adaptor,
+        clip=clip,
     )
-    marks = [*loaded.checksums, storage.sha256_folder(args.model), args.spec]
-    marks += [storage.sha256(args.set), provenance.code_sha256("steps.edit_images")]
-    for generation, inversion, output in zip(
-        generations, args.inversion, args.output, strict=True
-    ):
-        state = args.state / output.stem
-        images = _edit(
+    marks = [*loaded.checksums, storage.sha256_folder(model), spec]
+    marks += [storage.sha256(set), provenance.code_sha256("steps.edit_images")]
+    for generation, index, images in zip(generations, inversion, output, strict=True):
+        edited = _edit(
             pipe,
             loaded,
             edits,
             generation,
-            spec,
-            storage.existing(inversion),
-            state,
+            chosen,
+            storage.existing(index),
+            state / images.stem,
             marks,
         )
-        notes = {"spec": args.spec, **random_weights.notes([args.model, args.clip])}
-        storage.write_tensors(output, {"images": images}, notes)
+        notes = {"spec": spec, **random_weights.notes([model, clip])}
+        storage.write_tensors(images, {"images": edited}, notes)
     # A job that is killed loses its outputs, so the batches of all stay until the end.
-    chunks.discard(args.state)
+    chunks.discard(state)
 
 
 def _edit(
@@ -188,21 +204,4 @@ def _read(index: Path, name: str, files: dict[str, str]) -> Inverted:
 
 
 if __name__ == "__main__":
-    parser = new_parser(__doc__)
-    parser.add_argument("--spec", required=True, help="EditSpec as JSON")
-    parser.add_argument("--model", required=True, type=Path, help="pipeline folder")
-    parser.add_argument("--adaptor", type=Path, help="folder of a learned adaptor")
-    parser.add_argument("--clip", type=Path, help="open_clip folder; for an adaptor")
-    parser.add_argument("--set", required=True, type=Path, help="prepared set, JSON")
-    parser.add_argument(
-        "--inversion",
-        required=True,
-        nargs="+",
-        type=Path,
-        help="index.json of the inversion that each generation starts from",
-    )
-    parser.add_argument("--state", required=True, type=Path, help="resumable state")
-    parser.add_argument(
-        "--output", required=True, nargs="+", type=Path, help="images per generation"
-    )
-    run(parser, main)
+    run(edit_images)

@@ -2,27 +2,32 @@
 
 from __future__ import annotations
 
-import json
-from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 from clockwork_experiments.base import storage, texts
 from clockwork_experiments.config.parse import parse
 from clockwork_experiments.cost import estimates
-from clockwork_experiments.run import new_parser, run
+from clockwork_experiments.run import run
 
 
-def main(args: Namespace) -> None:
-    """Work out the passes of each rule, and write them as a table."""
-    units = parse(estimates.UnitCosts, texts.read_yaml(args.units), str(args.units))
-    config = json.loads(args.spec)
-    storage.write_text(args.output, estimates.to_markdown(config, units, args.title))
+def estimate_costs(
+    spec: dict[str, Any],
+    units: Path,
+    title: str,
+    output: Path,
+) -> None:
+    """Work out the passes of each rule, and write them as a table.
+
+    Args:
+        spec: A scale's configuration.
+        units: Unit costs, YAML.
+        title: Heading of the table.
+        output: Markdown to write.
+    """
+    costs = parse(estimates.UnitCosts, texts.read_yaml(units), str(units))
+    storage.write_text(output, estimates.to_markdown(spec, costs, title))
 
 
 if __name__ == "__main__":
-    parser = new_parser(__doc__)
-    parser.add_argument("--spec", required=True, help="a scale's configuration as JSON")
-    parser.add_argument("--units", required=True, type=Path, help="unit costs, YAML")
-    parser.add_argument("--title", required=True, help="heading of the table")
-    parser.add_argument("--output", required=True, type=Path, help="Markdown to write")
-    run(parser, main)
+    run(estimate_costs)

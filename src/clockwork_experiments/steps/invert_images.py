@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING
 from clockwork_experiments.base import provenance, storage
 from clockwork_experiments.config.parse import parse
 from clockwork_experiments.data import edit_sets
-from clockwork_experiments.run import new_parser, run
+from clockwork_experiments.run import run
 
 if TYPE_CHECKING:
     import torch
@@ -56,15 +55,32 @@ class InvertSpec:
             )
 
 
-def main(args: Namespace) -> None:
-    """Invert batch by batch; the files of a killed run are kept."""
-    spec = parse(InvertSpec, args.spec)
-    if len(args.output) != len(spec.inversions):
+def invert_images(
+    spec: InvertSpec,
+    model: Path,
+    set: Path,
+    sources: Path,
+    output: list[Path],
+    adaptor: Path | None = None,
+    clip: Path | None = None,
+) -> None:
+    """Invert batch by batch; the files of a killed run are kept.
+
+    Args:
+        spec: What to invert, and how.
+        model: Pipeline folder.
+        set: Prepared set, JSON.
+        sources: Its images, safetensors.
+        output: Index to write per inversion; latents beside it, one file per source.
+        adaptor: Folder of a learned adaptor.
+        clip: Folder of open_clip; for an adaptor.
+    """
+    if len(output) != len(spec.inversions):
         raise ValueError(
-            f"{len(spec.inversions)} inversions do not fit {len(args.output)} outputs"
+            f"{len(spec.inversions)} inversions do not fit {len(output)} outputs"
         )
-    edits = edit_sets.read_set(args.set)
-    sources, _ = edit_sets.read_images(args.sources, edits)
+    edits = edit_sets.read_set(set)
+    images, _ = edit_sets.read_images(sources, edits)
 
     from clockwork_diffusion.plug_and_play import loops
     from clockwork_experiments.generate import runs
@@ -74,33 +90,33 @@ def main(args: Namespace) -> None:
         parse(loops.InversionSpec, each, f"spec.inversions[{index}]")
         for index, each in enumerate(spec.inversions)
     ]
-    pipe = loading.load_pipeline(args.model, loading.default_device())
+    pipe = loading.load_pipeline(model, loading.default_device())
     for inversion, steps in zip(inversions, spec.generations, strict=True):
         loops.check_timesteps(
             loops.ddim_timesteps(pipe.scheduler.config, inversion.steps),
             loops.ddim_timesteps(pipe.scheduler.config, steps),
         )
     size = pipe.unet.config.sample_size * pipe.vae_scale_factor
-    if sources.shape[-1] != size:
+    if images.shape[-1] != size:
         raise ValueError(
-            f"{args.sources}: images have {sources.shape[-1]} pixels a side, and "
-            f"{args.model} wants {size}"
+            f"{sources}: images have {images.shape[-1]} pixels a side, and "
+            f"{model} wants {size}"
         )
     loaded = runs.load_passes(
         pipe,
-        args.model,
+        model,
         spec.cut,
         scheduler="ddim",
         steps=None,
         loop="inversion",
         kind=spec.kind,
-        adaptor=args.adaptor,
-        clip=args.clip,
+        adaptor=adaptor,
+        clip=clip,
     )
-    marks = [*loaded.checksums, storage.sha256_folder(args.model), spec.cut, spec.kind]
+    marks = [*loaded.checksums, storage.sha256_folder(model), spec.cut, spec.kind]
     marks.append(provenance.code_sha256("steps.invert_images"))
-    for inversion, output in zip(inversions, args.output, strict=True):
-        _invert(pipe, loaded, edits, sources, inversion, spec.batch_size, output, marks)
+    for inversion, index in zip(inversions, output, strict=True):
+        _invert(pipe, loaded, edits, images, inversion, spec.batch_size, index, marks)
 
 
 def _invert(
@@ -178,20 +194,4 @@ def _is_done(path: Path, fingerprint: str) -> bool:
 
 
 if __name__ == "__main__":
-    parser = new_parser(__doc__)
-    parser.add_argument("--spec", required=True, help="InvertSpec as JSON")
-    parser.add_argument("--model", required=True, type=Path, help="pipeline folder")
-    parser.add_argument("--adaptor", type=Path, help="folder of a learned adaptor")
-    parser.add_argument("--clip", type=Path, help="open_clip folder; for an adaptor")
-    parser.add_argument("--set", required=True, type=Path, help="prepared set, JSON")
-    parser.add_argument(
-        "--sources", required=True, type=Path, help="its images, safetensors"
-    )
-    parser.add_argument(
-        "--output",
-        required=True,
-        nargs="+",
-        type=Path,
-        help="index to write per inversion; latents beside it, one file per source",
-    )
-    run(parser, main)
+    run(invert_images)

@@ -2,18 +2,35 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
 from clockwork_experiments.base import provenance, storage
 from clockwork_experiments.config.parse import parse
 from clockwork_experiments.data import datasets, shards
-from clockwork_experiments.run import new_parser, run
+from clockwork_experiments.run import run
 
 
-def main(args: Namespace) -> None:
-    """Encode the images, distil, save."""
+def make_backbone(
+    spec: str,
+    teacher: Path,
+    images: list[Path],
+    prompts: Path,
+    state: Path,
+    output: Path,
+    quality: str = "",
+) -> None:
+    """Encode the images, distil, save.
+
+    Args:
+        spec: A `BackboneSpec` as JSON.
+        teacher: Pipeline folder.
+        images: Shards of images.
+        prompts: Prompts as JSON.
+        state: Resumable state.
+        output: Folder to write.
+        quality: Generated table that the card will show.
+    """
     import torch
     from diffusers import UNet2DConditionModel
 
@@ -22,62 +39,51 @@ def main(args: Namespace) -> None:
     from clockwork_experiments.models import loading
     from clockwork_experiments.train import backbones
 
-    spec = parse(backbones.BackboneSpec, args.spec)
-    prompts = datasets.read_prompts(args.prompts)
+    chosen = parse(backbones.BackboneSpec, spec)
+    captions = datasets.read_prompts(prompts)
     device = loading.default_device()
-    pipe = loading.load_pipeline(args.teacher, device)
-    images = shards.Rows(args.images, "images")
-    if len(images) != len(prompts):
-        raise ValueError(f"{len(images)} images do not match {len(prompts)} prompts")
+    pipe = loading.load_pipeline(teacher, device)
+    rows = shards.Rows(images, "images")
+    if len(rows) != len(captions):
+        raise ValueError(f"{len(rows)} images do not match {len(captions)} prompts")
     # Only their latents are kept, a fiftieth of the size.
     clean = torch.cat(
-        [
-            encoding.encode_images(pipe.vae, part)
-            for part in images.blocks(shards.IMAGES)
-        ]
+        [encoding.encode_images(pipe.vae, part) for part in rows.blocks(shards.IMAGES)]
     )
 
     @torch.no_grad()
     def encode(texts: Sequence[str]) -> torch.Tensor:
         return pipe.encode_prompt(list(texts), device, 1, False)[0]
 
-    data = backbones.Data(clean, backbones.text_features(encode, prompts), encode([""]))
-    work = [args.spec, provenance.code_sha256("steps.make_backbone")]
-    work += [storage.sha256_folder(args.teacher), storage.sha256(args.prompts)]
-    work += [storage.sha256(path) for path in args.images]
+    data = backbones.Data(
+        clean, backbones.text_features(encode, captions), encode([""])
+    )
+    work = [spec, provenance.code_sha256("steps.make_backbone")]
+    work += [storage.sha256_folder(teacher), storage.sha256(prompts)]
+    work += [storage.sha256(path) for path in images]
     trained = backbones.make_backbone(
-        spec, pipe.unet, pipe.scheduler.config, data, args.state, "\n".join(work)
+        chosen, pipe.unet, pipe.scheduler.config, data, state, "\n".join(work)
     )
     assert isinstance(trained.module, UNet2DConditionModel)
     pipe.register_modules(unet=trained.module)
     for part in (pipe, pipe.vae):
         # Where the teacher lay says nothing to whoever loads the student.
         part.register_to_config(_name_or_path="")
-    with storage.atomic_path(args.output) as partial:
+    with storage.atomic_path(output) as partial:
         for part in (pipe.vae, pipe.text_encoder, pipe.unet):
             part.half()
         pipe.save_pretrained(partial)
         storage.write_checksums(partial)
         made = card.Card(
-            f"Stable Diffusion with the {spec.backbone} UNet",
+            f"Stable Diffusion with the {chosen.backbone} UNet",
             "Made from the teacher by distillation; every other part is the teacher's.",
-            f"{len(prompts):,} images and their captions",
+            f"{len(captions):,} images and their captions",
             trained,
             {"mean of the last training losses": trained.last_loss},
-            args.quality or "",
+            quality,
         )
-        card.write_card(partial, spec, made)
+        card.write_card(partial, chosen, made)
 
 
 if __name__ == "__main__":
-    parser = new_parser(__doc__)
-    parser.add_argument("--spec", required=True, help="BackboneSpec as JSON")
-    parser.add_argument("--teacher", required=True, type=Path, help="pipeline folder")
-    parser.add_argument(
-        "--images", required=True, nargs="+", type=Path, help="shards of images"
-    )
-    parser.add_argument("--prompts", required=True, type=Path, help="prompts as JSON")
-    parser.add_argument("--quality", help="generated table that the card will show")
-    parser.add_argument("--state", required=True, type=Path, help="resumable state")
-    parser.add_argument("--output", required=True, type=Path, help="folder to write")
-    run(parser, main)
+    run(make_backbone)

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import logging
-from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from clockwork_experiments.base import provenance, storage
-from clockwork_experiments.config.parse import parse
-from clockwork_experiments.run import new_parser, run
+from clockwork_experiments.run import run
 
 log = logging.getLogger(__name__)
 
@@ -62,15 +60,22 @@ class OverheadSpec:
     cases: tuple[Case, ...]
 
 
-def main(args: Namespace) -> None:
-    """Measure case by case in one process."""
+def measure_overhead(
+    spec: OverheadSpec,
+    output: Path,
+) -> None:
+    """Measure case by case in one process.
+
+    Args:
+        spec: What to measure, and how.
+        output: JSON to write; Markdown beside it.
+    """
     import torch
 
     from clockwork_diffusion import adaptors
     from clockwork_experiments.cost import architectures, latency
     from clockwork_experiments.models import loading
 
-    spec = parse(OverheadSpec, args.spec)
     device = loading.default_device()
     measured: list[dict[str, Any]] = []
     for case in spec.cases:
@@ -113,8 +118,8 @@ def main(args: Namespace) -> None:
         "cases": measured,
         "versions": provenance.versions("torch", "diffusers"),
     }
-    storage.write_json(args.output, result)
-    storage.write_text(args.output.with_suffix(".md"), to_markdown(result))
+    storage.write_json(output, result)
+    storage.write_text(output.with_suffix(".md"), to_markdown(result))
 
 
 def to_markdown(result: Mapping[str, Any]) -> str:
@@ -156,9 +161,4 @@ def to_markdown(result: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    parser = new_parser(__doc__)
-    parser.add_argument("--spec", required=True, help="OverheadSpec as JSON")
-    parser.add_argument(
-        "--output", required=True, type=Path, help="JSON to write; Markdown beside it"
-    )
-    run(parser, main)
+    run(measure_overhead)

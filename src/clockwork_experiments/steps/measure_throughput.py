@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from argparse import Namespace
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from clockwork_experiments.base import provenance, storage
 from clockwork_experiments.config.parse import parse
 from clockwork_experiments.random import marks
-from clockwork_experiments.run import new_parser, run
+from clockwork_experiments.run import run
 
 if TYPE_CHECKING:
     import torch
@@ -52,8 +51,16 @@ class ThroughputSpec:
     pairs: int
 
 
-def main(args: Namespace) -> None:
-    """Time each loop and the raw one in turns, in one process."""
+def measure_throughput(
+    spec: ThroughputSpec,
+    output: Path,
+) -> None:
+    """Time each loop and the raw one in turns, in one process.
+
+    Args:
+        spec: What to measure, and how.
+        output: JSON to write; Markdown beside it.
+    """
     import torch
 
     from clockwork_diffusion import encoding
@@ -62,7 +69,6 @@ def main(args: Namespace) -> None:
     from clockwork_experiments.models import loading
     from clockwork_experiments.train import trajectories
 
-    spec = parse(ThroughputSpec, args.spec)
     sampler = parse(text.SamplerSpec, spec.sampler, "spec.sampler")
     recorded = parse(trajectories.TrajectorySpec, spec.trajectory, "spec.trajectory")
     folder, device = Path(spec.model), loading.default_device()
@@ -107,8 +113,8 @@ def main(args: Namespace) -> None:
         "loops": measured,
         "versions": provenance.versions("torch", "diffusers"),
     }
-    storage.write_json(args.output, result)
-    storage.write_text(args.output.with_suffix(".md"), to_markdown(result))
+    storage.write_json(output, result)
+    storage.write_text(output.with_suffix(".md"), to_markdown(result))
 
 
 def raw_loop(
@@ -189,9 +195,4 @@ def to_markdown(result: Mapping[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    parser = new_parser(__doc__)
-    parser.add_argument("--spec", required=True, help="ThroughputSpec as JSON")
-    parser.add_argument(
-        "--output", required=True, type=Path, help="JSON to write; Markdown beside it"
-    )
-    run(parser, main)
+    run(measure_throughput)

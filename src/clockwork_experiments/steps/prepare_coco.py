@@ -3,20 +3,29 @@
 from __future__ import annotations
 
 import os
-from argparse import Namespace
 from pathlib import Path
 
 from clockwork_experiments.base import storage
-from clockwork_experiments.config.parse import parse
 from clockwork_experiments.data import captions, coco, pair_sets, sources
-from clockwork_experiments.run import new_parser, run
+from clockwork_experiments.run import run
 
 
-def main(args: Namespace) -> None:
-    """Make the folder unless the user has placed it, check it, write its manifest."""
-    spec = parse(coco.CocoSpec, args.spec)
+def prepare_coco(
+    name: str,
+    spec: coco.CocoSpec,
+    output: Path,
+    placed: bool = False,
+) -> None:
+    """Make the folder unless the user has placed it, check it, write its manifest.
+
+    Args:
+        name: The set's name.
+        spec: What to make of which archives.
+        output: Manifest to write.
+        placed: Whether the user has placed the folder, which is checked then.
+    """
     folder = Path(spec.path)
-    if not args.placed:
+    if not placed:
         coco.prepare(spec)
     if spec.of:
         pair_sets.read_list(
@@ -25,18 +34,11 @@ def main(args: Namespace) -> None:
         main_file = pair_sets.LIST
     else:
         main_file = os.path.relpath(captions.read(folder).listed, folder)
-    manifest = sources.describe(args.name, folder, [main_file])
-    if not args.placed:
+    manifest = sources.describe(name, folder, [main_file])
+    if not placed:
         manifest["made_from"] = spec.of or [spec.images, spec.annotations]
-    storage.write_json(args.output, manifest)
+    storage.write_json(output, manifest)
 
 
 if __name__ == "__main__":
-    parser = new_parser(__doc__)
-    parser.add_argument("--name", required=True, help="the set's name")
-    parser.add_argument("--spec", required=True, help="CocoSpec as JSON")
-    parser.add_argument(
-        "--placed", action="store_true", help="the user has placed the folder: check it"
-    )
-    parser.add_argument("--output", required=True, type=Path, help="manifest to write")
-    run(parser, main)
+    run(prepare_coco)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from clockwork_experiments.base import storage
 from clockwork_experiments.config.parse import parse
 from clockwork_experiments.data import edit_sets
-from clockwork_experiments.run import new_parser, run
+from clockwork_experiments.run import run
 
 if TYPE_CHECKING:
     import torch
@@ -18,20 +17,32 @@ BATCH = 8
 """Sources per batch."""
 
 
-def main(args: Namespace) -> None:
-    """Check everything before anything is sampled; write the images first."""
-    spec = parse(edit_sets.EditSetSpec, args.spec)
-    if args.folder is None and not spec.path:
+def prepare_edit_set(
+    spec: str,
+    output: Path,
+    folder: Path | None = None,
+    model: Path | None = None,
+) -> None:
+    """Check everything before anything is sampled; write the images first.
+
+    Args:
+        spec: An `EditSetSpec` as JSON.
+        output: JSON to write; the images beside it, ``.safetensors``.
+        folder: The set's folder, if the spec does not name it.
+        model: Pipeline folder; for sources that are sampled.
+    """
+    chosen = parse(edit_sets.EditSetSpec, spec)
+    if folder is None and not chosen.path:
         raise ValueError("a set of scenes needs the folder of make_scene_edits")
     layout = edit_sets.read_layout(
-        args.folder or Path(spec.path), spec.size, spec.prompts, spec.convert
+        folder or Path(chosen.path), chosen.size, chosen.prompts, chosen.convert
     )
     waiting = {
         index: source
         for index, source in enumerate(layout.sources)
         if isinstance(source, edit_sets.Sampling)
     }
-    if waiting and args.model is None:
+    if waiting and model is None:
         raise ValueError(
             f"{len(waiting)} of {len(layout.sources)} sources are sampled from seeds, "
             "and no --model is given"
@@ -44,15 +55,16 @@ def main(args: Namespace) -> None:
         for index, source in enumerate(layout.sources)
         if isinstance(source, torch.Tensor)
     }
-    notes = {"spec": args.spec}
+    notes = {"spec": spec}
     if waiting:
-        images |= _sampled(waiting, layout.edits.source_prompts, args.model, spec.size)
-        notes["model_sha256"] = storage.sha256_folder(args.model)
+        assert model is not None
+        images |= _sampled(waiting, layout.edits.source_prompts, model, chosen.size)
+        notes["model_sha256"] = storage.sha256_folder(model)
     tensors = {"sources": torch.stack([image for _, image in sorted(images.items())])}
     if layout.targets is not None:
         tensors["targets"] = layout.targets
-    storage.write_tensors(args.output.with_suffix(".safetensors"), tensors, notes)
-    edit_sets.write_set(args.output, layout.edits)
+    storage.write_tensors(output.with_suffix(".safetensors"), tensors, notes)
+    edit_sets.write_set(output, layout.edits)
 
 
 def _sampled(
@@ -93,18 +105,4 @@ def _sampled(
 
 
 if __name__ == "__main__":
-    parser = new_parser(__doc__)
-    parser.add_argument("--spec", required=True, help="EditSetSpec as JSON")
-    parser.add_argument(
-        "--folder", type=Path, help="the set's folder, if the spec does not name it"
-    )
-    parser.add_argument(
-        "--model", type=Path, help="pipeline folder; for sources that are sampled"
-    )
-    parser.add_argument(
-        "--output",
-        required=True,
-        type=Path,
-        help="JSON to write; the images beside it, .safetensors",
-    )
-    run(parser, main)
+    run(prepare_edit_set)

@@ -7,7 +7,6 @@ loops themselves, and fails where the two differ.
 from __future__ import annotations
 
 import dataclasses
-from argparse import Namespace
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from clockwork_experiments.base import provenance, storage
 from clockwork_experiments.config.parse import parse
 from clockwork_experiments.cost import formulas
-from clockwork_experiments.run import new_parser, run
+from clockwork_experiments.run import run
 from clockwork_experiments.steps.count_flops import FlopsSpec
 
 if TYPE_CHECKING:
@@ -187,27 +186,37 @@ def check(compared: Mapping[str, Mapping[str, float]]) -> None:
         )
 
 
-def main(args: Namespace) -> None:
-    """Profile each run, and compare."""
+def profile_editing(
+    spec: ProfileSpec,
+    flops: Path,
+    output: Path,
+    unet: Path | None = None,
+) -> None:
+    """Profile each run, and compare.
+
+    Args:
+        spec: What to profile, and how.
+        flops: Counts of the model, ``<model>.json``.
+        output: JSON to write.
+        unet: Configuration of the UNet; SD v1.5's if left out.
+    """
     from clockwork_experiments.cost import architectures
 
-    spec = parse(ProfileSpec, args.spec)
-    model, counts = args.flops.stem, storage.read_json(args.flops)
+    model, counts = flops.stem, storage.read_json(flops)
     base = architectures.SD_V15
-    if args.unet is not None:
-        base = storage.read_json(storage.existing(args.unet))
-    unet = architectures.build_unet(spec.backbone, base, spec.device)
+    if unet is not None:
+        base = storage.read_json(storage.existing(unet))
+    network = architectures.build_unet(spec.backbone, base, spec.device)
     compared = {}
     for name, edit in spec.runs.items():
         if edit.model != model:
             raise ValueError(
-                f"spec.runs.{name}: {args.flops} holds no counts of model "
-                f"{edit.model!r}"
+                f"spec.runs.{name}: {flops} holds no counts of model {edit.model!r}"
             )
-        compared[name] = _profile_edit(spec, name, unet, counts)
+        compared[name] = _profile_edit(spec, name, network, counts)
     check(compared)
     storage.write_json(
-        args.output,
+        output,
         {
             "backbone": spec.backbone,
             "unit": "FLOPs of one image and one target prompt",
@@ -294,13 +303,4 @@ def _passes(unet: Any, loop: InversionLoop | GenerationLoop, adaptor: Any) -> An
 
 
 if __name__ == "__main__":
-    parser = new_parser(__doc__)
-    parser.add_argument("--spec", required=True, help="ProfileSpec as JSON")
-    parser.add_argument(
-        "--flops", required=True, type=Path, help="counts of the model, <model>.json"
-    )
-    parser.add_argument(
-        "--unet", type=Path, help="configuration of the UNet; SD v1.5's if left out"
-    )
-    parser.add_argument("--output", required=True, type=Path, help="JSON to write")
-    run(parser, main)
+    run(profile_editing)

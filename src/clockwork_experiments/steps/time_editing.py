@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import logging
-from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clockwork_experiments.base import provenance, storage
 from clockwork_experiments.config.parse import parse
-from clockwork_experiments.run import new_parser, run
+from clockwork_experiments.run import run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -68,15 +67,22 @@ class TimingSpec:
                 raise ValueError(f"run {name!r} is not <edit>/<setting>")
 
 
-def main(args: Namespace) -> None:
-    """Load each model once, and let the loops of all runs take turns."""
+def time_editing(
+    spec: TimingSpec,
+    output: Path,
+) -> None:
+    """Load each model once, and let the loops of all runs take turns.
+
+    Args:
+        spec: What to time, and how.
+        output: JSON to write.
+    """
     import torch
 
     from clockwork_experiments.cost import edit_loops, latency
     from clockwork_experiments.generate import runs
     from clockwork_experiments.models import loading
 
-    spec = parse(TimingSpec, args.spec)
     device, dtype = loading.default_device(), getattr(torch, spec.dtype)
     models = {}
     for folder in dict.fromkeys(timed.model for timed in spec.runs.values()):
@@ -124,7 +130,7 @@ def main(args: Namespace) -> None:
     # Once is enough: an inversion ran already, to make what its generation needs.
     timings = latency.time_in_turns(timers, spec.repeats, warm_up=1)
     storage.write_json(
-        args.output,
+        output,
         {
             "unit": "milliseconds for both loops of one image and one target prompt",
             "device": provenance.device_name(),
@@ -173,7 +179,4 @@ def _together(inversion: Timing, generation: Timing) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    parser = new_parser(__doc__)
-    parser.add_argument("--spec", required=True, help="TimingSpec as JSON")
-    parser.add_argument("--output", required=True, type=Path, help="JSON to write")
-    run(parser, main)
+    run(time_editing)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,8 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clockwork_experiments.base import provenance, storage
-from clockwork_experiments.config.parse import parse
-from clockwork_experiments.run import new_parser, run
+from clockwork_experiments.run import run
 
 if TYPE_CHECKING:
     from diffusers import UNet2DConditionModel
@@ -47,43 +45,54 @@ class LevelTimingSpec:
             raise ValueError(f"{self.repeats} repeats are not 1 or more")
 
 
-def main(args: Namespace) -> None:
-    """Let calls of each level take turns, of ControlNet's branch, and light ones."""
+def time_levels(
+    spec: LevelTimingSpec,
+    output: Path,
+    unet: Path | None = None,
+    branch: Path | None = None,
+) -> None:
+    """Let calls of each level take turns, of ControlNet's branch, and light ones.
+
+    Args:
+        spec: What to time, and how.
+        output: JSON to write.
+        unet: Configuration of the UNet; the task's if left out.
+        branch: Configuration of ControlNet's branch, likewise.
+    """
     import torch
 
     from clockwork_diffusion import depth_skip
     from clockwork_experiments.cost import latency, task_architectures
     from clockwork_experiments.models import loading
 
-    spec = parse(LevelTimingSpec, args.spec)
     task = task_architectures.task_of(spec.task)
     rows = task.rows
     device, dtype = loading.default_device(), getattr(torch, spec.dtype)
     config, branch_config = (
         None if path is None else storage.read_json(storage.existing(path))
-        for path in (args.unet, args.branch)
+        for path in (unet, branch)
     )
     torch.manual_seed(0)
-    unet = task_architectures.build_task_unet(spec.task, config, device).to(dtype)
-    given = task_architectures.call_inputs(unet, spec.tokens, rows)
+    network = task_architectures.build_task_unet(spec.task, config, device).to(dtype)
+    given = task_architectures.call_inputs(network, spec.tokens, rows)
     calls: dict[str, Callable[[], object]] = {}
-    for level in range(1, depth_skip.levels_of(unet) + 1):
-        pruned: Callable[..., object] = depth_skip.depth_skip(unet, level)
+    for level in range(1, depth_skip.levels_of(network) + 1):
+        pruned: Callable[..., object] = depth_skip.depth_skip(network, level)
         calls[str(level)] = partial(pruned, **given)
     if task.branch:
-        control = task_architectures.build_branch(unet, branch_config)
-        hint = task_architectures.hint_for(control, unet).expand(rows, -1, -1, -1)
+        control = task_architectures.build_branch(network, branch_config)
+        hint = task_architectures.hint_for(control, network).expand(rows, -1, -1, -1)
         calls["branch"] = partial(control, **given, controlnet_cond=hint)
     for name, cut in spec.adaptors.items():
-        calls[f"light {name}"] = _light(unet, cut, given)
+        calls[f"light {name}"] = _light(network, cut, given)
     log.info("%d calls take turns", len(calls))
     with torch.inference_mode():
         timings = latency.time_in_turns(calls, spec.repeats)
-    branch = timings.pop("branch", None)
+    of_branch = timings.pop("branch", None)
     # What a light pass leaves out lies below all levels that it goes with.
     light = {name: timings.pop(f"light {name}") for name in spec.adaptors}
     storage.write_json(
-        args.output,
+        output,
         {
             "unit": "milliseconds for the UNet call of one sampling step of one image",
             "weights": "random",
@@ -92,7 +101,7 @@ def main(args: Namespace) -> None:
             "device": provenance.device_name(),
             "dtype": spec.dtype,
             "levels": {k: dataclasses.asdict(v) for k, v in timings.items()},
-            "branch": None if branch is None else dataclasses.asdict(branch),
+            "branch": None if of_branch is None else dataclasses.asdict(of_branch),
             "light": {k: dataclasses.asdict(v) for k, v in light.items()},
             "versions": provenance.versions("torch", "diffusers"),
         },
@@ -121,13 +130,4 @@ def _light(
 
 
 if __name__ == "__main__":
-    parser = new_parser(__doc__)
-    parser.add_argument("--spec", required=True, help="LevelTimingSpec as JSON")
-    parser.add_argument(
-        "--unet", type=Path, help="configuration of the UNet; the task's if left out"
-    )
-    parser.add_argument(
-        "--branch", type=Path, help="configuration of ControlNet's branch, likewise"
-    )
-    parser.add_argument("--output", required=True, type=Path, help="JSON to write")
-    run(parser, main)
+    run(time_levels)

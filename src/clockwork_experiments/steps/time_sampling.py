@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
 from clockwork_experiments.base import provenance, storage
 from clockwork_experiments.config.parse import parse
-from clockwork_experiments.run import new_parser, run
+from clockwork_experiments.run import run
 
 log = logging.getLogger(__name__)
 
@@ -66,8 +65,16 @@ class TimingSpec:
             raise ValueError(f"dtype {self.dtype!r} is not float16 or float32")
 
 
-def main(args: Namespace) -> None:
-    """Load each model once, and let all runs take turns."""
+def time_sampling(
+    spec: TimingSpec,
+    output: Path,
+) -> None:
+    """Load each model once, and let all runs take turns.
+
+    Args:
+        spec: What to time, and how.
+        output: JSON to write.
+    """
     import torch
 
     from clockwork_diffusion import branches
@@ -76,7 +83,6 @@ def main(args: Namespace) -> None:
     from clockwork_experiments.generate import runs, text
     from clockwork_experiments.models import loading
 
-    spec = parse(TimingSpec, args.spec)
     device, dtype = loading.default_device(), getattr(torch, spec.dtype)
     folders = dict.fromkeys(timed.model for timed in spec.runs.values())
     # The UNet alone: what else a pipeline holds may go.
@@ -107,7 +113,7 @@ def main(args: Namespace) -> None:
     log.info("%d runs of %d models take turns", len(loops), len(unets))
     timings = latency.time_in_turns(loops, spec.repeats)
     storage.write_json(
-        args.output,
+        output,
         {
             "unit": "milliseconds for the UNet passes of one image",
             "device": provenance.device_name(),
@@ -119,7 +125,4 @@ def main(args: Namespace) -> None:
 
 
 if __name__ == "__main__":
-    parser = new_parser(__doc__)
-    parser.add_argument("--spec", required=True, help="TimingSpec as JSON")
-    parser.add_argument("--output", required=True, type=Path, help="JSON to write")
-    run(parser, main)
+    run(time_sampling)

@@ -10,7 +10,6 @@ import dataclasses
 import json
 import logging
 import time
-from argparse import Namespace
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from clockwork_experiments.base import provenance, storage
 from clockwork_experiments.config.parse import parse
-from clockwork_experiments.run import new_parser, run
+from clockwork_experiments.run import run
 
 if TYPE_CHECKING:
     import torch
@@ -82,27 +81,40 @@ class UNetTimingSpec:
     base: dict[str, object] = field(default_factory=dict)
 
 
-def main(args: Namespace) -> None:
-    """Time what is not yet timed, and keep each row as soon as it exists."""
+def time_unet(
+    spec: UNetTimingSpec,
+    output: Path,
+    device: str = "cuda",
+    gpu: str = "",
+    state: Path | None = None,
+) -> None:
+    """Time what is not yet timed, and keep each row as soon as it exists.
+
+    Args:
+        spec: What to time, and how.
+        output: JSON to write; Markdown beside it.
+        device: Where to time.
+        gpu: Refuse any GPU but this, by its id.
+        state: Where rows are kept until all exist.
+    """
     import torch
 
     from clockwork_experiments.cost import latency
 
     began = time.monotonic()
-    spec = parse(UNetTimingSpec, args.spec)
     for mode in spec.modes:
         if mode not in latency.MODES:
             raise ValueError(f"mode {mode!r} is not one of {', '.join(latency.MODES)}")
-    device = torch.device(args.device)
-    on_gpu = device.type == "cuda"
+    where = torch.device(device)
+    on_gpu = where.type == "cuda"
     if on_gpu and not torch.cuda.is_available():
         raise ValueError(
             "UNets of Stable Diffusion's size are timed on a CUDA GPU, "
             "and there is none here"
         )
     slug = latency.gpu_slug() if on_gpu else "cpu"
-    if args.gpu and args.gpu != slug:
-        raise ValueError(f"the device here is {slug}, not {args.gpu}")
+    if gpu and gpu != slug:
+        raise ValueError(f"the device here is {slug}, not {gpu}")
     facts = {
         "unit": "milliseconds for the UNet passes of one image",
         "weights": "random",
@@ -112,22 +124,22 @@ def main(args: Namespace) -> None:
         "code": provenance.code_sha256("steps.time_unet"),
         "versions": provenance.versions("torch", "diffusers"),
     }
-    state = args.state or args.output
-    rows = known_rows(state, facts)
+    kept = state or output
+    rows = known_rows(kept, facts)
 
     def write() -> None:
         result = {**facts, "complete": is_complete(spec, rows), "rows": rows}
-        for path in dict.fromkeys((state, args.output)):
+        for path in dict.fromkeys((kept, output)):
             storage.write_json(path, result)
-        storage.write_text(args.output.with_suffix(".md"), to_markdown(result))
+        storage.write_text(output.with_suffix(".md"), to_markdown(result))
 
     def elapsed() -> float:
         return time.monotonic() - began
 
-    time_rows(spec, device, rows, write, elapsed)
+    time_rows(spec, where, rows, write, elapsed)
     write()
-    if is_complete(spec, rows) and state != args.output:
-        state.unlink()
+    if is_complete(spec, rows) and kept != output:
+        kept.unlink()
     log.info("%d rows after %.0f s", len(rows), elapsed())
 
 
@@ -335,14 +347,4 @@ def show(value: float | None, base: float | None, digits: int = 1) -> str:
 
 
 if __name__ == "__main__":
-    parser = new_parser(__doc__)
-    parser.add_argument("--spec", required=True, help="UNetTimingSpec as JSON")
-    parser.add_argument("--device", default="cuda", help="where to time; default: cuda")
-    parser.add_argument("--gpu", default="", help="refuse any GPU but this, by its id")
-    parser.add_argument(
-        "--state", type=Path, help="where rows are kept until all exist"
-    )
-    parser.add_argument(
-        "--output", required=True, type=Path, help="JSON to write; Markdown beside it"
-    )
-    run(parser, main)
+    run(time_unet)

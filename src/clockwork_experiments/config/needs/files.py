@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -83,12 +84,12 @@ def model_files(config: Config, path: str) -> list[str]:
 
 def files_within(folder: Path) -> list[str]:
     """Return all files in a folder and below, sorted, but for hidden ones."""
-    return sorted(
-        str(file)
-        for file in folder.rglob("*")
-        if file.is_file()
-        and not any(p.startswith(".") for p in file.relative_to(folder).parts)
-    )
+    found: list[str] = []
+    for here, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        shown = (os.path.join(here, name) for name in files if name[0] != ".")
+        found += filter(os.path.isfile, shown)
+    return sorted(found)
 
 
 def model(config: Config, path: str) -> Need:

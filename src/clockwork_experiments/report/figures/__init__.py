@@ -1,4 +1,5 @@
 """Figures: one module per kind, one look, vector PDF and PNG.
 
-Importing a kind sets the look. Nothing here needs torch.
+Nothing here needs torch, and Matplotlib is imported where something is drawn: each
+start of the workflow asks the kinds what they need.
 """

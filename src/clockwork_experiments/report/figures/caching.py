@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Circle, Polygon
+from typing import TYPE_CHECKING, ClassVar
 
 from clockwork_experiments.report.figures.pieces import (
     FAINT,
@@ -21,6 +17,10 @@ from clockwork_experiments.report.figures.pieces import (
 )
 from clockwork_experiments.report.figures.style import COLOURS
 from clockwork_experiments.report.kinds import Given, Kind
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 EDITED, CONV, ATTENTION, KEPT = COLOURS[0], COLOURS[1], COLOURS[2], "#D6EAF6"
 """Colours of the rows that are edited, of both kinds of features, and of latents."""
@@ -192,6 +192,8 @@ PICTURE = 0.19
 
 def _picture(axes: Axes, x: float, y: float, label: str, colour: str) -> None:
     """Draw an image: hills and a sun."""
+    from matplotlib.patches import Circle, Polygon
+
     half = PICTURE
     box(axes, x - half, y - half, 2 * half, 2 * half, "", face="white", edge=colour)
     hills = ((-0.85, -0.7), (-0.3, 0.3), (0.05, -0.2), (0.4, 0.1), (0.85, -0.7))
@@ -207,6 +209,8 @@ def _picture(axes: Axes, x: float, y: float, label: str, colour: str) -> None:
 
 def _activations(axes: Axes, spec: PnpCachingSpec, left: float) -> None:
     """Draw generation from kept activations."""
+    from matplotlib.patches import Circle
+
     x, half, rows = _columns(spec, left)
     _heading(axes, left, "1   Keep activations, not latents")
     kept = x[spec.steps - spec.injected_steps :]

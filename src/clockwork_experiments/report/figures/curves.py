@@ -6,21 +6,22 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
-from matplotlib.transforms import Bbox
 
 from clockwork_experiments.base import storage
 from clockwork_experiments.cost.formulas import run_flops
-from clockwork_experiments.report.figures.style import COLOURS, MARKERS
+from clockwork_experiments.report.figures.style import COLOURS, MARKERS, new_figure
 from clockwork_experiments.report.kinds import Given, Kind, Known, Needs
 from clockwork_experiments.score.names import SCORES
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.transforms import Bbox
 
 STYLES: dict[str, tuple[Any, str]] = {
     "baseline": ("-", "full"),
@@ -232,6 +233,8 @@ def draw_curves(
         ValueError: If a run lacks its cost or a score, or a value lies outside its
             interval.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     panel_width, panel_height, left, right, bottom = 2.7, 2.1, 0.62, 0.12, 0.46
     heading = 0.2 if any(panel.heading for panel in spec.panels) else 0.0
     between = 0.34 + heading
@@ -241,7 +244,7 @@ def draw_curves(
     head = 0.36 + heading + legend + (0.16 if spec.note else 0.0)
     width = spec.width * (left + panel_width + right)
     height = bottom + rows * panel_height + (rows - 1) * between + head
-    figure = Figure(figsize=(width, height))
+    figure = new_figure(figsize=(width, height))
     canvas = FigureCanvasAgg(figure)
     top = 1 - 0.1 / height
     figure.text(0.1 / width, top, spec.title, va="top", weight="bold", size=9)
@@ -301,6 +304,8 @@ def _draw_panel(
     cost: Mapping[str, float],
     scores: Mapping[str, Mapping[str, Mapping[str, float | None]]],
 ) -> list[Shown]:
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
     shown: list[Shown] = []
     for index, series in enumerate(spec.series):
         look = _look(spec, series)
@@ -379,6 +384,8 @@ def _look(spec: CurvesSpec, series: Series) -> dict[str, Any]:
 
 
 def _handle(spec: CurvesSpec, series: Series) -> Line2D:
+    from matplotlib.lines import Line2D
+
     return Line2D([], [], label=series.label, **_look(spec, series))
 
 
@@ -525,4 +532,6 @@ def _clashes(
 
 
 def _around(x: float, y: float, width: float, height: float) -> Bbox:
+    from matplotlib.transforms import Bbox
+
     return Bbox.from_bounds(x - width / 2, y - height / 2, width, height)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-
-from clockwork_experiments.report.figures.style import COLOURS
+from clockwork_experiments.report.figures.style import COLOURS, new_figure
 from clockwork_experiments.report.kinds import Given, Kind, Known, Needs
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 CURVE, LIMIT, CHOSEN = COLOURS[0], COLOURS[1], COLOURS[2]
 """Colours of what is measured, of thresholds, and of the level that is chosen."""
@@ -80,12 +80,14 @@ def draw_depth_curves(
     Raises:
         ValueError: If a search or one of its metrics does not exist.
     """
+    from matplotlib.lines import Line2D
+
     wide, tall, left, right, bottom, over = 2.9, 1.7, 0.62, 0.14, 0.52, 0.3
     rows = math.ceil(len(spec.panels) / spec.columns)
     head = 0.5
     width = spec.columns * (left + wide + right)
     height = head + rows * (over + tall + bottom)
-    figure = Figure(figsize=(width, height))
+    figure = new_figure(figsize=(width, height))
     y = 1 - 0.1 / height
     figure.text(0.1 / width, y, spec.title, va="top", weight="bold", size=9)
     figure.legend(

@@ -6,15 +6,17 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from clockwork_experiments.base import storage
 from clockwork_experiments.report.figures.grid import latencies
 from clockwork_experiments.report.figures.page import CELL, EDGE, GAP, GREY, LINE, Page
 from clockwork_experiments.report.kinds import Given, Kind, Known, Needs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 EXACT = "exact edit"
 """Heading of the images that a perfect edit would give."""

@@ -6,16 +6,16 @@ import math
 import textwrap
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, NullFormatter
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from clockwork_experiments.claims.printed import SAVED, printed_effect
-from clockwork_experiments.report.figures.style import COLOURS
+from clockwork_experiments.report.figures.style import COLOURS, new_figure
 from clockwork_experiments.report.kinds import Given, Kind, Known, Needs
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 VERDICTS = {
     "holds": (COLOURS[2], "o"),
@@ -170,7 +170,7 @@ def draw_effects(spec: EffectsSpec, found: Mapping[str, Sequence[Effect]]) -> Fi
     rows = {title: _by_panel(effects) for title, effects in found.items()}
     if not all(rows.values()) or not rows:
         raise ValueError("no printed effect is judged")
-    figure = Figure(figsize=(WIDTH, HEIGHT))
+    figure = new_figure(figsize=(WIDTH, HEIGHT))
     figure.text(
         0.015, 0.985, spec.title, va="top", weight="bold", size=15, color="#222222"
     )
@@ -227,6 +227,8 @@ def _by_panel(effects: Iterable[Effect]) -> dict[Panel, list[Effect]]:
 
 
 def _draw_panel(axes: Axes, panel: Panel, effects: Sequence[Effect]) -> None:
+    from matplotlib.ticker import MaxNLocator, NullFormatter
+
     if panel.ratio:
         axes.set_xscale("log")
         axes.set_yscale("log")
@@ -362,6 +364,8 @@ def _meet(one: Box, other: Box) -> bool:
 
 
 def _handles() -> list[Line2D]:
+    from matplotlib.lines import Line2D
+
     handles = [
         Line2D(
             [],

@@ -5,13 +5,16 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from clockwork_experiments.data import datasets, shards
+from clockwork_experiments.report.figures.style import new_figure
 from clockwork_experiments.report.kinds import Given, Kind, Known, Needs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,7 @@ def draw_grid(
     band_height = text + cell * len(spec.runs) + 0.05 * (len(spec.runs) - 1)
     width = margin + spec.columns * (cell + 0.05) + 0.05
     height = 0.34 + len(bands) * (band_height + gap)
-    figure = Figure(figsize=(width, height))
+    figure = new_figure(figsize=(width, height))
     figure.text(
         0.06 / width, 1 - 0.12 / height, spec.title, va="top", weight="bold", size=9
     )

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from clockwork_experiments.cost.formulas import run_flops
 from clockwork_experiments.data import datasets, shards
@@ -18,7 +17,11 @@ from clockwork_experiments.report.figures.grid import (
     write_label,
     write_prompt,
 )
+from clockwork_experiments.report.figures.style import new_figure
 from clockwork_experiments.report.kinds import Given, Kind, Known, Needs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 CELL, GAP, MARGIN, TEXT = 1.0, 0.05, 1.75, 0.5
 """Inches: an image, between images, for the labels, for the captions."""
@@ -117,7 +120,7 @@ def draw_headline(
     )
     width = MARGIN + len(spec.prompts) * (CELL + GAP)
     height = TEXT + len(labels) * (CELL + GAP)
-    figure = Figure(figsize=(width, height))
+    figure = new_figure(figsize=(width, height))
     for row, label in enumerate(labels):
         bottom = height - TEXT - (row + 1) * (CELL + GAP) + GAP
         write_label(figure, MARGIN - 0.1, bottom + CELL / 2, label)

@@ -4,14 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
-
-from clockwork_experiments.report.figures.style import COLOURS
+from clockwork_experiments.report.figures.style import COLOURS, new_figure
 from clockwork_experiments.report.kinds import Given, Kind, Known, Needs
 from clockwork_experiments.report.tables.joint import (
     PSNR,
@@ -26,6 +21,11 @@ from clockwork_experiments.report.tables.joint import (
     model_points,
 )
 from clockwork_experiments.report.tables.table import Results, results_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 PLAIN, OTHERS = "#333333", (COLOURS[0], COLOURS[2], COLOURS[1], COLOURS[3], COLOURS[4])
 """Colours of the plain sampler, and of one combination after the other."""
@@ -102,7 +102,7 @@ def draw_joint_pareto(spec: JointParetoSpec, found: Results) -> Figure:
     columns = 2 * len(costs)
     width = columns * (left + WIDE + right)
     height = head + len(shown) * (over + TALL + bottom)
-    figure = Figure(figsize=(width, height))
+    figure = new_figure(figsize=(width, height))
     figure.text(
         0.1 / width, 1 - 0.1 / height, spec.title, va="top", weight="bold", size=11
     )
@@ -141,6 +141,8 @@ def _draw_panel(
     score: str,
     cost: str,
 ) -> None:
+    from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+
     factor = UNITS[spec.unit] if cost == "flops" else 1.0
 
     def place(some: Sequence[Point]) -> tuple[list[float], list[float]]:
@@ -215,6 +217,8 @@ def _look(spec: JointParetoSpec, label: str, uniform: bool) -> dict[str, Any]:
 
 def _handles(spec: JointParetoSpec) -> list[Line2D]:
     """Return the legend's entries: colours, then shapes, then the front."""
+    from matplotlib.lines import Line2D
+
     handles = [
         Line2D(
             [],

@@ -4,11 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
-
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from clockwork_experiments.cost.formulas import kept_share
 from clockwork_experiments.report.figures.pieces import (
@@ -22,6 +18,10 @@ from clockwork_experiments.report.figures.pieces import (
 from clockwork_experiments.report.figures.style import COLOURS
 from clockwork_experiments.report.kinds import Given, Kind, Known, Needs
 from clockwork_experiments.report.tables.levels import level_name, short
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 KEPT, ZERO = COLOURS[0], COLOURS[1]
 """Colours of what is kept, and of the zeros."""
@@ -78,6 +78,8 @@ def draw_level_map(spec: LevelMapSpec, counts: Mapping[str, Any]) -> Figure:
     Raises:
         ValueError: If there is no such level.
     """
+    from matplotlib.patches import Rectangle
+
     levels = counts["levels"]
     if not 1 <= spec.level <= len(levels):
         raise ValueError(f"level {spec.level} is not one of 1 to {len(levels)}")
@@ -149,6 +151,8 @@ def draw_level_map(spec: LevelMapSpec, counts: Mapping[str, Any]) -> Figure:
 
 def _block(axes: Axes, x: float, y: float, label: str, kept: bool) -> None:
     """Draw a level's encoder or decoder."""
+    from matplotlib.patches import Rectangle
+
     if kept:
         box(axes, x, y, WIDTH, ROW, label, face=KEPT, ink="white", size=7.5)
         return

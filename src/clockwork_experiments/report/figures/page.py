@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
+
+from clockwork_experiments.report.figures.style import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 CELL, GAP, EDGE = 1.0, 0.05, 0.1
 """Inches: an image, the gap between two, and the margin of the page."""
@@ -24,7 +27,7 @@ class Page:
         # Wide enough for what stands above the images.
         text = max(0.091 * len(title), 0.052 * len(note))
         self.width, self.height = max(width, text + 2 * EDGE), height
-        self.figure = Figure(figsize=(self.width, height))
+        self.figure = new_figure(figsize=(self.width, height))
         self.write(EDGE, height - 0.1, title, va="top", weight="bold", size=9)
         self.write(EDGE, height - 0.29, note, va="top", size=7, color=GREY)
 

@@ -5,14 +5,16 @@ from __future__ import annotations
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from matplotlib.figure import Figure
 
 from clockwork_experiments.base import storage
 from clockwork_experiments.report.figures import style
 from clockwork_experiments.report.kinds import Given, Kind, Known, Needs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 AXES: dict[str, str] = {
     "image_distance": "L2 distance to the unperturbed image",
@@ -191,7 +193,7 @@ def draw_grid(spec: PerturbationGridSpec, results: Results) -> Figure:
     rows, columns = len(spec.layers), len(spec.starts)
     width = margin + columns * (cell + gap) + space + cell + edge
     height = head + rows * cell + (rows - 1) * gap + edge
-    figure = Figure(figsize=(width, height))
+    figure = style.new_figure(figsize=(width, height))
 
     def place(left: float, bottom: float, image: np.ndarray) -> None:
         axes = figure.add_axes(
@@ -239,7 +241,7 @@ def draw_curves(spec: PerturbationCurvesSpec, results: Results) -> Figure:
     Raises:
         ValueError: If a layer was not sampled with this α.
     """
-    figure = Figure(figsize=(5.6, 3.0), layout="constrained")
+    figure = style.new_figure(figsize=(5.6, 3.0), layout="constrained")
     axes = figure.subplots()
     starts = results.summary["starts"]
     order = np.argsort(starts)

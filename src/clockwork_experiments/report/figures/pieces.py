@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
-from matplotlib.path import Path
+from clockwork_experiments.report.figures.style import new_figure
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 INK, FAINT, PANEL = "#222222", "#666666", "#ECECEC"
 
 
 def canvas(width: float, height: float, title: str) -> tuple[Figure, Axes]:
     """Return a figure and axes in inches that fill it."""
-    figure = Figure(figsize=(width, height))
+    figure = new_figure(figsize=(width, height))
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_xlim(0, width)
     axes.set_ylim(0, height)
@@ -38,6 +39,8 @@ def box(
     square: bool = False,
 ) -> None:
     """Draw a box with a label that must fit in it."""
+    from matplotlib.patches import FancyBboxPatch, Rectangle
+
     edge = face if edge is None else edge
     kind = {"facecolor": face, "edgecolor": edge, "linewidth": 1.0}
     if square:
@@ -80,6 +83,9 @@ def arrow(
     style: Any = "-",
 ) -> None:
     """Draw a line through points that ends in an arrowhead."""
+    from matplotlib.patches import FancyArrowPatch
+    from matplotlib.path import Path
+
     axes.add_patch(
         FancyArrowPatch(
             path=Path(points),

@@ -8,12 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
-
-from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap, to_rgb
-from matplotlib.figure import Figure
-from matplotlib.patches import Circle
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from clockwork_diffusion.clock import Clock
 from clockwork_experiments.config.parse import parse
@@ -25,6 +20,10 @@ from clockwork_experiments.report.figures.pieces import text as _text
 from clockwork_experiments.report.figures.style import COLOURS
 from clockwork_experiments.report.kinds import Given, Kind, Known, Needs
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
 HIGH, LOW, LIGHT = COLOURS[0], COLOURS[2], COLOURS[1]
 """Colours of ε_H, of ε_L, and of the adaptor."""
 
@@ -34,9 +33,7 @@ SKIP = 0.11
 BLOCK = "#F6CBAE"
 """A tint of the adaptor's colour, for its inner blocks."""
 
-SHARES = LinearSegmentedColormap.from_list(
-    "shares", ("#F1F6FA", "#8FBAD9", "#1F6AA5", "#0A2F51")
-)
+SHARES = ("#F1F6FA", "#8FBAD9", "#1F6AA5", "#0A2F51")
 """Shades that also darken in grey."""
 
 NOW = r"$t$"
@@ -369,6 +366,9 @@ def draw_block_map(spec: BlockMapSpec, counts: Mapping[str, Any]) -> Figure:
     Raises:
         ValueError: If the blocks are not a UNet's, or a cut lies below the last level.
     """
+    from matplotlib.colors import LinearSegmentedColormap
+
+    shades = LinearSegmentedColormap.from_list("shares", SHARES)
     blocks: Mapping[str, Mapping[str, int]] = counts["blocks"]
     levels = _levels(blocks)
     for cut in spec.cuts:
@@ -407,7 +407,7 @@ def draw_block_map(spec: BlockMapSpec, counts: Mapping[str, Any]) -> Figure:
     for first, second in zip(names, names[1:], strict=False):
         _arrow(axes, (x[first] + width, centre), (x[second], centre), head=4)
     for name, block in blocks.items():
-        share = SHARES(block["macs"] / largest)
+        share = shades(block["macs"] / largest)
         sampler = 0.08 if name != "MID" and depth[name] < levels - 1 else 0.0
         if name.startswith("UP"):
             sampler = 0.08 if depth[name] > 0 else 0.0
@@ -648,6 +648,8 @@ def _module(
 
 
 def _circle(axes: Axes, x: float, y: float, radius: float, label: str) -> None:
+    from matplotlib.patches import Circle
+
     axes.add_patch(Circle((x, y), radius, facecolor="white", edgecolor=INK, lw=1.0))
     _text(axes, x, y, label, size=7, weight="bold")
 
@@ -672,5 +674,7 @@ def _rows(
 
 
 def _luminance(colour: Any) -> float:
+    from matplotlib.colors import to_rgb
+
     red, green, blue = to_rgb(colour)
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue

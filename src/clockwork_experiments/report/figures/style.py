@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-
-import matplotlib
-from matplotlib.figure import Figure
+from typing import TYPE_CHECKING, Any
 
 from clockwork_experiments.base import storage
 
-matplotlib.rcParams.update(
-    {
-        "font.family": "DejaVu Sans",
-        "font.size": 8,
-        "pdf.fonttype": 42,  # text stays text
-        "svg.fonttype": "none",
-        "savefig.dpi": 200,
-    }
-)
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+LOOK: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "pdf.fonttype": 42,  # text stays text
+    "svg.fonttype": "none",
+    "savefig.dpi": 200,
+}
+"""What differs from Matplotlib's own look."""
 
 DATELESS = {"pdf": {"CreationDate": None}, "png": {"Software": None}}
 """Metadata that would make equal figures differ."""
@@ -27,6 +27,21 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00")
 
 MARKERS = ("o", "s", "^", "D", "v", "P")
 """Markers for the same lines, which tell them apart in grey."""
+
+
+def set_look() -> None:
+    """Make Matplotlib draw whatever comes in the look of all figures."""
+    import matplotlib
+
+    matplotlib.rcParams.update(LOOK)
+
+
+def new_figure(**size: Any) -> Figure:
+    """Return an empty figure in that look."""
+    from matplotlib.figure import Figure
+
+    set_look()
+    return Figure(**size)
 
 
 def save(figure: Figure, path: Path) -> None:

@@ -10,22 +10,21 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
-
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from clockwork_diffusion.timesteps import LAST, gamma_timesteps
 from clockwork_experiments.report.figures.curves import Shown, label_points
 from clockwork_experiments.report.figures.pieces import FAINT, INK, canvas, text
-from clockwork_experiments.report.figures.style import COLOURS
+from clockwork_experiments.report.figures.style import COLOURS, new_figure
 from clockwork_experiments.report.kinds import Given, Kind, Known, Needs
 from clockwork_experiments.report.tables.timesteps import METHODS
 from clockwork_experiments.score.names import SCORES
 from clockwork_experiments.search.answers import Found, answer_of
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 EVEN = "#666666"
 """Colour of evenly spaced steps."""
@@ -130,6 +129,9 @@ def draw_plane(spec: StepPlaneSpec, searches: Mapping[str, Found]) -> Figure:
     Raises:
         ValueError: If the search, a method or a score does not exist.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.ticker import MaxNLocator
+
     figure, axes = _single(spec.title, 4.6, 3.3, 0.62)
     shown: list[Shown] = []
     shared = set.intersection(
@@ -195,7 +197,7 @@ def _single(
     title: str, width: float, height: float, head: float
 ) -> tuple[Figure, Axes]:
     """Return a figure with one set of axes, in inches."""
-    figure = Figure(figsize=(width, height))
+    figure = new_figure(figsize=(width, height))
     y = 1 - 0.1 / height
     figure.text(0.1 / width, y, title, va="top", weight="bold", size=9)
     left, right, bottom = 0.68, 0.12, 0.48
@@ -453,6 +455,8 @@ def draw_curves(spec: StepCurvesSpec, searches: Mapping[str, Found]) -> Figure:
     Raises:
         ValueError: If a search does not exist.
     """
+    from matplotlib.ticker import MaxNLocator
+
     figure, panels = _panels(
         spec.title, len(spec.panels), spec.columns, spec.methods, strip=0.85
     )
@@ -523,6 +527,8 @@ def _bars(
 
 
 def _handle(look: Look) -> Line2D:
+    from matplotlib.lines import Line2D
+
     return Line2D(
         [], [], color=look.colour, marker=look.marker, ls=look.line, label=look.label
     )
@@ -545,7 +551,7 @@ def _panels(
     legend_rows = math.ceil(len(methods) / in_row)
     head = 0.30 + 0.18 * legend_rows
     height = head + rows * (over + tallest + bottom)
-    figure = Figure(figsize=(width, height))
+    figure = new_figure(figsize=(width, height))
     y = 1 - 0.1 / height
     figure.text(0.1 / width, y, title, va="top", weight="bold", size=9)
     figure.legend(
@@ -639,6 +645,8 @@ def draw_progress(spec: SearchProgressSpec, searches: Mapping[str, Found]) -> Fi
     Raises:
         ValueError: If a search does not exist, or has no method for a panel.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
     figure, panels = _panels(
         spec.title, len(spec.panels), spec.columns, ("uniform", *spec.methods)
     )
@@ -669,6 +677,8 @@ def _draw_progress(
     searches: Mapping[str, Found],
 ) -> list[Shown]:
     """Draw a panel, and return the ends of its curves."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
     even = answer_of(searches, panel.search, panel.steps, "uniform")
     quality = even["search"]["psnr_to_teacher"]["value"]
     axes.axhline(quality, color=EVEN, ls=LOOKS["uniform"].line, lw=1.1)

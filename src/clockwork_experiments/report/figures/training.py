@@ -7,15 +7,16 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import EngFormatter, MaxNLocator
 
 from clockwork_experiments.base import storage
-from clockwork_experiments.report.figures.style import COLOURS, MARKERS
+from clockwork_experiments.report.figures.style import COLOURS, MARKERS, new_figure
 from clockwork_experiments.report.kinds import Given, Kind, Known, Needs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 WINDOW = 17
 """Logged updates that a line averages over; what it averages is drawn faintly."""
@@ -131,6 +132,8 @@ def draw_curves(
     Raises:
         ValueError: If an adaptor lacks its log or its error.
     """
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
     for shown in spec.adaptors:
         if shown.adaptor not in curves or shown.adaptor not in errors:
             raise ValueError(f"adaptor {shown.adaptor!r} has no log or no error")
@@ -139,7 +142,7 @@ def draw_curves(
     bottom, height = 0.46, 2.6
     head = 0.32 + (0.17 * (spec.note.count("\n") + 1) if spec.note else 0.0)
     total_width, total_height = left + width + right, bottom + height + head
-    figure = Figure(figsize=(total_width, total_height))
+    figure = new_figure(figsize=(total_width, total_height))
     top = 1 - 0.1 / total_height
     figure.text(0.1 / total_width, top, spec.title, va="top", weight="bold", size=9)
     if spec.note:

@@ -6,16 +6,17 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 
 from clockwork_experiments.data import pair_sets, shards
 from clockwork_experiments.report.figures.page import CELL, EDGE, GAP, GREY, LINE, Page
 from clockwork_experiments.report.figures.style import COLOURS
 from clockwork_experiments.report.kinds import Given, Kind, Known, Needs
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 ZOOMED = COLOURS[1]
 """Colour of the frame around what is enlarged."""
@@ -256,6 +257,8 @@ def _draw_block(
     top: float,
 ) -> None:
     """Draw the images of one pair, and what is enlarged of them."""
+    from matplotlib.patches import Rectangle
+
     images = [shown.inputs[index]]
     images += [shown.images[each.translation][index] for each in spec.translations]
     if spec.targets and shown.targets is not None:
