@@ -60,7 +60,7 @@ e2e: $(STAMP)
 # pairs of live jobs on one folder; `fast` has a slice of it.
 CHAOS ?= --blows 60 --pairs 60
 test-chaos: $(STAMP)
-	OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest tests/chaos $(CHAOS)
+	OMP_NUM_THREADS=1 PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/pytest -n $(CORES) tests/chaos $(CHAOS)
 
 # A real Slurm on loopback; as root, with Debian's packages, which it installs itself.
 # Skipped with a reason where it cannot.

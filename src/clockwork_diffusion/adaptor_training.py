@@ -42,6 +42,9 @@ from clockwork_diffusion.trajectories import Recorder, Trajectories
 STATE = ".training.pt"
 """Where a training is that is not finished, in the adaptor's folder."""
 
+FAILED = ".training.failed.pt"
+"""Where the last state of one is kept whose loss was not finite."""
+
 SAVE_SECONDS = 60.0
 """Longest time between two saves of it."""
 
@@ -119,7 +122,8 @@ def train_adaptor(
     Raises:
         ValueError: If an argument is not legal, the captions are too few, the folder
             holds an adaptor or another training already, the number of steps is not
-            what the pipeline makes, or the loss or a feature is not finite.
+            what the pipeline makes, or the loss or a feature is not finite: what was
+            saved before is then kept in ``folder``, under a name that the message says.
 
     >>> import torch
     >>> from diffusers import StableDiffusionPipeline
@@ -197,7 +201,8 @@ def train_adaptor(
     nn.Module.half(adaptor).save_pretrained(folder)
     card = _card(recipe, losses, judged)
     (folder / "README.md").write_text(card, encoding="utf-8")
-    (folder / STATE).unlink(missing_ok=True)
+    for name in (STATE, FAILED):
+        (folder / name).unlink(missing_ok=True)
     loaded: ModelMixin = load_adaptor(folder, trust=True)
     return loaded
 
@@ -314,6 +319,8 @@ def _fit(
         adaptor.load_state_dict(known["adaptor"])
         optimizer.load_state_dict(known["optimizer"])
         start, losses = known["update"], [(int(u), v) for u, v in known["losses"]]
+    # Kept on the device, so that no update waits for it.
+    first_bad = torch.full((), -1, device=next(adaptor.parameters()).device)
     saved = time.monotonic()
     bar = tqdm(range(start, updates), initial=start, total=updates, desc="adaptor")
     for update in bar:
@@ -326,17 +333,39 @@ def _fit(
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
         optimizer.step()
-        if update % max(1, updates // 100) == 0 or update == updates - 1:
-            value = float(loss)
-            if not math.isfinite(value):
-                state.unlink(missing_ok=True)
-                raise ValueError(f"the loss is {value} at update {update}")
-            losses.append((update, value))
-            bar.set_postfix(loss=f"{value:.4g}")
-        if time.monotonic() - saved > SAVE_SECONDS or update == updates - 1:
+        first_bad.masked_fill_((first_bad < 0) & ~loss.detach().isfinite(), update)
+        shown = update % max(1, updates // 100) == 0 or update == updates - 1
+        due = time.monotonic() - saved > SAVE_SECONDS or update == updates - 1
+        if shown or due:
+            _refuse(int(first_bad), state)
+        if shown:
+            losses.append((update, float(loss)))
+            bar.set_postfix(loss=f"{losses[-1][1]:.4g}")
+        if due:
+            # A finite loss may have a gradient that is not.
+            finite = all(bool(each.isfinite().all()) for each in adaptor.parameters())
+            _refuse(-1 if finite else update, state)
             _save(state, adaptor, optimizer, recipe, update + 1, losses)
             saved = time.monotonic()
     return losses
+
+
+def _refuse(update: int, state: Path) -> None:
+    """End a training whose loss was not finite at an update; -1 is none.
+
+    Its last state is kept, out of the way of a training with other arguments.
+    """
+    if update < 0:
+        return
+    kept = ""
+    if state.is_file():
+        failed = state.with_name(FAILED)
+        os.replace(state, failed)
+        kept = f"; what was saved last is {failed}"
+    raise ValueError(
+        f"the loss, or its gradient, is not finite at update {update}; a lower lr may "
+        f"keep it so{kept}"
+    )
 
 
 def _save(

@@ -21,12 +21,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from checkout import ROOT
-
 from clockwork_experiments.base import failures, storage
 
-MINI = ROOT / "resources" / "mini"
+MINI = Path(__file__).parents[2] / "resources" / "mini"
 STEPS = "clockwork_experiments.steps"
+ROWS = "write_rows"
 SAMPLER = {"scheduler": "dpmpp", "steps": 3, "guidance": 4.0}
 CAPTIONS = [f"a {c} {s}" for c in ("red", "blue") for s in ("ring", "star", "moon")]
 
@@ -36,7 +35,7 @@ class Step:
     """A step, and what it is told.
 
     Attributes:
-        name: The step's.
+        name: The step's, or the name of a module beside this one.
         spec: Its settings; their ``seed`` is varied.
         options: Its other options; paths are relative to the folder where it runs.
         outputs: What is the same, byte by byte, whatever happened on the way.
@@ -58,10 +57,10 @@ class Step:
     @property
     def arguments(self) -> list[str]:
         """Return its command line."""
-        words = ["--log", "logs/x.log", "--threads", "1"]
+        words = ["--threads", "1"]
         if self.spec:
             words += ["--spec", json.dumps(self.spec)]
-        for name, value in self.options.items():
+        for name, value in {"log": "logs/x.log", **self.options}.items():
             words += [
                 f"--{name}",
                 *(map(str, value if type(value) is list else [value])),
@@ -86,6 +85,7 @@ def prepare(folder: Path, translators: Path) -> dict[str, Step]:
     trajectory = {"sampler": SAMPLER, "cut": "stage1", "seed": 1, "batch_size": 1}
     recipe = {"steps": 60, "batch_size": 4, "lr": 0.001}
     return {
+        ROWS: Step(ROWS, {**state, **output}, {"seed": 0}),
         "sample_trajectories": Step(
             "sample_trajectories",
             {**model, **shard, **state, **output, "clip": MINI / "clip"},
@@ -131,6 +131,21 @@ def prepare(folder: Path, translators: Path) -> dict[str, Step]:
             ("out/x.json",),
             keeps=True,
         ),
+        "search_steps": Step(
+            "search_steps",
+            {
+                **{"translator": translators / "joined", "clip": MINI / "clip"},
+                **{"set": given / "edit.json", "heldout": given / "others.json"},
+                **{**state, "references": "state/references", "output": "out/x.json"},
+            },
+            {
+                "translation": {"task": "edit", "steps": 4, "guidance": 3.0},
+                **{"seed": 4, "batch_size": 1, "steps": [2, 3], "most": 4},
+                "methods": {"greedy": [2, 3]},
+            },
+            ("out/x.json",),
+            keeps=True,
+        ),
         "perturb_features": Step(
             "perturb_features",
             {
@@ -163,9 +178,16 @@ RESTORER = {
 
 _FORKS = multiprocessing.get_context("forkserver")
 _FORKS.set_forkserver_preload(
-    # Ours first: it makes torchvision importable beside a CPU build of torch.
-    ["clockwork_experiments", "torch", "diffusers", "transformers", "open_clip"]
-    + ["clockwork_experiments.models.encoders", "scipy.linalg"]
+    [
+        # First of all: it makes torchvision importable beside a CPU build of torch.
+        "clockwork_experiments",
+        "diffusers.pipelines.stable_diffusion.pipeline_stable_diffusion",
+        "clockwork_experiments.generate.runs",
+        "clockwork_experiments.generate.translators",
+        "clockwork_experiments.models.encoders",
+        "clockwork_experiments.search.evaluator",
+        "clockwork_experiments.train.distillation",
+    ]
 )
 
 
@@ -173,7 +195,14 @@ class Running:
     """A step at work in a folder."""
 
     def __init__(
-        self, step: Step, folder: Path, *, host: str = "", job: str = "", limit: int = 0
+        self,
+        step: Step,
+        folder: Path,
+        *,
+        host: str = "",
+        job: str = "",
+        limit: int = 0,
+        ahead: float = 0,
     ) -> None:
         """Start it.
 
@@ -183,12 +212,14 @@ class Running:
             host: What it takes for the name of its machine; the true one if empty.
             job: Its Slurm job.
             limit: Bytes that a file may have; all if 0.
+            ahead: Seconds that its machine's clock is wrong by.
         """
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder
         self.log = folder / "logs" / "x.log"
         self.errors = folder.parent / f"{folder.name}.{time.monotonic_ns()}.err"
-        told = (step.name, step.arguments, folder, self.errors, host, job, limit)
+        told = (step.name, step.arguments, folder, self.errors)
+        told += (host, job, limit, ahead)
         self.process = _FORKS.Process(target=_work, args=told)
         self.process.start()
 
@@ -230,6 +261,7 @@ def _work(
     host: str,
     job: str,
     limit: int,
+    ahead: float,
 ) -> None:
     """Become a step, within a process of the server's."""
     with errors.open("wb") as file:
@@ -240,10 +272,14 @@ def _work(
     if host:
         socket.gethostname = lambda: host
         storage._HOST = host
+    if ahead:
+        now = time.time
+        time.time = lambda: now() + ahead
     if limit:
         resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
-    sys.argv = [f"{STEPS}.{name}", *arguments]
-    runpy.run_module(f"{STEPS}.{name}", run_name="__main__", alter_sys=True)
+    module = name if name == ROWS else f"{STEPS}.{name}"
+    sys.argv = [module, *arguments]
+    runpy.run_module(module, run_name="__main__", alter_sys=True)
 
 
 def finish(step: Step, folder: Path) -> None:
@@ -252,7 +288,18 @@ def finish(step: Step, folder: Path) -> None:
     assert running.end() == 0, running.said()
 
 
-def made(step: Step, folder: Path) -> dict[str, bytes]:
+@dataclass(frozen=True)
+class Made:
+    """A file that a step has made; equal ones have equal bytes.
+
+    Whole, pytest would look for minutes for what differs between two.
+    """
+
+    size: int
+    sha256: str
+
+
+def made(step: Step, folder: Path) -> dict[str, Made]:
     """Return what a step has made; nothing else may be left in its folder."""
     files = (path for path in folder.rglob("*") if path.is_file())
     found = {path.relative_to(folder).as_posix() for path in files}
@@ -261,14 +308,15 @@ def made(step: Step, folder: Path) -> dict[str, bytes]:
         state = {name for name in found if name.startswith("state/")}
         found -= {name for name in state if not name.endswith(ends)}
     assert found == {*step.outputs, *step.loose, "logs/x.log"}
-    return {name: _steady(folder / name) for name in step.outputs}
+    return {name: steady(folder / name) for name in step.outputs}
 
 
-def _steady(path: Path) -> bytes:
-    """Return the content of a file without the seconds that work took."""
-    if path.suffix != ".json":
-        return path.read_bytes()
-    return re.sub(rb'"(\w*seconds\w*)": [\d.e-]+', rb'"\1": 0', path.read_bytes())
+def steady(path: Path) -> Made:
+    """Return a file that was made, but for the seconds that work took."""
+    content = path.read_bytes()
+    if path.suffix == ".json":
+        content = re.sub(rb'"(\w*seconds\w*)": [\d.e-]+', rb'"\1": 0', content)
+    return Made(len(content), storage.sha256_bytes(content))
 
 
 def clear(folder: Path) -> None:

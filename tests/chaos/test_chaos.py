@@ -14,14 +14,14 @@ import subprocess
 import sys
 import time
 from argparse import Namespace
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 import pytest
 import yaml
 from checkout import copy_checkout, environment, snakemake
-from steps import Running, Step, clear, finish, made, prepare
+from steps import ROWS, Made, Running, Step, clear, finish, made, prepare, steady
 
 from clockwork_experiments.base import storage
 from clockwork_experiments.base.failures import Kind
@@ -30,7 +30,8 @@ from clockwork_experiments.steps import prepare_pairs, release_lock
 SLICE = ("sample_trajectories", "train_adaptor", "sample_images")
 ALL = (
     *SLICE,
-    *("extract_features", "search_depth", "perturb_features", "train_mini"),
+    *("extract_features", "search_depth", "search_steps", "perturb_features"),
+    "train_mini",
 )
 FEEDS = {
     "sample_trajectories": "trajectories.safetensors",
@@ -54,7 +55,7 @@ class World:
 
     folder: Path
     steps: dict[str, Step]
-    whole: dict[str, dict[str, bytes]]
+    whole: dict[str, dict[str, Made]]
     seconds: dict[str, float]
 
 
@@ -67,7 +68,7 @@ def world(tmp_path_factory, random_translators, request) -> World:
         output = folder / "given" / f"{name}.json"
         prepare_pairs.main(Namespace(spec=spec % (10 * number), output=output))
     whole, seconds = {}, {}
-    for name in chosen(request.config):
+    for name in (ROWS, *chosen(request.config)):
         # Once more, for the time: the first waits for the server's imports.
         for _ in range(1 + (not whole)):
             clear(folder / name)
@@ -132,7 +133,7 @@ def test_killed_stopped_interrupted(world, name, moments, request):
 def test_a_disk_that_is_full(world, name, moments):
     """A file may not become larger than so many bytes."""
     step, folder = world.steps[name], world.folder / f"{name}-hurt"
-    largest = max(map(len, world.whole[name].values()))
+    largest = max(each.size for each in world.whole[name].values())
     running = Running(step, folder, limit=moments.randrange(largest // 4, largest))
     assert running.end() == Kind.INTERRUPTED
     assert "File too large while writing: " in running.said()
@@ -141,30 +142,76 @@ def test_a_disk_that_is_full(world, name, moments):
     check(world, name)
 
 
+@pytest.mark.parametrize("hosts", [("", ""), ("one", "two")], ids=["host", "hosts"])
 @pytest.mark.parametrize("same", [True, False], ids=["same work", "other specs"])
-def test_two_live_jobs_on_one_folder(world, moments, request, same):
-    name, folder = "sample_images", world.folder / "pair"
-    one = world.steps[name]
-    other = one if same else one.seeded(1)
-    finish(other, world.folder / "other")
-    wholes = [world.whole[name], made(other, world.folder / "other")]
-    assert same == (wholes[0] == wholes[1])
-    clear(world.folder / "other")
+def test_two_live_jobs_on_one_folder(world, moments, request, same, hosts):
+    count = -(-request.config.getoption("pairs") // 2)
     told = {0: 0, int(Kind.INTERRUPTED): 0}
-    for _ in range(-(-request.config.getoption("pairs") // 2)):
-        jobs = [Running(one, folder)]
-        time.sleep(moments.random() * world.seconds[name] * 0.7)
-        jobs.append(Running(other, folder))
-        codes = [job.end() for job in jobs]
-        assert 0 in codes
-        for code, job in zip(codes, jobs, strict=True):
-            told[code] += 1
-            assert code == 0 or " is in use by process " in job.said()
-        # Of one that came to its end, and whole; the later one replaces the other's.
-        ended = [whole for whole, code in zip(wholes, codes, strict=True) if code == 0]
-        assert made(one, folder) in ended
-        clear(folder)
-    print(f"pairs: {told[0]} ended, {told[Kind.INTERRUPTED]} were refused")
+    # A step that takes seconds is no other owner of its state than one that does not.
+    for name, pairs in ((ROWS, count), ("sample_images", -(-count // 20))):
+        folder, one = world.folder / f"{name}-pair", world.steps[name]
+        other = one if same else one.seeded(1)
+        finish(other, world.folder / f"{name}-other")
+        wholes = [world.whole[name], made(other, world.folder / f"{name}-other")]
+        assert same == (wholes[0] == wholes[1])
+        clear(world.folder / f"{name}-other")
+        for _ in range(pairs):
+            jobs = [Running(one, folder, host=hosts[0])]
+            time.sleep(moments.random() * world.seconds[name])
+            jobs.append(Running(other, folder, host=hosts[1]))
+            codes = [job.end() for job in jobs]
+            assert 0 in codes
+            for code, job in zip(codes, jobs, strict=True):
+                told[code] += 1
+                assert code == 0 or " is in use by process " in job.said()
+            # Of one that came to its end, and whole; the later replaces the other's.
+            ended = [each for each, code in zip(wholes, codes, strict=True) if not code]
+            assert made(one, folder) in ended
+            clear(folder)
+    print(f"jobs of pairs: {told[0]} ended, {told[Kind.INTERRUPTED]} were refused")
+
+
+def test_two_live_searches_share_what_they_compare_with(world, request):
+    """Of the images of the reference, which cost the most; each waits for the other."""
+    if "search_steps" not in world.whole:
+        pytest.skip("of the whole suite, `make test-chaos`, alone")
+    folder, one = world.folder / "shared", world.steps["search_steps"]
+    own = {"state": "state/y", "output": "out/y.json", "log": "logs/y.log"}
+    spec = {**one.spec, "methods": {"bracketed": [2, 3]}}
+    other = replace(one, options={**one.options, **own}, spec=spec)
+    other = replace(other, outputs=("out/y.json",))
+    finish(other, world.folder / "other")
+    whole = world.whole["search_steps"] | made_beside(other, world.folder / "other")
+    clear(world.folder / "other")
+    jobs = [Running(each, folder) for each in (one, other)]
+    assert [job.end() for job in jobs] == [0, 0]
+    assert whole == made_beside(one, folder) | made_beside(other, folder)
+    assert not [*folder.rglob("*.lease"), *folder.rglob("*.partial")]
+    clear(folder)
+
+
+def test_clocks_that_differ_cost_nothing(world):
+    """Not the owner, who seems silent for an hour to another; nor what it has done."""
+    name = "sample_images"
+    step, folder = world.steps[name], world.folder / f"{name}-hurt"
+    owner = Running(step, folder, host="one", job="7")
+    state = folder / "state" / "x"
+    assert owner.until(lambda: len(list(state.glob("0*.safetensors"))) == 1)
+    owner.hit(signal.SIGSTOP)
+    refused = Running(step, folder, host="two", ahead=3600)
+    assert refused.end() == Kind.INTERRUPTED
+    assert " is in use by process " in refused.said()
+    owner.hit(signal.SIGKILL)
+    owner.end()
+    for path in [state, *state.iterdir()]:
+        os.utime(path, (time.time() + 3600,) * 2)
+    again = Running(step, folder, host="two", job="7", ahead=-3600)
+    assert again.end() == 0
+    assert "rows from 0 on were done before" in again.log.read_text("utf-8")
+    # Of the first host's; for a day the second cannot know that nobody writes there.
+    for left in folder.rglob(".*.one.*.partial"):
+        left.unlink()
+    check(world, name)
 
 
 def test_a_job_that_was_requeued_beside_its_zombie(world):
@@ -176,7 +223,7 @@ def test_a_job_that_was_requeued_beside_its_zombie(world):
     zombie.hit(signal.SIGSTOP)
     again = Running(step, folder, host="two", job="7")
     assert again.end() == 0
-    before = made_but_partial(step, folder)
+    before = made_beside(step, folder)
     zombie.hit(signal.SIGCONT)
     assert zombie.end() == Kind.INTERRUPTED
     assert "was taken over by another process; nothing more is written" in zombie.said()
@@ -184,9 +231,9 @@ def test_a_job_that_was_requeued_beside_its_zombie(world):
     check(world, "sample_images")
 
 
-def made_but_partial(step: Step, folder: Path) -> dict[str, bytes]:
-    """Return what is made, where a stopped process may be in the middle of a file."""
-    return {name: (folder / name).read_bytes() for name in step.outputs}
+def made_beside(step: Step, folder: Path) -> dict[str, Made]:
+    """Return what is made in a folder where another process may be at work."""
+    return {name: steady(folder / name) for name in step.outputs}
 
 
 # --- Snakemake itself ----------------------------------------------------------------
@@ -227,7 +274,7 @@ def kill(process: subprocess.Popen[bytes], how: str) -> None:
 
 @pytest.mark.parametrize("how", ["all killed", "killed alone", "SIGTERM", "Ctrl-C"])
 def test_snakemake_itself(checkout, how, moments):
-    whole = (checkout / IMAGES).read_bytes()
+    whole = steady(checkout / IMAGES)
     (checkout / IMAGES).unlink()
     with (checkout / "said.txt").open("wb") as said:
         process = subprocess.Popen(
@@ -253,7 +300,7 @@ def test_snakemake_itself(checkout, how, moments):
     release_lock.main(Namespace(folder=checkout))
     assert "Traceback" not in (checkout / "said.txt").read_text("utf-8")
     run(checkout)
-    assert (checkout / IMAGES).read_bytes() == whole
+    assert steady(checkout / IMAGES) == whole
     assert not list(checkout.glob("results/**/*.partial"))
     assert not [path for path in state.parent.rglob("*") if path.is_file()]
 
@@ -267,7 +314,6 @@ def test_the_steps_are_all_that_keep_state():
             keep.add(path.stem)
     same_loop = {
         *("edit_images", "invert_images", "translate_images"),  # chunks, as in sampling
-        *("search_steps",),  # the evaluator of search_depth
         *("finetune_translator", "make_backbone"),  # training.fit, as the adaptor
         *("time_unet",),  # timings, which are no bytes to compare
     }

@@ -35,6 +35,7 @@ IMAGES = Path("results/mini/images/sd_clockwork/000.safetensors")
 STATE = Path("results/mini/.state")
 TRAINED = "logs/mini/train_adaptor/sd_resnet.log"
 SAMPLED = "logs/mini/sample_images/{}/000.log"
+SAMPLING = "clockwork_experiments.steps.sample_images"
 ROWS = ("sd", "sd_clockwork")
 SLICE: dict[str, Any] = {
     "mini": {
@@ -91,12 +92,14 @@ class Run:
     """Jobs as they were when something was done to them."""
 
     def start(self, target: str | Path, *arguments: str) -> None:
-        command = [sys.executable, "-m", "snakemake", *arguments]
-        configs = ["--configfile", "tests/e2e/tiny.yaml", "slice.yaml", "--"]
+        configs = ("--configfile", "tests/e2e/tiny.yaml", "slice.yaml", "--")
+        self.launch(*arguments, *configs, str(target))
+
+    def launch(self, *arguments: str) -> None:
         self.log = self.checkout / "snakemake.log"
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*command, *configs, str(target)],
+                [sys.executable, "-m", "snakemake", *arguments],
                 cwd=self.checkout,
                 env=self.environment(),
                 stdout=log,
@@ -259,7 +262,7 @@ def outlast(run: Run) -> None:
     wait_chunk(run, "sd_clockwork")
     number = run.seen["limited"]["JobId"]
     # It hangs: Slurm looks at limits twice a minute, and the images take seconds.
-    pid = process(number, "clockwork_experiments.steps.sample_images")
+    pid = run.wait("its step", lambda: process(number, SAMPLING))
     os.kill(pid, signal.SIGSTOP)
     run.cluster.run("scontrol", "update", f"jobid={number}", "timelimit=1")
     run.wait("the warning", lambda: not hangs(pid))
@@ -267,15 +270,16 @@ def outlast(run: Run) -> None:
         os.kill(pid, signal.SIGCONT)
 
 
-def process(job: str, module: str) -> int:
-    """Return the process of a job that runs a module."""
-    return next(
-        int(found.name)
-        for found in Path("/proc").iterdir()
-        if found.name.isdigit()
-        and f"\0-m\0{module}\0" in read(found / "cmdline")
-        and f"\0SLURM_JOB_ID={job}\0" in read(found / "environ")
-    )
+def process(job: str, module: str) -> int | None:
+    """Return the process of a job that runs a module, if there is one by now."""
+    for found in Path("/proc").iterdir():
+        if (
+            found.name.isdigit()
+            and f"\0-m\0{module}\0" in read(found / "cmdline")
+            and f"\0SLURM_JOB_ID={job}\0" in read(found / "environ")
+        ):
+            return int(found.name)
+    return None
 
 
 def hangs(pid: int) -> bool:
@@ -427,3 +431,42 @@ def test_gpu_model_and_limits_reach_slurm_and_an_interrupt_cancels(finished):
     finally:
         run.process.kill()
         run.process.wait()
+
+
+def test_classes_of_failure_are_followed(cluster, checkout):
+    """Bad input is looked at once; what memory's end kills gets more of it."""
+    bad = checkout / "bad"
+    (bad / "images").mkdir(parents=True)
+    (bad / "images/0.png").write_text("no picture", encoding="utf-8")
+    (bad / "prompts.txt").write_text("one\n", encoding="utf-8")
+    own = {"source": "folder", "path": "bad", "count": 1, "shards": 1}
+    write(checkout / "bad.yaml", {"mini": {"datasets": {"bad": own}}})
+    run = Run(checkout, cluster)
+    configs = ("--configfile", "tests/e2e/tiny.yaml", "slice.yaml", "bad.yaml")
+    targets = [f"results/mini/images/{name}/000.safetensors" for name in ("bad", "sd")]
+    (checkout / targets[1]).unlink(missing_ok=True)
+    sampled = "sample_images_wildcards_mini_sd_000"
+    before = len(run.jobs(sampled))
+    options = ("--profile", "profiles/slurm", "--retries", "2", "--forcerun")
+    run.launch(*options, "sample_images", *configs, "--", *targets)
+    try:
+        (job,) = run.wait("sampling", lambda: run.jobs(sampled, "RUNNING")[before:])
+        pid = run.wait("its step", lambda: process(job["JobId"], SAMPLING))
+        # As the kernel does: the shell reports 137.
+        os.kill(pid, signal.SIGKILL)
+        run.wait("the end", lambda: run.process.poll() is not None)
+    finally:
+        run.process.kill()
+        run.process.wait()
+    assert run.process.returncode == 1, run.tail()
+    first, second = run.jobs(sampled)[before:]
+    assert [each["JobState"] for each in (first, second)] == ["FAILED", "COMPLETED"]
+    assert [each["MinMemoryNode"] for each in (first, second)] == ["4000M", "8000M"]
+    assert (checkout / targets[1]).is_file()
+    refused = run.jobs("prepare_images_wildcards_mini_bad")
+    assert [each["JobState"] for each in refused] == ["FAILED"] * 3
+    # The second and third have not looked: the first one's log, traceback and all.
+    text = run.text("logs/mini/prepare_images/bad/000.log")
+    assert text.count("clockwork_experiments.run traceback") == 1
+    said = re.findall(r"error: \S*0\.png is not a .*", run.log.read_text("utf-8"))
+    assert said and len(set(said)) == 1

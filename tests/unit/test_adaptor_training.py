@@ -68,6 +68,37 @@ def test_killed_and_called_again_it_ends_as_one_left_alone(pipe, tmp_path, monke
         assert torch.equal(value, again.state_dict()[name]), name
 
 
+@pytest.mark.parametrize("of", ["loss", "gradient"])
+def test_a_loss_that_is_not_finite_ends_it_and_what_was_saved_is_kept(
+    pipe, tmp_path, monkeypatch, of
+):
+    monkeypatch.setattr(adaptor_training, "SAVE_SECONDS", 0.0)
+    error_of, calls = adaptor_training.error_of, []
+
+    def broken(*given):
+        calls.append(given)
+        error = error_of(*given)
+        if len(calls) != 4:
+            return error
+        if of == "gradient":
+            error.register_hook(lambda gradient: gradient * torch.nan)
+            return error
+        return error * torch.inf
+
+    monkeypatch.setattr(adaptor_training, "error_of", broken)
+    folder = tmp_path / "mine"
+    with pytest.raises(ValueError, match="not finite at update 3; a lower lr") as error:
+        train_adaptor(pipe, CAPTIONS, folder, **SHORT)
+    (kept,) = folder.iterdir()
+    assert str(error.value).endswith(f"; what was saved last is {kept}")
+    state = torch.load(kept, weights_only=True)
+    assert state["update"] == 3
+    assert all(value.isfinite().all() for value in state["adaptor"].values())
+    # It is not in the way of other arguments, and does not outlast their training.
+    train_adaptor(pipe, CAPTIONS, folder, **{**SHORT, "lr": 1e-4, "updates": 2})
+    assert kept not in folder.iterdir() and (folder / "config.json").is_file()
+
+
 @pytest.mark.parametrize("kind", ["resnet", "resnet_extrapolation"])
 def test_sdxls_pipeline_and_text_train_too(tmp_path, kind):
     pipe = sdxl()

@@ -176,7 +176,11 @@ def test_what_a_killed_process_left_is_swept_and_a_living_ones_is_not(tmp_path):
     host = storage._HOST
     dead = tmp_path / f".x.txt.{host}.999999.partial"
     living = tmp_path / f".x.txt.{host}.1.partial"
-    for left in (dead, living):
+    silent, writing = (tmp_path / f".x.txt.far.{n}.partial" for n in (1, 2))
+    for left in (dead, living, silent, writing):
         left.write_text("half")
+    for left, hours in ((living, 25), (silent, 25), (writing, 23)):
+        os.utime(left, (time.time() - 3600 * hours,) * 2)
     storage.write_text(tmp_path / "x.txt", "whole")
-    assert sorted(p.name for p in tmp_path.iterdir()) == [living.name, "x.txt"]
+    left = {path.name for path in tmp_path.iterdir()}
+    assert left == {living.name, writing.name, "x.txt"}

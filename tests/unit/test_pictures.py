@@ -7,6 +7,7 @@ import struct
 import zlib
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
@@ -160,6 +161,40 @@ def test_palettes_bits_and_cmyk_become_rgb(tmp_path):
     Image.fromarray(inks, "CMYK").save(tmp_path / "c.tiff")
     cyan, black = inks[..., :3].astype(float), inks[..., 3:].astype(float)
     close(read(tmp_path / "c.tiff"), (255 - cyan) * (255 - black) / 255, 1)
+
+
+def opencv(path: Path) -> np.ndarray:
+    """Read an image as another library does, and lay it on white."""
+    values = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    values = np.atleast_3d(values / (257 if values.dtype == np.uint16 else 1))
+    if values.shape[2] == 1:
+        return np.repeat(values, 3, axis=2)
+    colour = values[..., 2::-1]
+    return on_white(colour, values[..., 3]) if values.shape[2] == 4 else colour
+
+
+@pytest.mark.parametrize(
+    ("mode", "name", "options"),
+    [
+        ("L", "a.jpg", {}),
+        ("RGB", "a.jpg", {"subsampling": 2, "progressive": True}),
+        ("CMYK", "a.jpg", {}),
+        ("P", "a.gif", {"transparency": 3}),
+        ("P", "a.bmp", {}),
+        ("1", "a.tiff", {"compression": "group4"}),
+        ("RGB", "a.tiff", {"compression": "tiff_lzw"}),
+        ("RGBA", "a.png", {}),
+        ("RGBA", "a.webp", {}),
+        ("RGB", "a.ppm", {}),
+    ],
+)
+def test_another_library_reads_the_same(tmp_path, mode, name, options):
+    smooth = Image.fromarray(some(4, 4, 4)).resize((32, 32)).convert("RGB")
+    image = smooth.convert(mode)
+    if mode == "RGBA":
+        image.putalpha(Image.linear_gradient("L").resize((32, 32)))
+    image.save(tmp_path / name, **options)
+    close(read(tmp_path / name), opencv(tmp_path / name), 2)
 
 
 TURNS = {

@@ -16,6 +16,7 @@ import logging
 import os
 import socket
 import subprocess
+import tempfile
 import threading
 import time
 import uuid
@@ -174,9 +175,15 @@ def _gone(path: Path) -> bool:
     if owner.job and _ended(owner.job):
         return True
     try:
-        return time.time() - path.stat().st_mtime > EXPIRES
+        return clock_of(path.parent) - path.stat().st_mtime > EXPIRES
     except FileNotFoundError:
         return False
+
+
+def clock_of(folder: Path) -> float:
+    """Return the time by the clock that dates files there, not this host's."""
+    with tempfile.TemporaryFile(dir=folder) as probe:
+        return os.fstat(probe.fileno()).st_mtime
 
 
 def _ended(job: str) -> bool:

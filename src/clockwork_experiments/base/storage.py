@@ -32,6 +32,7 @@ CONTENT = "content"
 """Name of the checksum in a file's metadata."""
 
 _HOST = socket.gethostname()
+_DAY = 86400.0
 
 
 @contextmanager
@@ -40,7 +41,8 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
     Works for a file and for a folder; an existing folder is replaced. What is put in
     place is on the disk, and readable by whom the umask lets read it. What killed
-    processes of this host have left beside it is removed.
+    processes have left beside it is removed; those of other hosts count as killed when
+    they have written nothing for a day.
 
     Raises:
         OSError: If the disk is full, or fails otherwise; it names ``path``, whatever
@@ -63,14 +65,22 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 
 def _sweep(path: Path) -> None:
-    for left in path.parent.glob(f".{glob.escape(path.name)}.{_HOST}.*.partial"):
-        pid = left.name.split(".")[-2]
-        if (
-            pid.isdigit()
-            and not Path(f"/proc/{pid}").exists()
-            and Path("/proc").exists()
-        ):
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
+        host, _, pid = left.name[len(path.name) + 2 : -len(".partial")].rpartition(".")
+        if _dead(int(pid)) if host == _HOST and pid.isdigit() else _silent(left):
             _remove(left)
+
+
+def _dead(pid: int) -> bool:
+    return Path("/proc").exists() and not Path(f"/proc/{pid}").exists()
+
+
+def _silent(left: Path) -> bool:
+    """Return whether nobody has written to a file for a day."""
+    try:
+        return lease.clock_of(left.parent) - left.stat().st_mtime > _DAY
+    except FileNotFoundError:
+        return False
 
 
 def _remove(path: Path) -> None:
