@@ -163,7 +163,7 @@ def pilot(
         ),
     ] = None,
 ) -> None:
-    """Make Table 1 of Stable Diffusion itself, without training, on one GPU.
+    """Make Table 1 of Stable Diffusion, training nothing.
 
     Plain steps, the identity, extrapolation and DeepCache's branches, on few captions.
     A dry run says what it costs: hours, memory, disk.

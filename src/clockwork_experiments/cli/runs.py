@@ -173,7 +173,7 @@ def hub(
         ),
     ] = "",
 ) -> None:
-    """Make a folder for each shipped model that can be uploaded to a hub as it is.
+    """Make folders of the shipped models, to upload to a hub.
 
     Each has its card: licence, library, task, base model, what was measured. Nothing is
     uploaded.
