@@ -243,7 +243,7 @@ def test_block_map_follows_its_data(counts):
     other = {**counts, "blocks": counts["blocks"] | {"MID": changed}}
     redrawn = schematic.draw_block_map(BLOCKS, other)
     assert column(redrawn, "MID")[-1] == "100.00"
-    assert shade(redrawn, "MID") == to_hex(schematic.SHARES(1.0))
+    assert shade(redrawn, "MID") == to_hex(schematic.shares()(1.0))
     assert shade(figure, "MID") != shade(redrawn, "MID")
     assert column(figure, "UP-0") == column(redrawn, "UP-0")
 
@@ -261,7 +261,7 @@ def shade(figure: Figure, name: str) -> str:
 
 
 def test_more_macs_are_darker_in_grey():
-    shades = [schematic._luminance(schematic.SHARES(i / 20)) for i in range(21)]
+    shades = [schematic._luminance(schematic.shares()(i / 20)) for i in range(21)]
     assert shades == sorted(shades, reverse=True)
     assert shades[0] - shades[-1] > 0.7
 

@@ -366,9 +366,7 @@ def draw_block_map(spec: BlockMapSpec, counts: Mapping[str, Any]) -> Figure:
     Raises:
         ValueError: If the blocks are not a UNet's, or a cut lies below the last level.
     """
-    from matplotlib.colors import LinearSegmentedColormap
-
-    shades = LinearSegmentedColormap.from_list("shares", SHARES)
+    shades = shares()
     blocks: Mapping[str, Mapping[str, int]] = counts["blocks"]
     levels = _levels(blocks)
     for cut in spec.cuts:
@@ -671,6 +669,13 @@ def _rows(
         for name, cell in cells.items():
             weight = "bold" if row == 0 else "normal"
             _text(axes, x[name] + width / 2, y, cell, size=7, weight=weight)
+
+
+def shares() -> Any:
+    """Return the colour map of `SHARES`, from 0 to 1."""
+    from matplotlib.colors import LinearSegmentedColormap
+
+    return LinearSegmentedColormap.from_list("shares", SHARES)
 
 
 def _luminance(colour: Any) -> float:
