@@ -135,6 +135,13 @@ def serve(address: Path) -> None:
     Args:
         address: The socket; its folder is removed in the end.
     """
+    try:
+        _serve(address)
+    finally:  # Its forks leave by `os._exit`.
+        shutil.rmtree(address.parent, ignore_errors=True)
+
+
+def _serve(address: Path) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)
@@ -149,7 +156,6 @@ def serve(address: Path) -> None:
         while True:
             ready, _, _ = select.select([listener.fileno(), 0], [], [])
             if 0 in ready:
-                shutil.rmtree(address.parent, ignore_errors=True)
                 return
             connection, _ = listener.accept()
             if os.fork() == 0:
