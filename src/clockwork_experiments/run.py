@@ -128,9 +128,11 @@ def run(
     options are made (`options_of`). What it fails of is told by the exit code, a
     `failures.Kind`, and by one line on stderr; a defect shows its traceback.
     """
-    done = forkserver.run_there()
-    if done is not None:
-        raise SystemExit(done)
+    # Not if this process is another's, as a test's is.
+    if (main or step).__module__ == "__main__":
+        done = forkserver.run_there()
+        if done is not None:
+            raise SystemExit(done)
     if isinstance(step, ArgumentParser):
         parser, call = step, main
     else:
