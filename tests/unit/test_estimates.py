@@ -94,16 +94,23 @@ def test_a_clock_costs_what_its_calls_do(units):
 
 def test_training_unrolls_every_epoch(units):
     adaptor = json.loads(json.dumps(PAPER["adaptors"]["sd_resnet"]))
+    run = {
+        **PAPER["runs"]["sd_clockwork"],
+        "adaptor": "one",
+        "dataset": "laion_heldout",
+    }
     config = {
         "datasets": {
             "laion": {"count": 50000, "shards": 100},
             "laion_heldout": {"count": 500, "shards": 1},
         },
         "trajectories": PAPER["trajectories"],
-        "adaptors": {"one": adaptor},
+        # What nothing is made with is drawn alone, and not trained.
+        "adaptors": {"one": adaptor, "drawn": adaptor},
+        "runs": {"learned": run},
     }
     found = estimates.estimate(config, units)
-    assert set(found) == {"train_adaptor", "sample_trajectories"}
+    assert set(found) >= {"train_adaptor", "sample_trajectories"}
     unrolled = 120 * 417 * 8 * 2
     learned = 25080 * 16 * 3 * 0.0095
     assert found["train_adaptor"] == Work(1, pytest.approx(unrolled + learned))

@@ -317,10 +317,25 @@ class _Estimate:
             output, memory = "latency/sampling.json", self.sampling(2, 0)
             yield Job("time_sampling", output, repeats * total, memory)
 
+    def used_adaptors(self) -> set[str]:
+        """Return the adaptors that something is made with; others are drawn alone."""
+        editing = self.of("editing")
+        users = (
+            self.of("runs"),
+            editing.get("inversions", {}),
+            editing.get("edits", {}),
+            self.of("translations"),
+            self.of("step_searches"),
+        )
+        return {
+            one["adaptor"] for of in users for one in of.values() if "adaptor" in one
+        }
+
     def adaptors(self) -> Iterator[Job]:
         recorded = set()
+        used = self.used_adaptors()
         for name, adaptor in self.of("adaptors").items():
-            if "model" not in adaptor:
+            if "model" not in adaptor or name not in used:
                 continue
             spec = adaptor["spec"]
             optimisation = spec["optimisation"]
