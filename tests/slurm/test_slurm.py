@@ -447,8 +447,10 @@ def test_classes_of_failure_are_followed(cluster, checkout):
     (checkout / targets[1]).unlink(missing_ok=True)
     sampled = "sample_images_wildcards_mini_sd_000"
     before = len(run.jobs(sampled))
-    options = ("--profile", "profiles/slurm", "--retries", "2", "--forcerun")
-    run.launch(*options, "sample_images", *configs, "--", *targets)
+    # Whichever comes first, the other job goes on.
+    options = ("--profile", "profiles/slurm", "--keep-going", "--retries", "2")
+    forced = ("--forcerun", "sample_images")
+    run.launch(*options, *forced, *configs, "--", *targets)
     try:
         (job,) = run.wait("sampling", lambda: run.jobs(sampled, "RUNNING")[before:])
         pid = run.wait("its step", lambda: process(job["JobId"], SAMPLING))
