@@ -269,6 +269,8 @@ def _work(
     os.chdir(folder)
     os.environ.update({"SLURM_JOB_ID": job} if job else {})
     os.environ["OMP_NUM_THREADS"] = "1"
+    # What stops a process or limits it is to meet the step itself.
+    os.environ["CLOCKWORK_FORKSERVER"] = "off"
     if host:
         socket.gethostname = lambda: host
         storage._HOST = host
