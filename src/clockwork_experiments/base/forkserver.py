@@ -112,11 +112,12 @@ def run_there() -> int | None:
             connection.connect(address)
         except OSError:
             return None  # It is still importing, or has ended.
-        for number in _FORWARDED:
-            signal.signal(number, lambda n, _frame: connection.send(bytes([n])))
         message = json.dumps(request).encode()
         socket.send_fds(connection, [len(message).to_bytes(4, "big")], [0, 1, 2])
         connection.sendall(message)
+        # Not before: a signal's byte is not to lie within the message.
+        for number in _FORWARDED:
+            signal.signal(number, lambda n, _frame: connection.send(bytes([n])))
         answer = connection.recv(4)
     if len(answer) < 4:
         print("the process that runs the steps has ended", file=sys.stderr)
@@ -168,9 +169,9 @@ def _attend(connection: socket.socket) -> None:
     """Fork for a step, pass signals on to it, and tell its asker how it ended."""
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     head, files, _, _ = socket.recv_fds(connection, 4, 3)
-    message = b""
-    while len(message) < int.from_bytes(head, "big"):
-        part = connection.recv(1 << 16)
+    message, length = b"", int.from_bytes(head, "big")
+    while len(message) < length:
+        part = connection.recv(length - len(message))  # A signal may follow it.
         if not part:
             os._exit(1)
         message += part
