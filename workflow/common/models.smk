@@ -5,6 +5,7 @@ import json
 from clockwork_experiments.config.needs.publishing import hub_files, published
 
 MINI_MODELS = texts.read_yaml(ROOT / "workflow" / "mini_models.yaml")
+HUB = published(config, MINI_MODELS)
 
 
 def classifier_path(wildcards):
@@ -134,3 +135,18 @@ def backbone_images(wildcards):
 def grid_module(wildcards):
     """Return the module of the kind of figure that shows what a model is judged by."""
     return kinds.place(kinds.FIGURES, "grid")[0]
+
+
+def hub_card(wildcards):
+    """Return the card that training wrote of a model that is put on a hub."""
+    return f"{HUB[wildcards.published]['folder']}/README.md"
+
+
+def hub_model(wildcards):
+    """Return the model's files."""
+    return hub_files(HUB[wildcards.published]["folder"])
+
+
+def hub_spec(wildcards):
+    """Return what its card says, as the step's dataclass takes it."""
+    return json.dumps(HUB[wildcards.published]["spec"])

@@ -198,6 +198,11 @@ def packed_results(wildcards):
     ]
 
 
+def packed_spec(wildcards):
+    """Return whose results a crate holds, as its dataclass takes it."""
+    return json.dumps({"scale": wildcards.scale})
+
+
 def packed_sources(wildcards):
     """Return the workflow beside its Snakefile: rules, registries, settings."""
     found = sorted(path for path in Path("workflow").rglob("*.*") if path.is_file())

@@ -1,7 +1,5 @@
 """What is ready to be uploaded to a hub: the shipped models, and trained adaptors."""
 
-HUB = published(config, MINI_MODELS)
-
 
 localrules:
     hub_folders,
@@ -21,8 +19,8 @@ rule make_hub_folder:
     Writes: the folder, whose card has the measured values in front.
     """
     input:
-        card=lambda wildcards: f"{HUB[wildcards.published]['folder']}/README.md",
-        files=lambda wildcards: hub_files(HUB[wildcards.published]["folder"]),
+        card=hub_card,
+        files=hub_model,
     output:
         "results/hub/{published}/README.md",
     log:
@@ -33,7 +31,7 @@ rule make_hub_folder:
         "../../environment.yml"
     params:
         code=code("make_hub_folder"),
-        spec=lambda wildcards: json.dumps(HUB[wildcards.published]["spec"]),
+        spec=hub_spec,
         folder="results/hub/{published}",
     shell:
         "python -m clockwork_experiments.steps.make_hub_folder"

@@ -90,7 +90,7 @@ rule pack_results:
         "../../environment.yml"
     params:
         code=code("pack_results"),
-        spec=lambda wildcards: json.dumps({"scale": wildcards.scale}),
+        spec=packed_spec,
     shell:
         "python -m clockwork_experiments.steps.pack_results"
         " --spec {params.spec:q} --workflow Snakefile --sources {input.sources}"
