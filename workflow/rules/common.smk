@@ -159,8 +159,8 @@ def remember_signatures():
 
     Snakemake asks Python for it at each call, a tenth of the time that a graph takes.
     """
-    for rule in workflow.rules:
-        for each in (*rule.input, *rule.params, *rule.resources.values()):
+    for known in workflow.rules:
+        for each in (*known.input, *known.params, *known.resources.values()):
             if callable(each) and not hasattr(each, "__signature__"):
                 each.__signature__ = inspect.signature(each)
 
@@ -191,7 +191,7 @@ def packed_results(wildcards):
     """Return what a scale's crate holds: what is to be seen, and the scores behind it."""
     scale = wildcards.scale
     return [
-        *(path for path in tables(scale) if not path.endswith("/tables.tex")),
+        *(path for path in tables(scale) if Path(path).name != "tables.tex"),
         *figures(scale),
         *claims(scale),
         *(f"results/{scale}/data/{name}.csv" for name in ("runs", "images")),

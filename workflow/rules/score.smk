@@ -107,8 +107,9 @@ rule collect_scores:
         scores=all_scores,
         values=all_values,
     output:
-        multiext("results/{scale}/data/runs", ".csv", ".parquet"),
-        multiext("results/{scale}/data/images", ".csv", ".parquet"),
+        runs="results/{scale}/data/runs.csv",
+        images="results/{scale}/data/images.csv",
+        parquet=expand("results/{{scale}}/data/{name}.parquet", name=["runs", "images"]),
     log:
         "logs/{scale}/collect_scores.log",
     conda:
@@ -121,4 +122,4 @@ rule collect_scores:
     shell:
         "python -m clockwork_experiments.steps.collect_scores"
         " --scores {input.scores} --values {input.values}"
-        " --output {output[0]} {output[2]} --log {log}"
+        " --output {output.runs} {output.images} --log {log}"
