@@ -5,6 +5,7 @@ from __future__ import annotations
 from argparse import Namespace
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from clockwork_experiments.base import provenance, storage
 from clockwork_experiments.config.parse import parse
@@ -21,12 +22,14 @@ class AdaptorKind:
         inputs: Which of `clockwork_diffusion.contract.INPUTS` it looks at; all if
             empty.
         branch: The skip connection at which ``branch`` reuses features.
+        rank: Of the map of ``low_rank``.
     """
 
     kind: str
     cut: str = "stage1"
     inputs: tuple[str, ...] = ()
     branch: int = 0
+    rank: int = 0
 
 
 @dataclass(frozen=True)
@@ -83,12 +86,14 @@ def main(args: Namespace) -> None:
             counted[name] = {"parameters": 0, "step": count.to_json()}
             continue
         with torch.device("meta"):
+            more: dict[str, Any] = {"rank": chosen.rank} if chosen.rank else {}
             adaptor = adaptors.build_adaptor(
                 chosen.kind,
                 unet,
                 chosen.cut,
                 spec.text_channels,
                 inputs=chosen.inputs or contract.INPUTS,
+                **more,
             )
         counts = flops.count_light(unet, spec.tokens, adaptor, spec.text_channels)
         counted[name] = {
