@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import torch
 from torch import nn
 
 from clockwork_diffusion.clock import Clock
-from clockwork_diffusion.contract import history_of, inputs_of
+from clockwork_diffusion.contract import ages_of, history_of, inputs_of
 from clockwork_diffusion.trajectories import Recorded
 
 
@@ -19,6 +20,7 @@ def error_of(
     steps: torch.Tensor,
     clock: Clock | None,
     device: torch.device,
+    fulls: Sequence[torch.Tensor] | None = None,
 ) -> torch.Tensor:
     """Return r_out − φ of some rows, each at its own step, ``(len(rows), c, h, w)``.
 
@@ -27,19 +29,24 @@ def error_of(
         data: Trajectories.
         rows: Which rows.
         steps: The step of each.
-        clock: Which steps are full, for an adaptor that looks back on two of them.
+        clock: Which steps are full, for an adaptor that looks back on some of them.
         device: Where the adaptor is.
+        fulls: The last full steps before each step, if not the clock's; newest first.
 
     Raises:
         ValueError: If a first step is among them, and the adaptor needs the one before.
     """
     earlier: list[torch.Tensor] = []
     more: dict[str, torch.Tensor] = {}
-    if history_of(adaptor) > 1:
-        assert clock is not None
-        earlier = last_full_steps(clock, steps)
-        back = [data.log_snr[steps] - data.log_snr[full] for full in earlier]
-        more["ages"] = torch.stack(back).to(device)
+    counted = ages_of(adaptor)
+    if counted is not None:
+        if fulls is None:
+            assert clock is not None
+            fulls = last_full_steps(clock, steps, history_of(adaptor))
+        earlier = list(fulls)
+        at = data.log_snr if counted == "log_snr" else torch.arange(data.steps).float()
+        more["ages"] = torch.stack([at[steps] - at[full] for full in earlier])
+        more["ages"] = more["ages"].to(device)
     elif "r_out" in inputs_of(adaptor):
         if steps.min() < 1:
             raise ValueError("the first step has no previous r_out to learn from")
@@ -55,16 +62,18 @@ def error_of(
     return error
 
 
-def last_full_steps(clock: Clock, steps: torch.Tensor) -> list[torch.Tensor]:
-    """Return the last full step before each step, and the one before that.
+def last_full_steps(
+    clock: Clock, steps: torch.Tensor, history: int = 2
+) -> list[torch.Tensor]:
+    """Return the last full step before each step, and those before that.
 
-    Until there is a second full step, the first stands for both.
+    Until there are as many, the first stands for the missing.
     """
-    pairs = []
+    found = []
     for step in steps.tolist():
-        full = [index for index in range(step) if clock.is_full(index)]
-        pairs.append([full[-1], full[-2:][0]])
-    return list(torch.tensor(pairs).T)
+        full = [index for index in range(step) if clock.is_full(index)][-history:]
+        found.append([*reversed(full), *full[:1] * (history - len(full))])
+    return list(torch.tensor(found).T)
 
 
 def adaptor_steps(clock: Clock | None, steps: int) -> torch.Tensor:

@@ -32,7 +32,12 @@ from clockwork_diffusion.adaptor_error import (
     error_of,
     held_out_error,
 )
-from clockwork_diffusion.adaptors import build_adaptor, is_learned, load_adaptor
+from clockwork_diffusion.adaptors import (
+    build_adaptor,
+    is_fitted,
+    is_learned,
+    load_adaptor,
+)
 from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.hook import unet_of
 from clockwork_diffusion.made_for import facts_of_use
@@ -81,6 +86,7 @@ def train_adaptor(
     height: int | None = None,
     width: int | None = None,
     sample: Sample | None = None,
+    rank: int = 0,
 ) -> ModelMixin:
     """Train an adaptor for a pipeline, its scheduler and a number of steps.
 
@@ -99,7 +105,8 @@ def train_adaptor(
         clock: Clock that it is for.
         guidance_scale: Guidance of the teacher.
         kind: A key of `clockwork_diffusion.adaptors.KINDS` that has weights, or one's
-            own as ``my_package.my_module:MyAdaptor``.
+            own as ``my_package.my_module:MyAdaptor``. One with a ``fit`` (``affine``,
+            ``low_rank``) is fitted to one epoch's captions, without updates.
         cut: Where the UNet is split.
         pooling: A key of `clockwork_diffusion.pooling.POOLINGS`, if it is to look at
             text as the paper's does; without is as good (Table S2).
@@ -115,6 +122,7 @@ def train_adaptor(
         height: Of the images, in pixels; the pipeline's own if left out.
         width: Likewise.
         sample: How to sample, for pipelines that need more than captions.
+        rank: Of kind ``low_rank``: the rank of its map across channels.
 
     Returns:
         The adaptor, float32 on the CPU, as `load_adaptor` gives it.
@@ -155,6 +163,7 @@ def train_adaptor(
             made_for=made_for,
             inputs=inputs,
             pooling=pooling,
+            **({"rank": rank} if rank else {}),
         )
     recorder = Recorder(pipe, cut, pool_for(adaptor, pipe))
     if sample is None:
@@ -164,6 +173,7 @@ def train_adaptor(
         **{"updates": updates, "batch_size": batch_size, "lr": lr},
         **{"captions_per_epoch": captions_per_epoch, "held_out": held_out},
         **{"guidance_scale": guidance_scale, "height": height, "width": width},
+        **({"rank": rank} if rank else {}),
         "captions": hashlib.sha256(json.dumps(list(captions)).encode()).hexdigest(),
     }
     learned = list(captions[: len(captions) - held_out])
@@ -189,8 +199,13 @@ def train_adaptor(
         return error.flatten(1).norm(dim=1).mean()
 
     nn.Module.to(adaptor, unet.device, torch.float32)
-    batches = _Batches(data_of, indices, batch_size, seed)
-    losses = _fit(adaptor, batches, loss_of, recipe, folder / STATE)
+    if is_fitted(kind):
+        data = data_of(0)
+        nn.Module.to(adaptor, "cpu").fit(data, [clock])
+        losses = [(0, held_out_error(adaptor, data, clock, unet.device).l2)]
+    else:
+        batches = _Batches(data_of, indices, batch_size, seed)
+        losses = _fit(adaptor, batches, loss_of, recipe, folder / STATE)
     # Judged is what is saved: the weights in half precision.
     nn.Module.half(adaptor)
     judged = None

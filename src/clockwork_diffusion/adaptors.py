@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from diffusers import ConfigMixin, ModelMixin, UNet2DConditionModel
 from diffusers.configuration_utils import register_to_config
+from diffusers.models.embeddings import TimestepEmbedding, Timesteps
 from diffusers.models.resnet import ResnetBlock2D
 from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
 from huggingface_hub import snapshot_download
@@ -24,7 +25,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
-from clockwork_diffusion.contract import INPUTS, check_inputs
+from clockwork_diffusion.contract import INPUTS, ages_of, check_inputs
+from clockwork_diffusion.predictors.linear import LinearAdaptor
+from clockwork_diffusion.predictors.taylor import TaylorAdaptor
 from clockwork_diffusion.unet import check_cut
 
 SD_WIDTH = 384
@@ -33,6 +36,9 @@ SD_WIDTH = 384
 Not printed; the paper's 14M parameters and GFLOP totals lead to it.
 """
 SD_CHANNELS = 320
+
+AGE_CHANNELS = 64
+"""Sines and cosines that `ResNetGapAdaptor` is told an age by."""
 
 UNET_SIZES: dict[str, tuple[int, int]] = {"unet": (640, 4), "unet_light": (96, 2)}
 """C and number N of ResBlocks of the UNet adaptors for SD's UNet."""
@@ -228,6 +234,10 @@ class ResNetAdaptor(_LearnedAdaptor):
             width, out_channels, kernel_size=4, stride=2, padding=1
         )
         self._start(self.up)
+        self._extend(time_channels)
+
+    def _extend(self, time_channels: int) -> None:
+        """Add what a kind derived from this one has besides."""
 
     def forward(
         self,
@@ -242,6 +252,40 @@ class ResNetAdaptor(_LearnedAdaptor):
         for block in self.middle:
             hidden = block(hidden, t_emb)
         return self._finish(self.up(hidden), features, r_out)
+
+
+class ResNetGapAdaptor(ResNetAdaptor):
+    """The ResNet adaptor, told how far back its r_out lies: one for many clocks.
+
+    Ours, not the paper's. Its r_out is always that of the last full pass, never an
+    estimate, and that pass's age in log-SNR is embedded as a time step is, and added to
+    the time embedding. It is trained on pairs of any gap, of several numbers of steps.
+    """
+
+    ages_in = "log_snr"
+    any_gap = True
+
+    def _extend(self, time_channels: int) -> None:
+        # Ages are of the order of 1, and time steps of that of 100.
+        self.age = Timesteps(AGE_CHANNELS, True, 0, scale=100)
+        self.gap = TimestepEmbedding(AGE_CHANNELS, time_channels)
+
+    def forward(
+        self,
+        r_in: torch.Tensor | None,
+        r_out: torch.Tensor | None,
+        t_emb: torch.Tensor,
+        text_emb: torch.Tensor | None = None,
+        ages: torch.Tensor | None = None,
+    ) -> torch.Tensor:
+        """Estimate this step's r_out; see the contract for the shapes."""
+        if ages is None or r_out is None or r_out.dim() != 5:
+            raise ValueError(
+                f"{type(self).__name__} needs r_out of the last full pass and its age"
+            )
+        age = self.age(ages[0].float().expand(len(t_emb)).to(t_emb.device))
+        told = t_emb + self.gap(age.to(t_emb.dtype))
+        return super().forward(r_in, r_out[0], told, text_emb)
 
 
 class ResNetExtrapolationAdaptor(ResNetAdaptor):
@@ -383,8 +427,12 @@ KINDS: dict[str, type[ModelMixin]] = {
     "unet_light": UNetAdaptor,
     "extrapolation": ExtrapolationAdaptor,
     "resnet_extrapolation": ResNetExtrapolationAdaptor,
+    "resnet_gap": ResNetGapAdaptor,
+    "taylor": TaylorAdaptor,
+    "affine": LinearAdaptor,
+    "low_rank": LinearAdaptor,
 }
-"""Adaptors by kind; the last two are ours, the others are the paper's."""
+"""Adaptors by kind; the first four are the paper's, the others are ours."""
 
 
 def build_adaptor(
@@ -395,6 +443,7 @@ def build_adaptor(
     made_for: dict[str, Any] | None = None,
     inputs: Sequence[str] = INPUTS,
     pooling: str | dict[str, Any] | None = None,
+    **more: Any,
 ) -> ModelMixin:
     """Build an untrained adaptor whose width follows the UNet's.
 
@@ -406,6 +455,7 @@ def build_adaptor(
         made_for: What it will be trained for; saved with it.
         inputs: Which of `INPUTS` it looks at, if it is learned.
         pooling: How its text embeddings are made; see `clockwork_diffusion.pooling`.
+        **more: What else its class takes, such as the ``rank`` of ``low_rank``.
 
     Raises:
         ValueError: If the kind, the cut or an input is unknown, or the kind leaves no
@@ -415,28 +465,31 @@ def build_adaptor(
     if not is_learned(kind):
         if check_inputs(inputs) != INPUTS:
             raise ValueError(f"adaptor kind {kind!r} leaves no choice of inputs")
-        return chosen(cut=cut)
-    if chosen.history == 2 and "r_out" not in inputs:
+        return chosen(cut=cut, **more)
+    if ages_of(chosen) is not None and "r_out" not in inputs:
         raise ValueError(f"adaptor kind {kind!r} needs r_out among its inputs")
     channels = unet.config.block_out_channels
+    given = {
+        "in_channels": channels[level - 1],
+        "out_channels": channels[level],
+        "time_channels": unet.time_embedding.linear_2.out_features,
+        "cut": cut,
+        "made_for": made_for,
+        "inputs": inputs,
+        "pooling": pooling,
+        **more,
+    }
+    if issubclass(chosen, LinearAdaptor):
+        if kind == "affine" and given.get("rank"):
+            raise ValueError("adaptor kind 'affine' has rank 0; use 'low_rank'")
+        return chosen(**given)
     groups = unet.config.norm_num_groups
     sizes = {"width": SD_WIDTH}
     if kind in UNET_SIZES:
         sizes["width"], sizes["blocks"] = UNET_SIZES[kind]
     scale = channels[0] / SD_CHANNELS
     sizes["width"] = max(1, round(sizes["width"] * scale / groups)) * groups
-    adaptor = chosen(
-        in_channels=channels[level - 1],
-        out_channels=channels[level],
-        time_channels=unet.time_embedding.linear_2.out_features,
-        text_channels=text_channels,
-        groups=groups,
-        cut=cut,
-        made_for=made_for,
-        inputs=inputs,
-        pooling=pooling,
-        **sizes,
-    )
+    adaptor = chosen(text_channels=text_channels, groups=groups, **given, **sizes)
     if kind not in KINDS:
         adaptor.register_to_config(kind=kind)  # for `load_adaptor`
     return adaptor
@@ -469,8 +522,14 @@ def class_of(kind: str) -> Any:
 
 
 def is_learned(kind: str) -> bool:
-    """Tell whether adaptors of a kind have weights to train; one's own always do."""
-    return ":" in kind or (kind in KINDS and issubclass(KINDS[kind], _LearnedAdaptor))
+    """Tell whether adaptors of a kind have weights to learn; one's own always do."""
+    learned = (_LearnedAdaptor, LinearAdaptor)
+    return ":" in kind or (kind in KINDS and issubclass(KINDS[kind], learned))
+
+
+def is_fitted(kind: str) -> bool:
+    """Tell whether a kind's weights are fitted in closed form, by a ``fit``."""
+    return callable(getattr(class_of(kind), "fit", None))
 
 
 def load_adaptor(

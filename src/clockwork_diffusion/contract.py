@@ -19,18 +19,21 @@ itself, by attributes:
   Any other may be None;
 - ``is_identity``: that the callers may reuse what they have instead;
 - ``history``: the number of past r_out that it needs, 1 if it is silent. With 1, the
-  call is as above. With 2, it needs those of the last two *full* passes, and ages::
+  call is as above. With n > 1, it needs those of the last n *full* passes, and ages::
 
     adaptor(r_in, r_out, t_emb, text_emb, ages)
 
-- ``r_out``: r_out of the last full pass and of the one before it, stacked in this
-  order, ``(2, N, c_out, h, w)``;
-- ``ages``: how far each of the two lies back from this step in log-SNR (`log_snr`),
-  ``(2,)``; in training, where the steps of a batch differ, ``(2, N)``.
+- ``r_out``: r_out of the last full pass, of the one before it, and so on, stacked in
+  this order, ``(n, N, c_out, h, w)``;
+- ``ages``: how far each of them lies back from this step, ``(n,)``; in training, where
+  the steps of a batch differ, ``(n, N)``;
+- ``ages_in``: in which of `AGES` that is counted, log-SNR (`log_snr`) if it is silent.
+  One that says it is called so with a history of 1, too: it gets r_out of the last full
+  pass, ``(1, N, c_out, h, w)``, and its age.
 
-Estimates never enter this history. While there has been one full pass only, the caller
-gives it twice, with the same age twice. ``ages`` is a tensor, so that passes of all
-ages are one compiled graph.
+Estimates never enter this history. While there have been fewer full passes, the caller
+repeats the oldest, with the same age. ``ages`` is a tensor, so that passes of all ages
+are one compiled graph.
 """
 
 from __future__ import annotations
@@ -46,6 +49,9 @@ from torch import nn
 INPUTS = ("r_in", "r_out", "text")
 """What a learned adaptor can look at; the time embedding is always there (Table S2)."""
 
+AGES = ("log_snr", "steps")
+"""In what an adaptor can be told how far back its full passes lie."""
+
 LOOPS = ("sampling", "inversion")
 """What an adaptor can be trained for: from noise to an image, or back."""
 
@@ -58,6 +64,20 @@ def inputs_of(adaptor: Any) -> tuple[str, ...]:
 def history_of(adaptor: Any) -> int:
     """Return how many full steps an adaptor looks back on."""
     return int(getattr(adaptor, "history", 1))
+
+
+def ages_of(adaptor: Any) -> str | None:
+    """Return in which of `AGES` an adaptor is told ages; None if it is told none.
+
+    Raises:
+        ValueError: If it asks for others.
+    """
+    ages = getattr(adaptor, "ages_in", None)
+    if ages is None:
+        return AGES[0] if history_of(adaptor) > 1 else None
+    if ages not in AGES:
+        raise ValueError(f"ages in {ages!r} are not in one of {', '.join(AGES)}")
+    return str(ages)
 
 
 def cut_of(adaptor: Any) -> str | None:
@@ -82,7 +102,7 @@ def check_adaptor(adaptor: Any) -> None:
         )
     check_inputs(inputs_of(adaptor))
     called = getattr(adaptor, "forward", adaptor)
-    ages = {"ages": None} if history_of(adaptor) > 1 else {}
+    ages = {} if ages_of(adaptor) is None else {"ages": None}
     try:
         inspect.signature(called).bind(None, None, None, None, **ages)
     except TypeError as error:

@@ -31,6 +31,7 @@ from diffusers.models.unets.unet_2d_condition import UNet2DConditionOutput
 from diffusers.utils.peft_utils import apply_lora_scale
 
 from clockwork_diffusion.clock import Clock
+from clockwork_diffusion.contract import ages_of
 from clockwork_diffusion.made_for import (
     facts_of_use,
     is_made_for_something,
@@ -265,7 +266,7 @@ class Hook:
             pooled,
             more=call.more,
             last=call.last,
-            log_snr=call.log_snr() if passes.history > 1 else None,
+            log_snr=call.log_snr() if ages_of(passes) == "log_snr" else None,
             **kwargs,
         )
         _check_output(call, step.eps)

@@ -13,6 +13,7 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from clockwork_diffusion.clock import Clock
+from clockwork_diffusion.contract import ages_of
 from clockwork_diffusion.depth_skip import depth_skip
 from clockwork_diffusion.passes import Passes, Past, UNetPasses, WholePasses
 from clockwork_diffusion.unet import SplitUNet
@@ -80,6 +81,11 @@ class LevelPasses:
     def history(self) -> int:
         """How many full steps the light pass looks back on."""
         return self._deepest.history
+
+    @property
+    def ages_in(self) -> str | None:
+        """In what it is told their ages, if it is."""
+        return ages_of(self._deepest)
 
     def match(self, dtype: torch.dtype, device: torch.device) -> None:
         """Bring the adaptor to where the UNet is now, and to its precision."""

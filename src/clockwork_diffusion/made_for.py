@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -177,7 +177,12 @@ def _same(name: str) -> tuple[str, ...]:
 
 
 def _differs(made_for: Any, asked: Any) -> bool:
-    """Compare two facts; sampled weights by their distance, where both have them."""
+    """Compare two facts; sampled weights by their distance, where both have them.
+
+    An adaptor may be for several clocks, or numbers of steps.
+    """
+    if isinstance(made_for, Sequence) and isinstance(asked, int):
+        return asked not in made_for
     if not isinstance(made_for, Mapping):
         return bool(made_for != asked)
     shared = made_for.keys() & asked.keys()

@@ -10,7 +10,13 @@ import torch
 from diffusers import UNet2DConditionModel
 
 from clockwork_diffusion.clock import Clock
-from clockwork_diffusion.contract import cut_of, history_of, inputs_of, matched
+from clockwork_diffusion.contract import (
+    ages_of,
+    cut_of,
+    history_of,
+    inputs_of,
+    matched,
+)
 from clockwork_diffusion.unet import SplitUNet, Step
 
 
@@ -72,7 +78,8 @@ class Passes:
     An adaptor says what it takes: see `clockwork_diffusion.contract`. One with
     ``is_identity`` gets the upsampled features instead of r_out; one whose ``inputs``
     lack r_out may run at every step, with None at the first; one whose ``history`` is
-    n > 1 gets r_out of the n latest full steps and their ages.
+    n > 1, or that says what ages it wants, gets r_out of the n latest full steps and
+    their ages.
 
     Attributes:
         split: The UNet, split at the adaptor's cut.
@@ -121,6 +128,11 @@ class Passes:
     def history(self) -> int:
         """How many full steps the adaptor looks back on."""
         return history_of(self.adaptor)
+
+    @property
+    def ages_in(self) -> str | None:
+        """In what the adaptor is told their ages, if it is."""
+        return ages_of(self.adaptor)
 
     def match(self, dtype: torch.dtype, device: torch.device) -> None:
         """Bring the adaptor to where the UNet is now, and to its precision."""
@@ -171,7 +183,7 @@ class Passes:
         if self._identity:
             return self._reuse(x, t, c, past.previous, **kwargs)
         adaptor, r_out = self.adaptor, past.previous
-        if self.history > 1:
+        if self.ages_in is not None:
             # Until there are enough full steps, the oldest stands for the missing.
             missing = self.history - len(past.fulls)
             r_out = torch.stack([*past.fulls, *past.fulls[-1:] * missing])
@@ -183,7 +195,7 @@ class Passes:
         """Return what the next light pass reads of a pass."""
         if self._identity:
             return step.up
-        takes = self.history == 1 and "r_out" in inputs_of(self.adaptor)
+        takes = self.ages_in is None and "r_out" in inputs_of(self.adaptor)
         return step.r_out if takes else None
 
 
@@ -294,7 +306,8 @@ class Memory:
             more: Whether another call of this step follows; None if that is unknown.
             last: Whether no other step follows.
             log_snr: Of each step, ``(steps,)``, by which the ages of full steps are
-                told; None takes the steps for evenly spaced.
+                told, unless they are wanted in steps; None takes the steps for evenly
+                spaced.
             **kwargs: The further arguments of diffusers' UNet.
         """
         like = (x.shape, x.device, x.dtype)
@@ -309,11 +322,13 @@ class Memory:
         if self.full:
             self._previous = None
             step = passes.full(x, t, c, **kwargs)
-            if passes.history > 1 and not last:
+            if ages_of(passes) is not None and not last:
                 kept = tuple(each for each in self._fulls if each[0] != index)
                 self._fulls = ((index, step.r_out), *kept)[: passes.history]
         else:
             fulls = tuple(r_out for _, r_out in self._fulls)
+            if ages_of(passes) == "steps":
+                log_snr = None
             ages = tuple(_age(index, at, log_snr) for at, _ in self._fulls)
             previous = None if self._previous is None else self._previous.features
             step = passes.light(x, t, c, Past(previous, fulls, ages), pooled, **kwargs)

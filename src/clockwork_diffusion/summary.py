@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._pytree import tree_map_only
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop
 
+from clockwork_diffusion.contract import ages_of
 from clockwork_diffusion.passes import Past, UNetPasses
 
 
@@ -170,7 +171,7 @@ def _count(
         with FlopCounterMode(display=False, custom_mapping=attention) as counter:
             step = passes.full(x, t, c, **further)
         found[True] = counter.get_total_flops()
-        if passes.history > 1:
+        if ages_of(passes) is not None:
             past = Past(None, (step.r_out,), (1,))
         else:
             past = Past(passes.keep(step))

@@ -286,6 +286,8 @@ def test_callers_can_tell_the_histories_apart(unet):
     histories = {kind: build_adaptor(kind, unet, "stage1", 8).history for kind in KINDS}
     assert histories.pop("extrapolation") == 2
     assert histories.pop("resnet_extrapolation") == 2
+    assert histories.pop("taylor") == 3
+    assert histories.pop("affine") == histories.pop("low_rank") == 2
     assert set(histories.values()) == {1}
 
 

@@ -432,6 +432,7 @@ def arguments(root, tmp_path):
         "spec": spec,
         "model": model,
         "train": [shard],
+        "also": None,
         "unroll": None,
         "clip": None,
         "images": None,
@@ -728,11 +729,11 @@ def test_processes_share_an_epoch_and_its_batches(unet, scheduler_config):
         distillation._Batches(fresh, EPOCHS, Crew(rank, 2), None) for rank in (0, 1)
     ]
     for update in (0, 4, 7):
-        data, rows, steps = alone.share_of_step(update)
+        data, rows, steps, _ = alone.share_of_step(update)
         whole = data.pick(rows, steps, [steps - 1], CPU)
         parts = []
         for batches in crew:
-            own, own_rows, own_steps = batches.share_of_step(update)
+            own, own_rows, own_steps, _ = batches.share_of_step(update)
             assert len(own) < len(data)
             if len(own_rows):
                 parts.append(own.pick(own_rows, own_steps, [own_steps - 1], CPU))

@@ -319,6 +319,7 @@ def test_the_steps_make_an_adaptor_that_says_it_is_for_inversion(root, tmp_path)
         **shared,
         "spec": json.dumps(spec),
         "train": [shard],
+        "also": None,
         "unroll": None,
         "images": None,
         "heldout": [shard],

@@ -80,7 +80,7 @@ def test_adaptors(adaptor):
     if "spec" in adaptor:
         assert parse(AdaptorSpec, adaptor["spec"]).cut in CUTS
     else:
-        assert adaptor["kind"] in ("identity", "extrapolation", "branch")
+        assert adaptor["kind"] in ("identity", "extrapolation", "taylor", "branch")
 
 
 @pytest.mark.parametrize("dataset", entries("datasets"))

@@ -128,6 +128,7 @@ def arguments(step, folder: Path, **changes: object) -> Namespace:
         train_adaptor: {
             "spec": json.dumps(ADAPTOR),
             "model": folder / "model",
+            "also": None,
             "unroll": None,
             "clip": None,
             "images": None,

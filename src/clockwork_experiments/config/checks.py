@@ -126,9 +126,10 @@ def _check_models(known: Registry, scale: str) -> None:
         if "sampled" in dataset:
             _check_sampled(known, scale, name, dataset["sampled"])
     for name, adaptor in known.entries(scale, "adaptors").items():
-        for key in ("train", "heldout") if "model" in adaptor else ():
-            trajectory = known.entry(scale, "trajectories", adaptor[key])
-            what = f"{scale}: adaptor {name!r} and trajectory {adaptor[key]!r}"
+        keys = ("train", "heldout") if "model" in adaptor else ()
+        for key in (*(adaptor[each] for each in keys), *adaptor.get("also_train", ())):
+            trajectory = known.entry(scale, "trajectories", key)
+            what = f"{scale}: adaptor {name!r} and trajectory {key!r}"
             check_equal(what, adaptor, trajectory, "model")
             check_equal(what, adaptor["spec"], trajectory["spec"], "cut")
 

@@ -51,7 +51,7 @@ SAVINGS = (
 SAMPLER = (*("scheduler", "steps", "guidance", "clock", "adaptor_steps", "every_step"),)
 TRAINING = (
     *("kind", "cut", "clock", "inputs", "adaptor_steps", "every_step", "epochs"),
-    *("subset", "optimisation"),
+    *("subset", "optimisation", "also_clocks", "on_policy", "rank", "ridge"),
 )
 RECORDED = {
     *("model", "cut", "scheduler", "steps", "train", "heldout", "seed", "batch_size"),
@@ -348,38 +348,42 @@ def _trajectories(found: Settings, scale: str) -> Settings:
             continue  # and its own check says what lacks
         del adaptor["trajectories"]
         sampler = {key: adaptor.pop(key) for key in SAMPLER[:3] if key in adaptor}
-        source = adaptor.pop("source", None)
-        marks = [
-            adaptor["model"],
-            *([sampler["scheduler"]] if sampler["scheduler"] != "dpmpp" else []),
-            *([f"steps{sampler['steps']}"] if sampler["steps"] != 8 else []),
-            *([adaptor["cut"]] if adaptor["cut"] != "stage1" else []),
-        ]
-        unrolled = own.get("name", "_".join(marks))
-        for part in ("train", "heldout"):
+        source, also = adaptor.pop("source", None), adaptor.pop("also_steps", ())
+        for part, steps in [
+            *(("train", sampler["steps"]), ("heldout", sampler["steps"])),
+            *(("train", count) for count in also),
+        ]:
+            marks = [
+                adaptor["model"],
+                *([sampler["scheduler"]] if sampler["scheduler"] != "dpmpp" else []),
+                *([f"steps{steps}"] if steps != 8 else []),
+                *([adaptor["cut"]] if adaptor["cut"] != "stage1" else []),
+            ]
+            unrolled = own.get("name", "_".join(marks))
+            if "name" in own and steps in also:
+                unrolled += f"_steps{steps}"
             noised = source == "noised" and part == "train"
             trajectory = f"{unrolled}{'_noised' if noised else ''}_{part}"
             marked = source is not None and (noised or source != "noised")
             spec = {
-                "sampler": sampler,
+                "sampler": {**sampler, "steps": steps},
                 "cut": adaptor["cut"],
                 "seed": own["seed"],
                 "batch_size": own["batch_size"],
                 **({"stored": own["stored"]} if "stored" in own else {}),
                 **({"source": source} if marked else {}),
             }
-            made = {
-                "model": adaptor["model"],
-                "dataset": own[part],
-                "spec": copy.deepcopy(spec),
-            }
+            made = {"model": adaptor["model"], "dataset": own[part], "spec": spec}
             if trajectories.setdefault(trajectory, made) != made:
                 raise ValueError(
                     f"{scale}: adaptor {name!r} needs trajectories {trajectory!r} that "
                     "differ from those of another adaptor; give it a "
                     "`trajectories: {name: …}` of its own"
                 )
-            adaptor[part] = trajectory
+            if steps in also:
+                adaptor.setdefault("also_train", []).append(trajectory)
+            else:
+                adaptor[part] = trajectory
     return trajectories
 
 

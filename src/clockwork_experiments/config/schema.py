@@ -28,7 +28,10 @@ MAKING = {
 """What any entry of `config.yaml` may say of how it is made."""
 
 ALSO = {
-    "adaptors": {"trajectories": "What differs of the trajectories it is trained on."},
+    "adaptors": {
+        "trajectories": "What differs of the trajectories it is trained on.",
+        "also_steps": "Further numbers of steps that it is trained for.",
+    },
     "models": {"guidance": "Scale of guidance of its runs."},
     "translators": {
         "guidance": "Scale of guidance by the prompt of its translations.",

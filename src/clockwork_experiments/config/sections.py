@@ -45,7 +45,11 @@ from clockwork_experiments.train.trajectories import TrajectorySpec
 
 Scheduler = Annotated[str, Text(r"dpmpp|dpm|pndm|ddim|heun|[A-Z][A-Za-z0-9]*Scheduler")]
 Kind = Annotated[
-    str, Text(r"resnet|unet|unet_light|resnet_extrapolation|[a-z_][\w.]*:[A-Z]\w*")
+    str,
+    Text(
+        r"resnet|unet|unet_light|resnet_extrapolation|resnet_gap|affine|low_rank"
+        r"|[a-z_][\w.]*:[A-Z]\w*"
+    ),
 ]
 Cut = Annotated[str, OneOf(tuple(CUTS))]
 Solver = Annotated[str, OneOf(tuple(SOLVERS))]
@@ -73,6 +77,9 @@ NARROWED: dict[str, Any] = {
     "adaptor_steps": Annotated[
         tuple[Annotated[int, Bounds(2, 1000)], ...], Items(1, unique=True)
     ],
+    "also_clocks": Counts,
+    "rank": Natural,
+    "ridge": Annotated[float, Bounds(0)],
     "inputs": Annotated[tuple[Annotated[str, OneOf(tuple(INPUTS))], ...], Items(1)],
     "layers": Annotated[tuple[str, ...], Items(1)],
     "alphas": Annotated[tuple[Share, ...], Items(1)],
@@ -293,7 +300,7 @@ class Weightless:
         cut: Where the UNet is split.
     """
 
-    kind: Literal["identity", "extrapolation"]
+    kind: Literal["identity", "extrapolation", "taylor"]
     cut: Cut
 
 
@@ -320,6 +327,7 @@ class Trained:
         heldout: Those that it is measured on.
         spec: What it is, and how it is trained.
         gpus: How many train it.
+        also_train: Trajectories of further numbers of steps that it is trained on.
     """
 
     model: Annotated[str, Ref("models")]
@@ -327,6 +335,7 @@ class Trained:
     heldout: Annotated[str, Ref("trajectories")]
     spec: AdaptorSpec
     gpus: Positive = 1
+    also_train: tuple[Annotated[str, Ref("trajectories")], ...] = ()
 
 
 @dataclass(frozen=True)

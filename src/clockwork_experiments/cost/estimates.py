@@ -14,6 +14,9 @@ from typing import Any
 from clockwork_diffusion.clock import clock_of
 from clockwork_experiments.cost.formulas import translation_rows
 
+FITTED = ("affine", "low_rank")
+"""Kinds of adaptors that are fitted in closed form."""
+
 
 @dataclass(frozen=True)
 class Passes:
@@ -341,11 +344,13 @@ class _Estimate:
             optimisation = spec["optimisation"]
             samples = optimisation["steps"] * optimisation["batch_size"]
             total = samples * self.units.training * self.passes.adaptor
+            if spec["kind"] in FITTED:
+                total = 0.0  # seconds, whatever the recipe of others
             trained = self.of("trajectories")[adaptor["train"]]
             if trained["spec"].get("stored") == "latents":
                 # Its r_in and r_out, and r_out of the step before.
                 total += samples * 2 * self.passes.full[trained["model"]]
-            recorded.add(adaptor["heldout"])
+            recorded |= {adaptor["heldout"], *adaptor.get("also_train", ())}
             if spec.get("epochs"):
                 count = (
                     spec.get("subset")

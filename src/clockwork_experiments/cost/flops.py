@@ -23,6 +23,7 @@ from torch import nn
 
 from clockwork_diffusion.adaptors import IdentityAdaptor
 from clockwork_diffusion.branches import BranchUNet
+from clockwork_diffusion.contract import ages_of
 from clockwork_diffusion.depth_skip import depth_skip
 from clockwork_diffusion.unet import SplitUNet
 from clockwork_experiments.cost.task_architectures import call_inputs, hint_for
@@ -238,7 +239,7 @@ def count_light(
         previous = split.full(x, t, c, **more)
     pooled = torch.zeros(1, text_channels, device=unet.device)
     r_out, estimate = previous.r_out, adaptor
-    if adaptor.history > 1:
+    if ages_of(adaptor) is not None:
         r_out = torch.stack([r_out] * adaptor.history)
         ages = torch.ones(adaptor.history, device=unet.device)
         estimate = partial(adaptor, ages=ages)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from clockwork_experiments.base import provenance, storage
 from clockwork_experiments.run import run
@@ -19,12 +20,14 @@ class AdaptorKind:
         inputs: Which of `clockwork_diffusion.contract.INPUTS` it looks at; all if
             empty.
         branch: The skip connection at which ``branch`` reuses features.
+        rank: Of the map of ``low_rank``.
     """
 
     kind: str
     cut: str = "stage1"
     inputs: tuple[str, ...] = ()
     branch: int = 0
+    rank: int = 0
 
 
 @dataclass(frozen=True)
@@ -90,12 +93,14 @@ def count_flops(
             counted[name] = {"parameters": 0, "step": count.to_json()}
             continue
         with torch.device("meta"):
+            more: dict[str, Any] = {"rank": chosen.rank} if chosen.rank else {}
             adaptor = adaptors.build_adaptor(
                 chosen.kind,
                 network,
                 chosen.cut,
                 spec.text_channels,
                 inputs=chosen.inputs or contract.INPUTS,
+                **more,
             )
         counts = flops.count_light(network, spec.tokens, adaptor, spec.text_channels)
         counted[name] = {

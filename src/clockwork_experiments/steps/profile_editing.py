@@ -116,6 +116,7 @@ class BeforeUpsampler:
         self._adaptor = adaptor
         self.config = adaptor.config
         self.history, self.inputs = adaptor.history, adaptor.inputs
+        self.ages_in = getattr(adaptor, "ages_in", None)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the adaptor."""

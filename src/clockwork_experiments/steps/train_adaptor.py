@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import logging
 from argparse import Namespace
@@ -52,10 +53,16 @@ def main(args: Namespace) -> None:
 
     work = [args.spec, provenance.code_sha256("steps.train_adaptor")]
     data: trajectories.Recorded | FreshTrajectories
+    also = sorted(args.also or [])
+    by_folder = itertools.groupby(also, key=lambda path: path.parent)
+    others = [
+        trajectories.read_trajectories(list(paths), teacher, split)
+        for _, paths in by_folder
+    ]
     if args.unroll is None:
         data = trajectories.read_trajectories(args.train, teacher, split)
-        scheduler, loop = _loop([*args.train, *args.heldout], spec.cut)
-        work += [storage.sha256(path) for path in args.train]
+        scheduler, loop = _loop([*args.train, *also, *args.heldout], spec.cut)
+        work += [storage.sha256(path) for path in [*args.train, *also]]
     else:
         recorded = parse(trajectories.TrajectorySpec, args.unroll, "unroll")
         data, made_of = _fresh(args, recorded, spec.subset, teacher, load, device)
@@ -68,25 +75,36 @@ def main(args: Namespace) -> None:
         unet = UNet2DConditionModel.from_config(
             UNet2DConditionModel.load_config(args.model / "unet")
         )
+    more: dict[str, Any] = {"rank": spec.rank} if spec.rank else {}
     torch.manual_seed(spec.optimisation.seed)
     adaptor = adaptors.build_adaptor(
         spec.kind,
         unet,
         spec.cut,
         heldout.pooled.shape[-1],
-        made_for=spec.made_for(teacher, scheduler, data.steps, loop),
+        made_for=spec.made_for(
+            teacher, scheduler, data.steps, loop, [each.steps for each in others]
+        ),
         inputs=spec.inputs,
+        **more,
     )
     trained = distillation.train_adaptor(
-        adaptor, data, spec, args.state, device, "\n".join(work), prompts, crew
+        *(adaptor, data, spec, args.state, device, "\n".join(work)),
+        prompts,
+        crew,
+        others,
     )
     if crew.rank:
         return
     # Measure what is saved: the weights in half precision.
     module: Any = trained.module.half().float()
     error = adaptor_error.held_out_error(module, heldout, spec.schedule, device)
+    measured: dict[str, Any] = error.to_json()
+    for clock in spec.also_clocks:
+        error = adaptor_error.held_out_error(module, heldout, clock, device)
+        measured.setdefault("also_clocks", {})[str(clock)] = error.to_json()
     marked = marks.mark([args.model])
-    storage.write_json(args.error, {**error.to_json(), **marked})
+    storage.write_json(args.error, {**measured, **marked})
     storage.write_text(args.curve, _curve(trained, spec.optimisation))
     with storage.atomic_path(args.output) as folder:
         module.half().save_pretrained(folder)
@@ -228,6 +246,9 @@ if __name__ == "__main__":
     parser.add_argument("--model", required=True, type=Path, help="pipeline folder")
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--train", nargs="+", type=Path, help="shards")
+    parser.add_argument(
+        "--also", nargs="+", type=Path, help="shards of further numbers of steps"
+    )
     source.add_argument(
         "--unroll", help="TrajectorySpec as JSON: record trajectories for each epoch"
     )

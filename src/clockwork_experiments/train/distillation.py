@@ -5,18 +5,28 @@ The trajectories are recorded before, or anew for each epoch as in the paper.
 
 from __future__ import annotations
 
+import copy
 import json
+import math
+import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import nn
 
-from clockwork_diffusion.adaptor_error import adaptor_steps, error_of
+from clockwork_diffusion.adaptor_error import adaptor_steps, error_of, held_out_error
 from clockwork_diffusion.clock import Clock
-from clockwork_diffusion.contract import INPUTS, LOOPS, check_inputs, inputs_of
+from clockwork_diffusion.contract import (
+    INPUTS,
+    LOOPS,
+    check_inputs,
+    history_of,
+    inputs_of,
+)
+from clockwork_diffusion.predictors.linear import RIDGE
 from clockwork_diffusion.trajectories import Recorded
 from clockwork_experiments.base import failures
 from clockwork_experiments.train.training import (
@@ -46,6 +56,13 @@ class AdaptorSpec:
         epochs: Epochs with trajectories of their own, each of an equal share of the
             optimiser's steps; 0 trains on trajectories that were recorded before.
         subset: Prompts per epoch, drawn anew for each; 0 takes all.
+        also_clocks: Further clocks that it will run at, of a kind that is told gaps.
+        on_policy: Each epoch's trajectories are the adaptor's own: the pipeline samples
+            at its clock with what it has learned so far, and what it is to predict is
+            what the teacher makes of the same latents.
+        rank: Of kind ``low_rank``: the rank of its map across channels.
+        ridge: Of kinds that are fitted: how many samples (places of a feature map) the
+            simpler map counts for.
     """
 
     kind: str
@@ -57,6 +74,10 @@ class AdaptorSpec:
     every_step: bool = False
     epochs: int = 0
     subset: int = 0
+    also_clocks: tuple[int, ...] = ()
+    on_policy: bool = False
+    rank: int = 0
+    ridge: float = RIDGE
 
     def __post_init__(self) -> None:
         """Reject steps, inputs and epochs that do not fit together."""
@@ -67,6 +88,18 @@ class AdaptorSpec:
             )
         if self.subset and not self.epochs:
             raise ValueError(f"subset {self.subset} needs epochs above 0")
+        if self.on_policy and not self.epochs:
+            raise ValueError("on_policy needs epochs above 0, to record in each")
+        if self.on_policy and self.every_step:
+            raise ValueError("on_policy and every_step: there is no full step to see")
+        if self.also_clocks and not self.clock > 1:
+            raise ValueError(
+                f"also_clocks {list(self.also_clocks)} need a clock above 1 before them"
+            )
+        if min(self.also_clocks, default=2) < 2:
+            raise ValueError(
+                f"also_clocks {list(self.also_clocks)} are not all above 1"
+            )
         check_inputs(self.inputs)
         Clock(self.clock)
         if (self.clock > 1) + bool(self.adaptor_steps) + self.every_step != 1:
@@ -92,8 +125,20 @@ class AdaptorSpec:
             return Clock(adaptor_steps=self.adaptor_steps)
         return Clock(self.clock)
 
+    @property
+    def schedules(self) -> tuple[Clock, ...]:
+        """All clocks that it will run at; none if it runs at every step."""
+        if self.schedule is None:
+            return ()
+        return (self.schedule, *map(Clock, self.also_clocks))
+
     def made_for(
-        self, model: str, scheduler: str, steps: int, loop: str = LOOPS[0]
+        self,
+        model: str,
+        scheduler: str,
+        steps: int,
+        loop: str = LOOPS[0],
+        also_steps: Sequence[int] = (),
     ) -> dict[str, Any]:
         """Return what the adaptor is for, as it is saved with it.
 
@@ -103,8 +148,11 @@ class AdaptorSpec:
             steps: Number of sampling steps.
             loop: Which of `clockwork_diffusion.contract.LOOPS` the steps are of; noted
                 if it is not sampling.
+            also_steps: Further numbers of steps that it is trained for.
         """
         facts: dict[str, Any] = {"model": model, "scheduler": scheduler, "steps": steps}
+        if also_steps:
+            facts["steps"] = sorted({steps, *also_steps})
         facts["cut"] = self.cut
         if loop != LOOPS[0]:
             facts["loop"] = loop
@@ -112,7 +160,25 @@ class AdaptorSpec:
             return {**facts, "every_step": True}
         if self.adaptor_steps:
             return {**facts, "adaptor_steps": list(self.adaptor_steps)}
+        if self.also_clocks:
+            return {**facts, "clock": sorted({self.clock, *self.also_clocks})}
         return {**facts, "clock": self.clock}
+
+
+class _Batch(NamedTuple):
+    """Trajectories, rows of them, a step of each, and the full steps before it.
+
+    Attributes:
+        data: The trajectories.
+        rows: Which rows.
+        steps: The step of each.
+        fulls: The last full steps before each, if not the clock's.
+    """
+
+    data: Recorded
+    rows: torch.Tensor
+    steps: torch.Tensor
+    fulls: tuple[torch.Tensor, ...] = ()
 
 
 class _Batches:
@@ -128,7 +194,9 @@ class _Batches:
         spec: AdaptorSpec,
         crew: Crew,
         prompts: Sequence[str] | None,
+        acting: nn.Module | None = None,
     ) -> None:
+        self.acting, self.schedule = acting, spec.schedule
         self.indices = adaptor_steps(spec.schedule, data.steps)
         self.fresh = data if isinstance(data, FreshTrajectories) else None
         if (self.fresh is not None) != bool(spec.epochs):
@@ -176,8 +244,11 @@ class _Batches:
         chosen = order[start - rounds.start * samples :][:size]
         return chosen // len(self.indices), self.indices[chosen % len(self.indices)]
 
-    def share_of_step(self, step: int) -> tuple[Recorded, torch.Tensor, torch.Tensor]:
+    def share_of_step(self, step: int) -> _Batch:
         """Return this process's trajectories, and its samples of a batch."""
+        return _Batch(*self._share_of_step(step))
+
+    def _share_of_step(self, step: int) -> tuple[Recorded, torch.Tensor, torch.Tensor]:
         rows, steps = self.of_step(step)
         if self.fresh is None:
             assert self._data is not None
@@ -186,7 +257,9 @@ class _Batches:
         epoch = step // self.updates
         if epoch != self._epoch:
             self._data = None  # makes room
-            self._data, self._epoch = self.fresh.of_epoch(epoch, self.part), epoch
+            policy = () if self.acting is None else ((self.acting, self.schedule),)
+            self._data = self.fresh.of_epoch(epoch, self.part, *policy)
+            self._epoch = epoch
         assert self._data is not None
         first = self.part.start * self.branches
         mine = (rows >= first) & (rows < self.part.stop * self.branches)
@@ -209,6 +282,66 @@ class _Batches:
         return f"prompts {', '.join(quoted)}"
 
 
+class _Pairs:
+    """Batches of pairs of two steps, whatever the gap between them.
+
+    Each is a function of its number alone: it is of one number of steps, its rows are
+    drawn with replacement, and of each a gap and a step that has one so long.
+    """
+
+    def __init__(self, data: Sequence[Recorded], spec: AdaptorSpec, crew: Crew) -> None:
+        self.data, self.recipe, self.crew = data, spec.optimisation, crew
+        self.longest = max(clock.every for clock in spec.schedules) - 1
+        if spec.adaptor_steps:
+            # One after the other, they look back further and further.
+            self.longest = len(spec.adaptor_steps)
+
+    def _of_step(
+        self, step: int
+    ) -> tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]:
+        generator = generator_for(self.recipe.seed, step)
+
+        def drawn(count: int | torch.Tensor) -> torch.Tensor:
+            share = torch.rand(self.recipe.batch_size, generator=generator)
+            return (share * count).long()
+
+        chosen = int(torch.randint(len(self.data), (), generator=generator))
+        data = self.data[chosen]
+        rows, gaps = drawn(len(data)), 1 + drawn(min(self.longest, data.steps - 1))
+        return chosen, rows, gaps + drawn(data.steps - gaps), gaps
+
+    def share_of_step(self, step: int) -> _Batch:
+        """Return the trajectories of a batch, and this process's samples of it."""
+        chosen, rows, steps, gaps = self._of_step(step)
+        own = self.crew.share(len(rows))
+        part = slice(own.start, own.stop)
+        rows, steps, gaps = rows[part], steps[part], gaps[part]
+        return _Batch(self.data[chosen], rows, steps, (steps - gaps,))
+
+    def describe(self, step: int) -> str:
+        """Name a batch by its rows."""
+        chosen, rows, *_ = self._of_step(step)
+        listed = ", ".join(map(str, rows.unique().tolist()))
+        return f"trajectories {listed} of {self.data[chosen].steps} steps"
+
+
+class _OnPolicy(nn.Module):
+    """An adaptor, and what it was when an epoch began, which samples that epoch.
+
+    Both are in the training's state, so that one that goes on within an epoch records
+    what it has recorded before.
+    """
+
+    def __init__(self, adaptor: nn.Module) -> None:
+        super().__init__()
+        self.adaptor = adaptor
+        self.acting = copy.deepcopy(adaptor).requires_grad_(False)
+
+    def begin_epoch(self) -> None:
+        """Let the adaptor sample as it is now."""
+        self.acting.load_state_dict(self.adaptor.state_dict())
+
+
 def train_adaptor(
     adaptor: nn.Module,
     data: Recorded | FreshTrajectories,
@@ -218,11 +351,13 @@ def train_adaptor(
     work: str = "",
     prompts: Sequence[str] | None = None,
     crew: Crew | None = None,
+    also: Sequence[Recorded] = (),
 ) -> Trained:
     """Minimise ‖r_t^out − φ(r_t^in, r_{t+1}^out, t_emb, text_emb)‖₂ over φ.
 
     Each step of the optimiser sees a random batch of (trajectory, adaptor step) pairs;
-    both branches of guidance are samples.
+    both branches of guidance are samples. A kind with a ``fit`` is fitted instead, and
+    one with ``any_gap`` learns from pairs of any gap.
 
     Args:
         adaptor: φ, trained in place.
@@ -235,6 +370,7 @@ def train_adaptor(
             errors.
         crew: The processes that train together, each on its share of every batch; one
             alone if left out.
+        also: Trajectories of other numbers of steps, for a kind with ``any_gap``.
 
     Raises:
         ValueError: If the adaptor has nothing to train or other inputs than the spec;
@@ -245,13 +381,31 @@ def train_adaptor(
     crew = crew or Crew()
     if not any(parameter.requires_grad for parameter in adaptor.parameters()):
         raise ValueError(f"adaptor kind {spec.kind!r} has nothing to train")
+    any_gap = bool(getattr(adaptor, "any_gap", False))
+    if also and not any_gap:
+        raise ValueError(f"adaptor kind {spec.kind!r} is for one number of steps")
+    if callable(getattr(adaptor, "fit", None)):
+        return _fitted(adaptor, data, spec, device)
+    if spec.also_clocks and not any_gap:
+        raise ValueError(f"adaptor kind {spec.kind!r} is for one clock")
     if set(inputs_of(adaptor)) != set(spec.inputs):
         raise ValueError(
             f"the adaptor's inputs are {', '.join(inputs_of(adaptor))}, "
             f"and the spec's are {', '.join(spec.inputs)}"
         )
-    batches = _Batches(data, spec, crew, prompts)
     adaptor = adaptor.to(device)
+    policy = _OnPolicy(adaptor) if spec.on_policy else None
+    batches: _Batches | _Pairs
+    if any_gap:
+        if isinstance(data, FreshTrajectories) or history_of(adaptor) > 1:
+            raise ValueError(
+                f"adaptor kind {spec.kind!r} learns pairs of any gap, which needs "
+                "trajectories that are recorded before, and a history of 1"
+            )
+        batches = _Pairs([data, *also], spec, crew)
+    else:
+        acting = None if policy is None else policy.acting
+        batches = _Batches(data, spec, crew, prompts, acting)
     # Kept on the device, so that no step waits for it.
     first_bad = torch.full((), -1, device=device)
 
@@ -267,9 +421,12 @@ def train_adaptor(
         )
 
     def loss_of_step(step: int) -> torch.Tensor:
-        recorded, rows, steps = batches.share_of_step(step)
+        if policy is not None and step % (spec.optimisation.steps // spec.epochs) == 0:
+            policy.begin_epoch()
+        recorded, rows, steps, *fulls = batches.share_of_step(step)
         if len(rows):
-            error = error_of(adaptor, recorded, rows, steps, spec.schedule, device)
+            given = (adaptor, recorded, rows, steps, spec.schedule, device)
+            error = error_of(*given, *filter(None, fulls))
             loss = error.flatten(1).norm(dim=1).mean()
         else:
             loss = torch.zeros((), device=device, requires_grad=True)
@@ -282,8 +439,8 @@ def train_adaptor(
         return loss
 
     try:
-        return fit(
-            adaptor,
+        trained = fit(
+            adaptor if policy is None else policy,
             loss_of_step,
             spec.optimisation,
             state,
@@ -295,6 +452,32 @@ def train_adaptor(
         # `fit` may be the first to look, and it knows the step alone.
         refuse_bad()
         raise
+    if policy is None:
+        return trained
+    assert isinstance(trained.module, _OnPolicy)
+    return replace(trained, module=trained.module.adaptor)
+
+
+def _fitted(
+    adaptor: Any,
+    data: Recorded | FreshTrajectories,
+    spec: AdaptorSpec,
+    device: torch.device,
+) -> Trained:
+    """Fit an adaptor in closed form; its one loss is that of what it was fitted to."""
+    if not spec.schedules or spec.on_policy:
+        raise ValueError(
+            f"adaptor kind {spec.kind!r} is fitted: it needs a clock, or adaptor "
+            "steps, and has no policy"
+        )
+    began = time.monotonic()
+    recorded = data.of_epoch(0) if isinstance(data, FreshTrajectories) else data
+    adaptor.cpu().fit(recorded, spec.schedules, ridge=spec.ridge)
+    seconds = time.monotonic() - began
+    loss = held_out_error(adaptor, recorded, spec.schedule, device).l2
+    if not math.isfinite(loss):
+        raise ValueError(f"adaptor: the loss of the fit is {loss}")
+    return Trained(adaptor.eval(), [(0, loss)], seconds, [seconds])
 
 
 def _every(device: torch.device) -> int:

@@ -3,8 +3,10 @@
 A trajectory is *unrolled* by sampling from noise, as the paper does, or *noised*: the
 noise of every step is added to an image, which is the paper's comparator, regular
 distillation; or *inverted*: the way of an image to noise, on which an adaptor for the
-inversion of an edit learns (`loops.invert`). Each is kept as features, or as latents
-from which the teacher makes the features again when they are asked for.
+inversion of an edit learns (`loops.invert`). With a *policy*, an adaptor and its clock,
+the latents of an unrolled trajectory are those that they lead to. Each is kept as
+features, or as latents from which the teacher makes the features again when they are
+asked for.
 """
 
 from __future__ import annotations
@@ -17,11 +19,13 @@ from typing import Any, NamedTuple
 
 import torch
 from diffusers import StableDiffusionPipeline, UNet2DConditionModel
+from torch import nn
 
-from clockwork_diffusion.clock import steps_of_calls
+from clockwork_diffusion.clock import Clock, steps_of_calls
+from clockwork_diffusion.contract import inputs_of
 from clockwork_diffusion.encoding import Prompts
 from clockwork_diffusion.hook import sampling_with
-from clockwork_diffusion.passes import Passes
+from clockwork_diffusion.passes import Passes, Past
 from clockwork_diffusion.plug_and_play.loops import (
     InversionSpec,
     ddim_timesteps,
@@ -31,6 +35,7 @@ from clockwork_diffusion.schedulers import log_snr, new_scheduler
 from clockwork_diffusion.trajectories import Picked, Recorded, Trajectories
 from clockwork_diffusion.unet import SplitUNet
 from clockwork_experiments.base import interruption, storage
+from clockwork_experiments.generate.runs import table_of
 from clockwork_experiments.generate.text import (
     SamplerSpec,
     generators,
@@ -116,12 +121,21 @@ class TrajectorySpec:
 
 
 class _Pass(NamedTuple):
-    """What a pass yields, and the latents that it was given."""
+    """What a pass yields, and the latents that it was given.
+
+    Attributes:
+        eps: The UNet's output.
+        x: The latents.
+        r_in: Features entering ε_L.
+        r_out: What leaves it.
+        left: What the next step finds of it: of a light pass, the adaptor's estimate.
+    """
 
     eps: torch.Tensor
     x: torch.Tensor
     r_in: torch.Tensor
     r_out: torch.Tensor
+    left: torch.Tensor | None = None
 
 
 class _Watched(Passes):
@@ -132,6 +146,36 @@ class _Watched(Passes):
     ) -> Any:
         step = super().full(x, t, c, **kwargs)
         return _Pass(step.eps, x, step.r_in, step.r_out)
+
+
+Policy = tuple[nn.Module, Clock]
+"""An adaptor, and the clock at which it samples."""
+
+
+class _Clocked(Passes):
+    """A policy's passes; light ones also yield what the teacher would make of r_in."""
+
+    def full(
+        self, x: torch.Tensor, t: torch.Tensor, c: torch.Tensor, **kwargs: Any
+    ) -> Any:
+        step = super().full(x, t, c, **kwargs)
+        return _Pass(step.eps, x, step.r_in, step.r_out, step.r_out)
+
+    def light(
+        self,
+        x: torch.Tensor,
+        t: torch.Tensor,
+        c: torch.Tensor,
+        past: Past,
+        pooled: torch.Tensor | None = None,
+        **kwargs: Any,
+    ) -> Any:
+        step = super().light(x, t, c, past, pooled, **kwargs)
+        whole = super().full(x, t, c, **kwargs)
+        return _Pass(step.eps, x, whole.r_in, whole.r_out, step.r_out)
+
+    def keep(self, step: Any) -> torch.Tensor | None:
+        return super().keep(step._replace(r_out=step.left))
 
 
 def unroll(
@@ -170,6 +214,7 @@ def record(
     spec: TrajectorySpec,
     drawn: Sequence[torch.Generator],
     clean: torch.Tensor | None = None,
+    policy: Policy | None = None,
 ) -> dict[str, torch.Tensor]:
     """Run the teacher and record what the spec asks for at every step.
 
@@ -184,20 +229,29 @@ def record(
             inversion has none.
         clean: Latents of the prompts' images, ``(N, C, h, w)``, if they start from
             images.
+        policy: An adaptor and its clock, which decide the latents in the teacher's
+            place; what is recorded is still what the teacher makes of them.
 
     Returns:
         ``r_in`` and ``r_out``, ``(N, branches, steps, c, h, w)``, the empty prompt's
-        branch first; or else ``latents`` as the UNet sees them, ``(N, steps, C, h,
-        w)``, which the branches share. ``pooled``, ``(N, branches, P)``. All on the
-        CPU.
+        branch first, and with a policy ``left``, what the next step finds; or else
+        ``latents`` as the UNet sees them, ``(N, steps, C, h, w)``, which the branches
+        share. ``pooled``, ``(N, branches, P)``. All on the CPU.
 
     Raises:
         ValueError: If what is recorded is not finite, or the images to start from are
-            missing or of another size.
+            missing or of another size, or a policy is given where there is none.
     """
+    if policy is not None and (spec.source, spec.stored) != ("unroll", "features"):
+        raise ValueError(
+            "a policy needs source 'unroll' and stored 'features', not "
+            f"{spec.source!r} and {spec.stored!r}"
+        )
     dtype = getattr(torch, spec.dtype)
     count, branches = len(prompts), spec.sampler.branches
     names = ("r_in", "r_out") if spec.stored == "features" else ("x",)
+    if policy is not None:
+        names = (*names, "left")
     kept: dict[str, list[torch.Tensor]] = {name: [] for name in names}
 
     def keep(index: int, timestep: torch.Tensor | int, step: _Pass) -> None:
@@ -216,6 +270,12 @@ def record(
         else:
             inversion = InversionSpec(spec.sampler.steps)
             invert(watched, pipe.scheduler.config, clean, prompts, inversion, keep)
+    elif policy is not None:
+        adaptor, clock = policy
+        clocked = _Clocked(watched.split, adaptor.eval())
+        pool = table_of(prompts) if "text" in inputs_of(adaptor) else None
+        with sampling_with(pipe, clocked, clock, pool=pool, observe=keep):
+            sample(pipe, prompts, drawn, spec.sampler)
     else:
         with sampling_with(pipe, watched, observe=keep):
             sample(pipe, prompts, drawn, spec.sampler)
@@ -417,6 +477,30 @@ class LatentTrajectories:
         return high.r_in, split.low(high, conditions)
 
 
+@dataclass(frozen=True)
+class OwnTrajectories(Trajectories):
+    """Trajectories of a policy's latents.
+
+    Attributes:
+        left: What the next step finds of a step: r_out where the policy's pass was
+            full, its estimate elsewhere, ``(rows, steps, c_out, h, w)``.
+    """
+
+    left: torch.Tensor
+
+    def pick(
+        self,
+        rows: torch.Tensor,
+        steps: torch.Tensor,
+        earlier: Sequence[torch.Tensor],
+        device: torch.device,
+    ) -> Picked:
+        """Look the features up; see the library's `Recorded`."""
+        left = (self.left[rows, other] for other in earlier)
+        before = tuple(each.to(device, torch.float32) for each in left)
+        return super().pick(rows, steps, [], device)._replace(earlier=before)
+
+
 NEEDED = {
     "features": ("r_in", "r_out", "pooled", "t_emb", "log_snr"),
     "latents": (
@@ -450,6 +534,9 @@ def join(
     if "latents" not in shards[0]:
         r_in, r_out = (joined(name).flatten(0, 1) for name in ("r_in", "r_out"))
         t_emb = t_emb.expand(len(pooled), -1, -1)
+        if "left" in shards[0]:
+            left = joined("left").flatten(0, 1)
+            return OwnTrajectories(r_in, r_out, t_emb, pooled, of_steps, left)
         return Trajectories(r_in, r_out, t_emb, pooled, of_steps)
     if split is None:
         raise ValueError("stored latents need the teacher that makes features of them")
@@ -552,12 +639,15 @@ class FreshTrajectories:
         generator = generator_for(self.spec.seed, epoch)
         return torch.randperm(len(self.prompts), generator=generator)[: self.subset]
 
-    def of_epoch(self, epoch: int, part: range | None = None) -> Recorded:
+    def of_epoch(
+        self, epoch: int, part: range | None = None, policy: Policy | None = None
+    ) -> Recorded:
         """Record an epoch's trajectories.
 
         Args:
             epoch: Which, from 0.
             part: Which of its prompts to record; all if left out.
+            policy: What decides the latents; see `record`.
 
         Raises:
             InterruptedError: If SIGTERM came, after a batch.
@@ -578,7 +668,7 @@ class FreshTrajectories:
                 prompts = self.encode([self.prompts[place] for place in batch.tolist()])
                 clean = None if self.clean is None else self.clean(batch)
                 arguments = (self.pipe, prompts, self.spec)
-                tensors = record(*arguments, drawn, clean)
+                tensors = record(*arguments, drawn, clean, policy)
                 shards.append({**tensors, **constants(*arguments)})
         log.info("epoch %d: recorded %d prompts", epoch, len(places))
         return join(shards, lambda: SplitUNet(self.pipe.unet, self.spec.cut))

@@ -28,6 +28,9 @@ SECTIONS = (
 )
 """Sections of the configuration that decide the costs."""
 
+COUNTED = ("kind", "cut", "inputs", "branch", "rank")
+"""What of an adaptor's settings decides what it costs."""
+
 
 def cost_spec(config: Config, wildcards: Wildcards) -> str:
     """Return a scale's configuration, as far as it decides costs."""
@@ -60,7 +63,7 @@ def _counted(config: Config, scale: str, name: str) -> dict[str, Any]:
         "tokens": model["tokens"],
         "text_channels": files.text_channels(config, scale),
         "adaptors": {
-            key: chosen(each.get("spec", each), "kind", "cut", "inputs", "branch")
+            key: chosen(each.get("spec", each), *COUNTED)
             for key, each in adaptors
             if each.get("model", name) == name
         },

@@ -155,6 +155,15 @@ def adaptor_needs(config: Config, wildcards: Wildcards) -> Needs:
         if starts_from_images(train):
             images = files.shards(config, "images", scale, train["dataset"])
             needs["images"] = Need(tuple(images))
+    also = [
+        file
+        for name in found.get("also_train", ())
+        for file in _recorded(
+            config, scale, entry(config, scale, "trajectories", name)["dataset"], name
+        ).files
+    ]
+    if also:
+        needs["also"] = Need(tuple(also))
     needs["heldout"] = _recorded(config, scale, heldout["dataset"], found["heldout"])
     needs["prompts"] = Need((files.prompts_file(scale, train["dataset"]),))
     return needs

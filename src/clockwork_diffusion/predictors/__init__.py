@@ -1,0 +1,1 @@
+"""Predictors of r_out that are not trained: ours, one a file; `contract` says what."""
