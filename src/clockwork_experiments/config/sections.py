@@ -73,6 +73,7 @@ NARROWED: dict[str, Any] = {
     "adaptor_steps": Annotated[
         tuple[Annotated[int, Bounds(2, 1000)], ...], Items(1, unique=True)
     ],
+    "mask": Annotated[str, Text("1[01]*")],
     "inputs": Annotated[tuple[Annotated[str, OneOf(tuple(INPUTS))], ...], Items(1)],
     "layers": Annotated[tuple[str, ...], Items(1)],
     "alphas": Annotated[tuple[Share, ...], Items(1)],
