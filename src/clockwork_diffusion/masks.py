@@ -76,7 +76,9 @@ def costs_of_steps(per_step: Mapping[int, float], steps: int) -> dict[Span, floa
     }
 
 
-def best_mask(steps: int, full: int, costs: Mapping[Span, float]) -> str:
+def best_mask(
+    steps: int, full: int, costs: Mapping[Span, float], growth: float = 1.0
+) -> str:
     """Return the mask with so many full steps whose spans cost least together.
 
     By dynamic programming over where the latest full step is. Of equals the one whose
@@ -86,6 +88,7 @@ def best_mask(steps: int, full: int, costs: Mapping[Span, float]) -> str:
         steps: Number of steps.
         full: How many are full.
         costs: Of each span with a light step.
+        growth: By what factor a span weighs more than the one before it.
 
     Raises:
         ValueError: If there are not so many steps, or none is full.
@@ -98,19 +101,24 @@ def best_mask(steps: int, full: int, costs: Mapping[Span, float]) -> str:
 
     # Of each place of the latest full step: the cost so far, and the mask up to it.
     reached = {0: (0.0, "1")}
-    for _ in range(full - 1):
+    for place in range(full - 1):
+        weight = growth**place
         found: dict[int, tuple[float, str]] = {}
         for stop in range(1, steps):
             ways = [
-                (spent + cost(start, stop), path + "0" * (stop - start - 1) + "1")
+                (
+                    spent + weight * cost(start, stop),
+                    path + "0" * (stop - start - 1) + "1",
+                )
                 for start, (spent, path) in reached.items()
                 if start < stop
             ]
             if ways:
                 found[stop] = min(ways, key=_cheapest)
         reached = found
+    weight = growth ** (full - 1)
     ends = [
-        (spent + cost(start, steps), path + "0" * (steps - start - 1))
+        (spent + weight * cost(start, steps), path + "0" * (steps - start - 1))
         for start, (spent, path) in reached.items()
     ]
     return min(ends, key=_cheapest)[1]
