@@ -153,7 +153,7 @@ def sums(errors: Mapping[str, float], steps: int) -> dict[str, dict[Span, float]
     """Return what spans cost, by measured single steps and by measured spans."""
     spans = {span: errors[mask_of_span(steps, span)] for span in all_spans(steps)}
     single = {
-        start + 1: cost for (start, stop), cost in spans.items() if _one(start, stop)
+        start + 1: cost for (start, stop), cost in spans.items() if stop - start == 2
     }
     return {"steps": costs_of_steps(single, steps), "spans": spans}
 
@@ -183,7 +183,3 @@ def chosen(
     gap = errors[mask] / errors[best] - 1 if errors[best] else 0.0
     rank = ranked.index(mask) + 1
     return Best(full, mask, errors[mask], best, errors[best], gap, rank, len(ranked))
-
-
-def _one(start: int, stop: int) -> bool:
-    return stop - start == 2
