@@ -89,7 +89,7 @@ def adaptor_steps(clock: Clock | None, steps: int) -> torch.Tensor:
     clock.full_steps(steps)
     indices = [index for index in range(steps) if not clock.is_full(index)]
     if not indices:
-        raise ValueError(f"clock {clock.every} over {steps} steps has no adaptor step")
+        raise ValueError(f"{clock} over {steps} steps has no adaptor step")
     return torch.tensor(indices)
 
 

@@ -32,7 +32,7 @@ class Calls(NamedTuple):
 
 @dataclass(frozen=True)
 class Clock:
-    """A clock: one full pass every ``every`` steps, or an explicit set of steps.
+    """A clock: one full pass every ``every`` steps, or an explicit choice of steps.
 
     Attributes:
         every: N of "clock N"; 1 runs the whole UNet at every step.
@@ -40,11 +40,15 @@ class Clock:
             of a period. The first step has nothing to reuse, and must be full.
         every_step: Use the adaptor at all steps, the first included (Table S2's "model
             distillation"); only for an adaptor that reuses nothing.
+        mask: A digit for each step of a run, 1 where it is full and 0 where it is
+            light, such as ``10010100``: every clock is such a mask. A run must have as
+            many steps.
     """
 
     every: int = 1
     adaptor_steps: tuple[int, ...] = ()
     every_step: bool = False
+    mask: str = ""
 
     def __post_init__(self) -> None:
         """Reject clocks that cannot run."""
@@ -53,14 +57,26 @@ class Clock:
                 raise ValueError(f"clock or adaptor step {value!r} is not an integer")
         if self.every < 1:
             raise ValueError(f"clock {self.every} is less than 1")
-        if (self.every > 1) + bool(self.adaptor_steps) + self.every_step > 1:
+        given = (self.every > 1, bool(self.adaptor_steps), self.every_step)
+        if sum(given) + (self.mask != "") > 1:
             raise ValueError(
-                "give either a clock or adaptor steps or every step, not several"
+                "give either a clock or adaptor steps or every step or a mask, "
+                "not several"
             )
         if min(self.adaptor_steps, default=2) < 2:
             raise ValueError(
                 f"adaptor step {min(self.adaptor_steps)} is less than 2: "
                 "the first step has nothing to reuse"
+            )
+        if not isinstance(self.mask, str) or set(self.mask) - {"0", "1"}:
+            raise ValueError(
+                f"mask {self.mask!r} is not a text of 1 (full) and 0 (light), such as "
+                "'1010'"
+            )
+        if self.mask.startswith("0"):
+            raise ValueError(
+                f"mask {self.mask!r} begins with a light step: the first step has "
+                "nothing to reuse"
             )
 
     def __str__(self) -> str:
@@ -69,12 +85,15 @@ class Clock:
             return "the adaptor at every step"
         if self.adaptor_steps:
             return f"the adaptor at steps {', '.join(map(str, self.adaptor_steps))}"
+        if self.mask:
+            return f"mask {self.mask}"
         return f"clock {self.every}"
 
     @property
     def needs_adaptor(self) -> bool:
         """Tell whether the clock ever asks for the adaptor."""
-        return self.every > 1 or bool(self.adaptor_steps) or self.every_step
+        listed = bool(self.adaptor_steps) or "0" in self.mask
+        return self.every > 1 or listed or self.every_step
 
     def is_full(self, index: int) -> bool:
         """Tell whether a step, counted from 0, runs the whole UNet (C(t) = 0)."""
@@ -82,19 +101,26 @@ class Clock:
             return False
         if self.adaptor_steps:
             return index + 1 not in self.adaptor_steps
+        if self.mask:
+            return self.mask[index : index + 1] != "0"
         return index % self.every == 0
 
     def full_steps(self, steps: int) -> int:
         """Return how many of ``steps`` steps run the whole UNet.
 
         Raises:
-            ValueError: If ``steps`` is less than 1, or an adaptor step lies beyond it.
+            ValueError: If ``steps`` is less than 1, an adaptor step lies beyond it, or
+                a mask is of another number of steps.
         """
         if steps < 1:
             raise ValueError(f"step count {steps} is less than 1")
         if max(self.adaptor_steps, default=0) > steps:
             raise ValueError(
                 f"adaptor step {max(self.adaptor_steps)} is beyond the {steps} steps"
+            )
+        if self.mask and len(self.mask) != steps:
+            raise ValueError(
+                f"mask {self.mask} has {len(self.mask)} steps, and the run {steps}"
             )
         return sum(self.is_full(index) for index in range(steps))
 
@@ -112,7 +138,22 @@ def clock_of(sampler: Mapping[str, Any]) -> Clock:
         sampler.get("clock", 1),
         tuple(sampler.get("adaptor_steps", ())),
         sampler.get("every_step", False),
+        sampler.get("mask", ""),
     )
+
+
+def mask_of(clock: Clock, steps: int) -> str:
+    """Return a clock as the mask that it is over a number of steps.
+
+    >>> mask_of(Clock(3), 8)
+    '10010010'
+
+    Raises:
+        ValueError: If the clock does not fit the steps, or has no full step.
+    """
+    if clock.full_steps(steps) == 0:
+        raise ValueError("every step uses the adaptor, and a mask begins with a full")
+    return "".join(str(int(clock.is_full(index))) for index in range(steps))
 
 
 def steps_of_calls(scheduler: str, steps: int) -> tuple[int, ...]:

@@ -16,7 +16,7 @@ from typing import Any
 from diffusers import ModelMixin
 from torch import nn
 
-from clockwork_diffusion.clock import Clock
+from clockwork_diffusion.clock import Clock, mask_of
 from clockwork_diffusion.contract import LOOPS, cut_of
 from clockwork_diffusion.schedulers import name_of
 
@@ -118,12 +118,19 @@ def is_made_for_something(adaptor: Any) -> bool:
 
 
 def facts_of_clock(clock: Clock) -> dict[str, Any]:
-    """Return a clock as it stands in ``config.made_for``."""
+    """Return a clock as it stands in ``config.made_for``; a mask as what it equals."""
     if clock.every_step:
         return {"every_step": True}
     if clock.adaptor_steps:
         return {"adaptor_steps": list(clock.adaptor_steps)}
-    return {"clock": clock.every}
+    if not clock.mask:
+        return {"clock": clock.every}
+    steps = len(clock.mask)
+    for every in range(1, steps + 1):
+        if mask_of(Clock(every), steps) == clock.mask:
+            return {"clock": every}
+    light = [index + 1 for index, digit in enumerate(clock.mask) if digit == "0"]
+    return {"adaptor_steps": light}
 
 
 def weights_of(unet: nn.Module) -> dict[str, float]:

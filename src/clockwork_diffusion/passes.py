@@ -151,7 +151,7 @@ class Passes:
                 that does without the previous step.
         """
         if clock.needs_adaptor and self.adaptor is None:
-            asked = f"clock {clock.every}"
+            asked = str(clock)
             if clock.adaptor_steps:
                 asked = f"adaptor steps {', '.join(map(str, clock.adaptor_steps))}"
             raise ValueError(
@@ -220,7 +220,7 @@ class WholePasses:
     def check(self, clock: Clock) -> None:
         """Refuse clocks, which need a split UNet and an adaptor."""
         if clock.needs_adaptor:
-            raise ValueError(f"clock {clock.every} needs an adaptor")
+            raise ValueError(f"{clock} needs an adaptor")
 
     def full(
         self, x: torch.Tensor, t: torch.Tensor, c: torch.Tensor, **kwargs: Any

@@ -54,6 +54,7 @@ def apply_clockwork(
     pool: Pool | None = None,
     adaptor_steps: tuple[int, ...] = (),
     every_step: bool = False,
+    mask: str = "",
     compile: bool = False,
     timed: bool = False,
     observe: Observer | None = None,
@@ -71,6 +72,8 @@ def apply_clockwork(
             is told, ``(N, P)``, if its configuration does not say how.
         adaptor_steps: Steps that use the adaptor, counted from 1, instead of a clock.
         every_step: Use the adaptor at every step, instead of a clock.
+        mask: A digit for each step, 1 where it is full and 0 where it is light, such
+            as ``10010100``, instead of a clock.
         compile: Compile each of the two kinds of pass as one graph.
         timed: Time the passes, for the summary.
         observe: Called after each pass with the sampling step's index from 0, the time
@@ -97,9 +100,9 @@ def apply_clockwork(
     """
     if not isinstance(clock, Clock):
         if clock is None:
-            clock = 1 if adaptor_steps or every_step else 2
-        clock = Clock(clock, tuple(adaptor_steps), every_step)
-    elif adaptor_steps or every_step:
+            clock = 1 if adaptor_steps or every_step or mask != "" else 2
+        clock = Clock(clock, tuple(adaptor_steps), every_step, mask)
+    elif adaptor_steps or every_step or mask != "":
         raise ValueError("give either a Clock or its parts, not both")
     adaptor = IdentityAdaptor(cut=cut) if adaptor is None else adaptor
     check_adaptor(adaptor)

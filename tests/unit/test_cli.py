@@ -13,8 +13,8 @@ from clockwork_experiments.cli import app, checkout, doctor, facts, sources, wor
 from clockwork_experiments.cli.adhoc import Asked, adhoc
 
 COMMANDS = (
-    *("run", "train", "hub", "table", "figure", "claims", "mini", "pilot", "report"),
-    *("fetch", "doctor"),
+    *("run", "train", "hub", "plan", "table", "figure", "claims", "mini", "pilot"),
+    *("report", "fetch", "doctor"),
 )
 
 
@@ -96,8 +96,8 @@ def test_each_command_has_one_example_that_it_takes(
     (example,) = re.findall(r"Example: clockwork (.*?)\n\n", shown, re.S)
     words = example.split()
     assert words[0] == name
-    if name == "doctor":
-        return
+    if name in ("doctor", "plan"):
+        return  # they are no targets of the workflow
     monkeypatch.chdir(ROOT)
     dry = ["--dry-run"] if "--dry-run" in shown else []
     if name == "report":
@@ -321,10 +321,24 @@ def test_the_same_wish_is_the_same_run_and_another_is_not(here):
             {"scheduler": "UniPCMultistepScheduler"},
             {"adaptor": "identity", "adaptor_steps": [3, 4]},
             {"adaptor": "identity", "adaptor_steps": [3, 4], "level": 9},
+            {"adaptor": "identity", "mask": "10110101"},
         )
     }
-    assert len(names) == 6
+    assert len(names) == 7
     assert all(re.fullmatch("[a-z][a-z0-9_]*", name) for name in names)
+
+
+def test_a_mask_of_other_steps_is_refused_before_anything_runs(here):
+    settings = {"adaptor": "identity", "mask": "10110101", "steps": 8}
+    made = adhoc(Asked("mini", "sd", "sd", settings), here)
+    run, _ = resolved(here, made, "mini")
+    assert run["sampler"]["mask"] == "10110101"
+    made = adhoc(Asked("mini", "sd", "sd", {**settings, "steps": 6}), here)
+    with pytest.raises(ValueError, match="mask 10110101 has 8 steps, and the run 6"):
+        resolved(here, made, "mini")
+    made = adhoc(Asked("mini", "sd", "sd", {**settings, "mask": "01110101"}), here)
+    with pytest.raises(ValueError, match="01110101"):
+        resolved(here, made, "mini")
 
 
 def test_fewer_captions_are_of_both_runs_and_the_reference_stays_whole(here):

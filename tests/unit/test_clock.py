@@ -6,8 +6,10 @@ from clockwork_diffusion.clock import (
     Calls,
     Clock,
     clock_of,
+    mask_of,
     steps_of_calls,
 )
+from clockwork_diffusion.made_for import facts_of_clock
 from clockwork_diffusion.schedulers import SCHEDULERS, new_scheduler
 from clockwork_experiments.cost import formulas
 from clockwork_experiments.generate.text import SamplerSpec
@@ -61,6 +63,10 @@ def test_model_distillation_has_no_full_step():
         ({"every": 2, "adaptor_steps": (3,)}, "either a clock or adaptor steps"),
         ({"every": 2, "every_step": True}, "either a clock or adaptor steps"),
         ({"adaptor_steps": (3,), "every_step": True}, "either a clock or adaptor"),
+        ({"every": 2, "mask": "10"}, "either a clock or adaptor steps or .* a mask"),
+        ({"mask": "0101"}, "'0101' begins with a light step"),
+        ({"mask": "1021"}, "'1021' is not a text of 1 .full. and 0 .light."),
+        ({"mask": 1010}, "mask 1010 is not a text"),
     ],
 )
 def test_clocks_that_cannot_run_are_refused(settings, message):
@@ -73,6 +79,35 @@ def test_adaptor_steps_beyond_the_run_are_refused():
         Clock(adaptor_steps=(9,)).full_steps(8)
     with pytest.raises(ValueError, match="adaptor step 9 is beyond the 8 steps"):
         SamplerSpec("dpmpp", 8, 3.0, adaptor_steps=(9,))
+
+
+@pytest.mark.parametrize(
+    ("clock", "mask"),
+    [
+        (Clock(), "11111111"),
+        (Clock(2), "10101010"),
+        (Clock(3), "10010010"),
+        (Clock(8), "10000000"),
+        (Clock(adaptor_steps=(3, 4, 5, 6)), "11000011"),
+    ],
+)
+def test_a_clock_is_a_mask(clock, mask):
+    assert mask_of(clock, 8) == mask
+    same = Clock(mask=mask)
+    assert full_steps(same) == full_steps(clock)
+    assert same.needs_adaptor == clock.needs_adaptor
+    assert facts_of_clock(same) == facts_of_clock(clock)
+    for scheduler in ("dpmpp", "pndm", "heun"):
+        assert same.calls(scheduler, 8) == clock.calls(scheduler, 8)
+
+
+def test_a_mask_is_of_its_own_number_of_steps():
+    with pytest.raises(ValueError, match="mask 1010 has 4 steps, and the run 8"):
+        Clock(mask="1010").full_steps(8)
+    with pytest.raises(ValueError, match="mask 1010 has 4 steps, and the run 8"):
+        SamplerSpec("dpmpp", 8, 3.0, mask="1010")
+    with pytest.raises(ValueError, match="a mask begins with a full"):
+        mask_of(Clock(every_step=True), 8)
 
 
 def test_the_owners_of_calls():
@@ -118,6 +153,8 @@ def test_flops_of_explicit_steps_and_of_every_step():
     assert flops(adaptor_steps=[3, 4, 5]) == 5 * 100 + 3 * 40
     assert flops(every_step=True) == 8 * 40
     assert flops(scheduler="pndm", every_step=True) == 9 * 40
+    assert flops(mask="10010100") == 3 * 100 + 5 * 40
+    assert flops(scheduler="pndm", mask="10010100") == 4 * 100 + 5 * 40
     assert flops(scheduler="pndm", adaptor_steps=[2]) == 8 * 100 + 40
 
 
@@ -125,3 +162,4 @@ def test_settings_become_a_clock():
     assert clock_of({"steps": 8}) == Clock()
     assert clock_of({"adaptor_steps": [2, 4]}) == Clock(adaptor_steps=(2, 4))
     assert clock_of({"every_step": True}).needs_adaptor
+    assert clock_of({"mask": "1001"}) == Clock(mask="1001")

@@ -20,6 +20,7 @@ from diffusers import (
 from transformers import CLIPTextConfig, CLIPTextModel
 
 from clockwork_diffusion.adaptors import IdentityAdaptor, build_adaptor
+from clockwork_diffusion.branches import deepcache
 from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.encoding import encode_prompts
 from clockwork_diffusion.hook import sampling_with
@@ -183,6 +184,38 @@ def test_adaptor_steps(pipe):
         assert passes_of(pipe, steps=5) == ["full"] * 4 + ["light"]
 
 
+@pytest.mark.parametrize(
+    ("mask", "clock"),
+    [
+        ("101010", {"clock": 2}),
+        ("100100", {"clock": 3}),
+        ("110011", {"adaptor_steps": (3, 4)}),
+        ("111111", {"clock": 1}),
+    ],
+)
+def test_a_mask_draws_what_the_clock_that_it_equals_draws(pipe, mask, clock):
+    with clockwork(pipe, **clock) as summary:
+        ticking, saved = draw(pipe), summary.flops_saved
+    with clockwork(pipe, mask=mask) as summary:
+        assert torch.equal(draw(pipe), ticking)
+    assert summary.flops_saved == saved
+
+
+def test_deepcache_takes_a_mask(pipe):
+    with deepcache(pipe, 3):
+        ticking = draw(pipe)
+    with deepcache(pipe, Clock(mask="100100")):
+        assert torch.equal(draw(pipe), ticking)
+
+
+def test_a_mask_that_no_clock_is(pipe):
+    with clockwork(pipe, mask="10010100") as summary:
+        draw(pipe, steps=8)
+        assert summary.full_steps == (1, 4, 6)
+        with pytest.raises(ValueError, match="mask 10010100 has 8 steps, and the run"):
+            draw(pipe, steps=5)
+
+
 def test_every_step(pipe):
     class FromInput(torch.nn.Module):
         config, inputs = IdentityAdaptor().config, ("r_in",)
@@ -319,6 +352,9 @@ def test_a_learned_adaptor_runs_and_matters(pipe, tmp_path):
         ({"clock": 2, "adaptor_steps": (3,)}, "either a clock or adaptor steps"),
         ({"clock": Clock(2), "every_step": True}, "either a Clock or its parts"),
         ({"every_step": True}, "IdentityAdaptor takes"),
+        ({"mask": "0101"}, "begins with a light step"),
+        ({"clock": 2, "mask": "1010"}, "either a clock or adaptor steps"),
+        ({"clock": Clock(2), "mask": "1010"}, "either a Clock or its parts"),
     ],
 )
 def test_bad_arguments_leave_the_pipeline_alone(pipe, kwargs, message):

@@ -104,5 +104,7 @@ def _word(key: str, value: Any) -> str:
     """Return a setting as a part of an id."""
     if key in ("adaptor", "model", "scheduler"):
         return re.sub(r"[^a-z0-9]+", "_", str(value).lower()).strip("_")
+    if key == "mask":
+        return f"mask{value}"
     values = value if isinstance(value, list) else [value]
     return key + re.sub(r"[^a-z0-9]+", "_", "_".join(f"{each:g}" for each in values))

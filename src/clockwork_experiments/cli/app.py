@@ -8,7 +8,7 @@ from typing import NoReturn
 
 import typer
 
-from clockwork_experiments.cli import doctor, results, runs, sources
+from clockwork_experiments.cli import doctor, planning, results, runs, sources
 
 BAD_INPUT, FAILED = 2, 1
 
@@ -16,16 +16,16 @@ app = typer.Typer(
     name="clockwork",
     help="Make the tables, figures and claims of two papers on cheap diffusion models, "
     "and runs of your own beside theirs.\n\n"
-    "Each command makes targets of the Snakemake workflow in a checkout of the "
-    "project: what is there already is not made again, and what was broken off goes "
-    "on.\n\n"
+    "Each command but plan makes targets of the Snakemake workflow in a checkout of "
+    "the project: what is there already is not made again, and what was broken off "
+    "goes on.\n\n"
     "Start with: clockwork doctor",
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for module in (runs, results, sources, doctor):
+for module in (runs, planning, results, sources, doctor):
     for command in module.COMMANDS:
         app.command()(command)
 

@@ -70,6 +70,14 @@ def run(
             show_default=False,
         ),
     ] = None,
+    mask: Annotated[
+        str | None,
+        typer.Option(
+            metavar="DIGITS",
+            help="For each step 1 if it is full and 0 if light, instead of a clock.",
+            show_default=False,
+        ),
+    ] = None,
     against: Annotated[
         str,
         typer.Option(
@@ -101,6 +109,7 @@ def run(
         "guidance": guidance,
         "level": level,
         "adaptor_steps": None if adaptor_steps is None else _numbers(adaptor_steps),
+        "mask": mask,
     }
     settings = {key: value for key, value in given.items() if value is not None}
     found = workflow.checkout

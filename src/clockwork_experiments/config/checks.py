@@ -69,13 +69,14 @@ def _check_run(known: Registry, scale: str, name: str, run: Settings) -> None:
             check_equal(f"{what} and its adaptor", run, adaptor, "model")
     _check_teacher(known, scale, "runs", what, run, "dataset", "seed")
     try:
-        needs_adaptor = clock_of(run["sampler"]).needs_adaptor
+        clock = clock_of(run["sampler"])
+        clock.full_steps(run["sampler"]["steps"])
     except ValueError as error:
         raise ValueError(f"{what}: {error}") from None
-    if needs_adaptor != ("adaptor" in run):
+    if clock.needs_adaptor != ("adaptor" in run):
         raise ValueError(
             f"{what} needs both a clock above 1 and an adaptor, or neither; adaptor "
-            "steps, or every step, are a clock as well"
+            "steps, or every step, or a mask with a 0, are a clock as well"
         )
     _check_level(known, scale, what, run)
 

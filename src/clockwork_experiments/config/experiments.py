@@ -43,12 +43,15 @@ ENTRIES = (
 """Sections of entries by id; ``editing`` holds three. All others are one entry each."""
 
 SAVINGS = (
-    *("teacher", "adaptor", "clock", "adaptor_steps", "every_step", "level"),
-    *("timesteps", "searched"),
+    *("teacher", "adaptor", "clock", "adaptor_steps", "every_step", "mask"),
+    *("level", "timesteps", "searched"),
 )
 """How an entry saves time against its teacher; not taken over from a teacher."""
 
-SAMPLER = (*("scheduler", "steps", "guidance", "clock", "adaptor_steps", "every_step"),)
+SAMPLER = (
+    *("scheduler", "steps", "guidance", "clock", "adaptor_steps", "every_step"),
+    "mask",
+)
 TRAINING = (
     *("kind", "cut", "clock", "inputs", "adaptor_steps", "every_step", "epochs"),
     *("subset", "optimisation", "also_clocks", "on_policy", "rank", "ridge"),

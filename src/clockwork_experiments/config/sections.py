@@ -80,6 +80,7 @@ NARROWED: dict[str, Any] = {
     "also_clocks": Counts,
     "rank": Natural,
     "ridge": Annotated[float, Bounds(0)],
+    "mask": Annotated[str, Text("1[01]*")],
     "inputs": Annotated[tuple[Annotated[str, OneOf(tuple(INPUTS))], ...], Items(1)],
     "layers": Annotated[tuple[str, ...], Items(1)],
     "alphas": Annotated[tuple[Share, ...], Items(1)],

@@ -35,6 +35,8 @@ class SamplerSpec:
             a clock.
         every_step: Use the adaptor at all steps, the first included (Table S2's model
             distillation), instead of a clock.
+        mask: A digit for each step, 1 where it is full and 0 where it is light, such
+            as "10010100", instead of a clock.
     """
 
     scheduler: str
@@ -43,6 +45,7 @@ class SamplerSpec:
     clock: int = 1
     adaptor_steps: tuple[int, ...] = ()
     every_step: bool = False
+    mask: str = ""
 
     def __post_init__(self) -> None:
         """Reject values that make no sampler."""
@@ -54,7 +57,7 @@ class SamplerSpec:
     @property
     def phases(self) -> Clock:
         """The clock C(t), given by its period or by its steps."""
-        return Clock(self.clock, self.adaptor_steps, self.every_step)
+        return Clock(self.clock, self.adaptor_steps, self.every_step, self.mask)
 
     @property
     def branches(self) -> int:

@@ -1,0 +1,1 @@
+"""What others do with the same time: methods and time steps by published rules."""

@@ -1,0 +1,174 @@
+"""A plan for a budget, on small random pipelines of both topologies."""
+
+import itertools
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from diffusers import PNDMScheduler, UniPCMultistepScheduler
+
+from clockwork_diffusion.adaptors import IdentityAdaptor
+from clockwork_diffusion.pipeline import clockwork
+from clockwork_diffusion.plan import Plan, _Choice, _Search, plan
+from clockwork_experiments.cli import app
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from pipelines import NOISE, PROMPT, sd, sdxl  # noqa: E402
+
+PROMPTS = [PROMPT, "a blue square"]
+SHORT = {"steps": 4, "budget": 0.8, "reference": 8, "guidance_scale": 2.0}
+
+
+@pytest.fixture(scope="module")
+def pipe():
+    return sd()
+
+
+@pytest.fixture(scope="module")
+def made(pipe):
+    return plan(pipe, PROMPTS, **SHORT)
+
+
+def draw(pipe, steps: int, prompts=PROMPTS) -> torch.Tensor:
+    return pipe(
+        prompts,
+        num_inference_steps=steps,
+        guidance_scale=2.0,
+        generator=[torch.Generator().manual_seed(i) for i in range(len(prompts))],
+        output_type="latent",
+    ).images
+
+
+def test_the_error_is_what_the_applied_plan_draws(pipe, made):
+    target = draw(pipe, 8)
+    with made.applied(pipe) as summary:
+        latents = draw(pipe, made.steps)
+    error = (latents - target).norm() / target.norm()
+    assert made.error == pytest.approx(error.item(), rel=1e-5)
+    plain = (draw(pipe, 4) - target).norm() / target.norm()
+    assert made.plain == pytest.approx(plain.item(), rel=1e-5)
+    assert 1 - summary.flops_saved == pytest.approx(made.share)
+    assert made.share <= 0.8
+    assert "forward" not in vars(pipe.unet)
+
+
+def test_no_sweep_makes_it_worse_and_the_first_is_an_even_clock(made):
+    errors = [sweep.error for sweep in made.sweeps]
+    assert errors == sorted(errors, reverse=True)
+    assert made.sweeps[0].timesteps == ()
+    assert made.sweeps[0].predictor == "identity"
+    assert errors[-1] == made.error < errors[0]
+    tried = [sweep.tried for sweep in made.sweeps]
+    assert tried[0] == 1 and tried == sorted(tried)
+
+
+def test_with_the_rest_fixed_no_mask_of_the_budget_is_better(pipe, made):
+    """Unless the predictor was changed after the masks were tried for the last time."""
+    target = draw(pipe, 8)
+    full = made.mask.count("1")
+    for light in itertools.combinations(range(1, 4), 4 - full):
+        mask = "".join("01"[index not in light] for index in range(4))
+        other = Plan(**{**vars(made), "mask": mask})
+        with other.applied(pipe):
+            error = (draw(pipe, 4) - target).norm() / target.norm()
+        assert error.item() >= made.error * (1 - 1e-5)
+
+
+def test_a_plan_is_saved_read_and_printed(made, tmp_path):
+    made.save(tmp_path / "plan.json")
+    assert Plan.load(tmp_path / "plan.json") == made
+    shown = str(made)
+    assert made.mask in shown
+    assert f"sweep {len(made.sweeps) - 1}: {made.error:.4f}" in shown
+    (tmp_path / "other.json").write_text('{"mask": "1010"}')
+    with pytest.raises(ValueError, match=r"other.json is not a plan"):
+        Plan.load(tmp_path / "other.json")
+
+
+def test_sdxl_has_a_plan_too():
+    pipe = sdxl()
+    made = plan(pipe, [PROMPT], steps=3, budget=0.9, reference=5)
+    with made.applied(pipe) as summary:
+        pipe(PROMPT, num_inference_steps=3, output_type="latent")
+    assert 1 - summary.flops_saved == pytest.approx(made.share)
+
+
+def test_calls_are_what_is_paid_for(pipe):
+    """PNDM calls the UNet twice in its first step, which is full."""
+    before = pipe.scheduler
+    pipe.scheduler = PNDMScheduler(**NOISE, skip_prk_steps=True)
+    try:
+        made = plan(pipe, [PROMPT], steps=3, budget=0.9, reference=4)
+        with made.applied(pipe) as summary:
+            pipe(PROMPT, num_inference_steps=3, output_type="latent")
+    finally:
+        pipe.scheduler = before
+    assert 1 - summary.flops_saved == pytest.approx(made.share)
+
+
+def test_a_scheduler_with_time_steps_of_its_own_keeps_them(pipe):
+    before = pipe.scheduler
+    pipe.scheduler = UniPCMultistepScheduler(**NOISE)
+    try:
+        made = plan(pipe, [PROMPT], **{**SHORT, "steps": 3, "reference": 4})
+    finally:
+        pipe.scheduler = before
+    assert made.timesteps == ()
+
+
+def test_one_s_own_predictor_has_to_be_handed_over(pipe, made):
+    own = Plan(**{**vars(made), "predictor": "mine"})
+    with pytest.raises(ValueError, match="'mine' is not one of identity, extrapolat"):
+        own.applied(pipe).__enter__()
+    with own.applied(pipe, IdentityAdaptor()):
+        first = draw(pipe, 4)
+    same = Plan(**{**vars(made), "predictor": "identity"})
+    with same.applied(pipe):
+        assert torch.equal(draw(pipe, 4), first)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"budget": 0.01}, "a budget of 1.0% of 4 full steps does not pay for one"),
+        ({"prompts": []}, "no prompts to plan for"),
+    ],
+)
+def test_what_cannot_be_planned_is_refused(pipe, given, message):
+    prompts = given.pop("prompts", [PROMPT])
+    with pytest.raises(ValueError, match=message):
+        plan(pipe, prompts, **{**SHORT, "reference": 2, **given})
+    with clockwork(pipe), pytest.raises(ValueError, match="Clockwork is applied"):
+        plan(pipe, [PROMPT], **SHORT)
+
+
+def test_of_many_steps_the_spans_tell_the_mask(pipe, monkeypatch):
+    """Where all masks are too many to measure, one is, and it is in the budget."""
+    monkeypatch.setattr("clockwork_diffusion.plan.MEASURED", 1)
+    search = _Search(pipe, [PROMPT], 4, {"identity": IdentityAdaptor()}, 1, 0, {})
+    search.target, search.full = search.draw(6), {"identity": 2}
+    best = _Choice("1100", "identity")
+    found = search.over_masks(best)
+    assert found.mask.count("1") == 2
+    # The start, and the one that the spans have chosen, at most.
+    assert len(search.known) <= 2
+
+
+def test_the_command_writes_what_it_prints(pipe, tmp_path, monkeypatch, capsys):
+    pipe.save_pretrained(tmp_path / "pipe")
+    (tmp_path / "prompts.txt").write_text(f"{PROMPT}\n\na blue square\n")
+    words = [str(tmp_path / "pipe"), str(tmp_path / "prompts.txt"), "--steps", "2"]
+    words += ["--budget", "0.9", "--reference", "3", "-o", str(tmp_path / "plan.json")]
+    monkeypatch.setattr(sys, "argv", ["clockwork", "plan", *words])
+    with pytest.raises(SystemExit) as ended:
+        app.main()
+    assert ended.value.code == 0
+    made = Plan.load(tmp_path / "plan.json")
+    assert (made.steps, made.prompts) == (2, 2)
+    assert str(made) in capsys.readouterr().out
+    monkeypatch.setattr(sys, "argv", ["clockwork", "plan", *words, "--precision", "x"])
+    with pytest.raises(SystemExit) as ended:
+        app.main()
+    assert ended.value.code == app.BAD_INPUT
+    assert "precision 'x' is not one of" in capsys.readouterr().err
