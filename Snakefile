@@ -27,6 +27,8 @@ include: "workflow/rules/score.smk"
 include: "workflow/rules/profile.smk"
 include: "workflow/rules/sizes.smk"
 include: "workflow/rules/paper.smk"
+include: "workflow/common/benchmark.smk"
+include: "workflow/rules/benchmark.smk"
 include: "workflow/rules/models.smk"
 include: "workflow/rules/hub.smk"
 include: "workflow/rules/world.smk"
@@ -55,5 +57,6 @@ rule all:
             claims("paper"),
             tables("paper"),
             drawn_figures("paper"),
+            benchmarking.sliced("mini"),
             expand("results/{scale}/tables/costs.md", scale=["paper", "pilot"]),
         ),

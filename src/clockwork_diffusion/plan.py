@@ -197,6 +197,7 @@ def plan(
     budget: float = 0.65,
     reference: int = 50,
     predictors: Mapping[str, Any] | None = None,
+    images: Sequence[Any] | None = None,
     batch_size: int = 4,
     seed: int = 0,
     **call: Any,
@@ -212,13 +213,14 @@ def plan(
         reference: Number of steps of what is to be come near to.
         predictors: What light steps may run, by name; the identity and extrapolation
             if left out.
+        images: The input image of each prompt, for an image-to-image pipeline.
         batch_size: Prompts per batch.
         seed: Of the starting noise; each prompt has its own.
         **call: Further arguments of the pipeline, such as ``guidance_scale``.
 
     Raises:
         ValueError: If the budget allows no light step or takes fewer than one full one,
-            there are no prompts, or a method is applied already.
+            there are no prompts or not as many images, or a method is applied already.
 
     >>> import torch
     >>> from diffusers import StableDiffusionPipeline
@@ -230,12 +232,19 @@ def plan(
     """
     if not prompts:
         raise ValueError("there are no prompts to plan for")
+    if images is not None and len(images) != len(prompts):
+        raise ValueError(
+            f"{len(images)} images and {len(prompts)} prompts are not one of each"
+        )
     hook = hook_of(pipe)
     if hook is not None and hook.settings is not None:
         raise ValueError(f"{hook.settings.method.name} is applied: remove it first")
     given = predictors or {name: make() for name, make in PREDICTORS.items()}
     with _quiet(pipe):
-        search = _Search(pipe, list(prompts), steps, given, batch_size, seed, call)
+        shown = None if images is None else list(images)
+        search = _Search(
+            pipe, list(prompts), shown, steps, given, batch_size, seed, call
+        )
         return search.run(budget, reference)
 
 
@@ -246,6 +255,7 @@ class _Search:
         self,
         pipe: Any,
         prompts: list[str],
+        images: list[Any] | None,
         steps: int,
         predictors: Mapping[str, Any],
         batch_size: int,
@@ -253,6 +263,7 @@ class _Search:
         call: dict[str, Any],
     ) -> None:
         self.pipe, self.prompts, self.steps = pipe, prompts, steps
+        self.images = images
         self.predictors, self.batch_size = predictors, batch_size
         self.seed, self.call = seed, call
         self.known: dict[_Choice, float] = {}
@@ -418,8 +429,12 @@ class _Search:
     def sample(self, steps: int, prompts: list[str], start: int) -> torch.Tensor:
         """Sample some prompts, each from its own noise."""
         seeds = range(self.seed + start, self.seed + start + len(prompts))
+        shown: dict[str, Any] = {}
+        if self.images is not None:
+            shown["image"] = self.images[start : start + len(prompts)]
         found: torch.Tensor = self.pipe(
             prompts,
+            **shown,
             num_inference_steps=steps,
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
             output_type="latent",

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 
 from clockwork_experiments.base import failures, forkserver, uses
 from clockwork_experiments.config.needs import (
+    benchmarking,
     costing,
     editing as edits,
     fetching,
@@ -42,8 +43,9 @@ def bound(module):
     return found
 
 
-costing, edits, fetching, models, sampling, training, translating = map(
-    bound, (costing, edits, fetching, models, sampling, training, translating)
+benchmarking, costing, edits, fetching, models, sampling, training, translating = map(
+    bound,
+    (benchmarking, costing, edits, fetching, models, sampling, training, translating),
 )
 
 
@@ -219,4 +221,5 @@ def everything(scale):
         *score_files(scale),
         *translating.depth_searches(scale),
         *translating.step_searches(scale),
+        *benchmarking.shown(scale),
     ]

@@ -38,6 +38,7 @@ ENTRIES = (
     *("models", "translators", "datasets", "adaptors", "runs", "edit_sets"),
     *("translation_sets", "translations", "depth_searches", "step_searches"),
     *("perturbations", "backbones", "quality", "finetuned", "sources", "coco"),
+    *("benchmark_tasks", "benchmark"),
     *("editing.settings", "editing.inversions", "editing.edits"),
 )
 """Sections of entries by id; ``editing`` holds three. All others are one entry each."""
@@ -60,6 +61,9 @@ RECORDED = {
     *("model", "cut", "scheduler", "steps", "train", "heldout", "seed", "batch_size"),
 }
 """What must be said of trajectories, by the adaptor or by its ``trajectories``."""
+
+BENCHMARKED = ("steps", "grid", "clock", "mask", "gate", "ratio", "budget")
+"""Settings of the benchmark's methods of ours; others stand in ``settings``."""
 
 PERTURBED = ("layers", "alphas", "starts", "seed", "batch_size", "kept")
 
@@ -164,6 +168,9 @@ def scale_settings(
     for section in ("translations", "depth_searches", "step_searches"):
         kept = ("guidance", "image_guidance")
         _take_from(found, section, "translator", "translators", kept)
+    for key, target in (("model", "models"), ("translator", "translators")):
+        kept = ("guidance", "image_guidance")
+        _take_from(found, "benchmark_tasks", key, target, kept)
     for section in ("models", "translators"):
         for entry in _mappings(found, section):
             for key in ("guidance", "image_guidance"):
@@ -398,6 +405,8 @@ def _shaped(section: str, entry: Any) -> Any:
         return _moved(entry, "sampler", SAMPLER)
     if section == "adaptors" and ("model" in entry or "spec" in entry):
         return _moved(entry, "spec", TRAINING)
+    if section == "benchmark":
+        return _moved(entry, "settings", BENCHMARKED)
     if section == "perturbations":
         entry = _moved(entry, "spec", PERTURBED)
         sampler = {key: entry.pop(key) for key in SAMPLER[:3] if key in entry}

@@ -32,6 +32,15 @@ ALSO = {
         "trajectories": "What differs of the trajectories it is trained on.",
         "also_steps": "Further numbers of steps that it is trained for.",
     },
+    "benchmark": {
+        "steps": "Number of sampling steps.",
+        "grid": "Which rule chooses the time steps; the scheduler's own if left out.",
+        "clock": "Runs the whole UNet once in so many steps.",
+        "mask": "A digit for each step, 1 where it is full, instead of a clock.",
+        "gate": "Of T-GATE: so many steps compute cross-attention.",
+        "ratio": "Of ToMe: the share of the tokens that is merged away.",
+        "budget": "Of a plan: the share of the FLOPs that it may spend.",
+    },
     "models": {"guidance": "Scale of guidance of its runs."},
     "translators": {
         "guidance": "Scale of guidance by the prompt of its translations.",

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from clockwork_diffusion.contract import INPUTS
 from clockwork_diffusion.unet import CUTS
+from clockwork_experiments.benchmark.methods import METHODS as BENCHMARKED
 from clockwork_experiments.config.types import (
     Bounds,
     Guidance,
@@ -668,6 +669,97 @@ class StepSearch(Translating):
 
 
 @dataclass(frozen=True)
+class BenchmarkTask:
+    """What all methods of the benchmark do, on the same images and noise.
+
+    Attributes:
+        planning: The data set, or the set of pairs, that plans and grids are made on.
+        planned_on: So many of it.
+        scheduler: The solver of all methods, and of the teacher.
+        steps: Number of steps of the plain sampler that all is compared with.
+        reference: Number of steps of the teacher's images.
+        seed: Image i starts from the same noise whatever is measured.
+        batch_size: Images per batch; has no influence on the images.
+        budgets: Shares of the FLOPs at which the best methods are named.
+        timed: How often each method takes its turn against plain steps.
+        guidance: Scale of guidance by the prompt.
+    """
+
+    planning: Annotated[str, Ref("datasets", "translation_sets")]
+    planned_on: Positive
+    scheduler: Annotated[str, OneOf(("dpmpp",))]
+    steps: Steps
+    reference: Steps
+    seed: Seed
+    batch_size: Positive
+    budgets: Annotated[
+        tuple[Annotated[float, Bounds(above=0, most=1)], ...], Items(1, unique=True)
+    ]
+    timed: Annotated[int, Bounds(2, 1000)]
+    guidance: Guidance
+
+
+@dataclass(frozen=True)
+class CaptionsTask(BenchmarkTask):
+    """Text-to-image.
+
+    Attributes:
+        model: The model.
+        dataset: The captions, each with as many noises as the set has seeds.
+        masks: Predictors for which every mask of the steps is measured.
+        mask_captions: On so many captions.
+    """
+
+    model: Annotated[str, Ref("models")] = field(kw_only=True)
+    dataset: Annotated[str, Ref("datasets")] = field(kw_only=True)
+    masks: Annotated[
+        tuple[Annotated[str, Ref("adaptors")], ...], Items(0, unique=True)
+    ] = ()
+    mask_captions: Annotated[int, Bounds(1, 10000)] = 16
+
+
+@dataclass(frozen=True)
+class PairsTask(BenchmarkTask):
+    """An image-to-image task.
+
+    Attributes:
+        translator: The model.
+        set: The pairs.
+        seeds: Sampling seeds of each pair.
+        image_guidance: Scale of guidance by the input image; for edits.
+    """
+
+    translator: Annotated[str, Ref("translators")] = field(kw_only=True)
+    set: Annotated[str, Ref("translation_sets")] = field(kw_only=True)
+    seeds: Positive = 1
+    image_guidance: Guidance = 1.0
+
+
+@dataclass(frozen=True)
+class Benchmarked:
+    """A method of the benchmark.
+
+    Attributes:
+        task: What it is measured on.
+        kind: What it is: a method of ours, or ``my_package.my_module:MyMethod``.
+        label: What tables call it; methods of one label and task are the same one,
+            trained from different seeds.
+        adaptor: What light steps run, of a kind that reuses features.
+        than: Another method, from which the difference is told.
+        settings: The method's own.
+        sliced: Whether it is in the slice of the benchmark that `make` runs.
+    """
+
+    task: Annotated[str, Ref("benchmark_tasks")]
+    kind: Annotated[str, OneOf(tuple(BENCHMARKED), elsewhere=True)]
+    label: Annotated[str, Text()]
+    adaptor: Annotated[str, Ref("adaptors")] = ""
+    than: Annotated[str, Ref("benchmark")] = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    sliced: bool = False
+
+
+@dataclass(frozen=True)
 class Finetuned:
     """A mini translator that is trained further after depth-skip.
 
@@ -813,6 +905,8 @@ class Scale:
         depth_searches: Searches for levels.
         step_searches: Searches for time steps.
         finetuned: Mini translators that are trained further after depth-skip.
+        benchmark_tasks: What the methods of the benchmark are measured on.
+        benchmark: The methods of the benchmark.
         latency: Which runs are timed.
         perturbations: Runs with perturbed features.
         backbones: Backbones that are distilled.
@@ -837,6 +931,8 @@ class Scale:
     depth_searches: dict[str, DepthSearch] = field(default_factory=dict)
     step_searches: dict[str, StepSearch] = field(default_factory=dict)
     finetuned: dict[str, Finetuned] = field(default_factory=dict)
+    benchmark_tasks: dict[str, CaptionsTask | PairsTask] = field(default_factory=dict)
+    benchmark: dict[str, Benchmarked] = field(default_factory=dict)
     latency: Latency | None = None
     perturbations: dict[str, Perturbation] = field(default_factory=dict)
     backbones: dict[str, Backbone] = field(default_factory=dict)

@@ -17,7 +17,11 @@ from diffusers import SchedulerMixin, StableDiffusionPipeline
 from clockwork_diffusion.clock import Calls, Clock
 from clockwork_diffusion.encoding import Prompts
 from clockwork_diffusion.finite import then
-from clockwork_diffusion.schedulers import new_scheduler, scheduler_class
+from clockwork_diffusion.schedulers import (
+    new_scheduler,
+    scheduler_class,
+    visiting,
+)
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,7 @@ def sample(
     noise: torch.Tensor | Sequence[torch.Generator],
     spec: SamplerSpec,
     on_step_end: Callable[..., dict[str, Any]] | None = None,
+    timesteps: Sequence[int] = (),
 ) -> torch.Tensor:
     """Sample by the pipeline itself, with whatever method is applied to it.
 
@@ -121,6 +126,7 @@ def sample(
             adds; or the starting noise itself, ``(N, C, h, w)``, of unit variance.
         spec: How to sample; its clock is the method's, which is applied already.
         on_step_end: As the pipeline's ``callback_on_step_end``.
+        timesteps: The time steps to visit; the scheduler's own if left out.
 
     Returns:
         Latents, ``(N, C, h, w)``, scaled as the UNet sees them.
@@ -130,6 +136,8 @@ def sample(
     """
     given = isinstance(noise, torch.Tensor)
     scheduler = new_scheduler(spec.scheduler, pipe.scheduler.config, spec.steps)
+    if timesteps:
+        scheduler = visiting(scheduler, timesteps)
     with sampling_by(pipe, scheduler):
         latents: torch.Tensor = pipe(
             prompt_embeds=prompts.text,

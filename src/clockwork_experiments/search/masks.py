@@ -16,6 +16,8 @@ from typing import Any
 
 import torch
 
+from clockwork_diffusion.adaptors import IdentityAdaptor
+from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.encoding import Prompts
 from clockwork_diffusion.masks import (
     Span,
@@ -26,9 +28,8 @@ from clockwork_diffusion.masks import (
     costs_of_steps,
     mask_of_span,
 )
-from clockwork_diffusion.pipeline import clockwork
 from clockwork_experiments.base import chunks
-from clockwork_experiments.generate import text
+from clockwork_experiments.generate import runs, text
 from clockwork_experiments.generate.text import SamplerSpec
 
 MASKS = 8
@@ -94,7 +95,8 @@ def measure(
 
     Args:
         pipe: The pipeline, without a method on it.
-        prompts: Encoded prompts, N of them, sampled together.
+        prompts: Encoded prompts, N of them, sampled together; pooled, for a predictor
+            that looks at text.
         noise: The starting noise of each, ``(N, C, h, w)``.
         spec: How to sample; without a clock.
         state: Folder of what was measured.
@@ -108,9 +110,10 @@ def measure(
     if spec.phases.needs_adaptor:
         raise ValueError(f"the masks stand in for the clock, and {spec.phases} is set")
     masks = all_masks(spec.steps)
+    phi = IdentityAdaptor() if adaptor is None else adaptor
 
     def draw(mask: str) -> torch.Tensor:
-        with clockwork(pipe, mask=mask, adaptor=adaptor):
+        with runs.applied(pipe, Clock(mask=mask), phi, prompts=prompts):
             asked = replace(spec, mask=mask)
             return text.sample(pipe, prompts, noise, asked).double().cpu()
 

@@ -1,0 +1,1 @@
+"""Methods compared at equal cost: the same captions and noise, one far teacher."""

@@ -1,0 +1,148 @@
+"""Measure one method of the benchmark: images, FLOPs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from clockwork_experiments.base import chunks, provenance, storage
+from clockwork_experiments.benchmark import measure
+from clockwork_experiments.benchmark.methods import made
+from clockwork_experiments.benchmark.subject import (
+    LightSpec,
+    TaskSpec,
+    open_subject,
+)
+from clockwork_experiments.models import encoders, loading
+from clockwork_experiments.random.marks import mark
+from clockwork_experiments.run import run
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Whose scenes captions describe, so that a judge knows what is right.
+
+    Attributes:
+        split: Split of the scenes.
+        count: How many there are.
+        offset: Scenes that are skipped.
+    """
+
+    split: str
+    count: int
+    offset: int = 0
+
+
+@dataclass(frozen=True)
+class MethodSpec:
+    """What to measure.
+
+    Attributes:
+        task: The task.
+        kind: A key of `benchmark.methods.METHODS`, or ``my_module:MyMethod``.
+        settings: The method's own.
+        light: What light steps run.
+        scenes: Whose scenes the captions describe, with a judge.
+    """
+
+    task: TaskSpec
+    kind: str
+    settings: dict[str, object] = field(default_factory=dict)
+    light: LightSpec = field(default_factory=LightSpec)
+    scenes: Scenes | None = None
+
+
+def measure_method(
+    spec: MethodSpec,
+    model: Path,
+    reference: Path,
+    frechet: Path,
+    frechet_kind: str,
+    state: Path,
+    output: Path,
+    prompts: Path | None = None,
+    set: Path | None = None,
+    adaptor: Path | None = None,
+    clip: Path | None = None,
+    grids: Path | None = None,
+    plan: Path | None = None,
+    classifier: Path | None = None,
+) -> None:
+    """Sample by a method, and compare with the teacher's images of many steps.
+
+    Args:
+        spec: What to measure.
+        model: The model's folder.
+        reference: The teacher's images.
+        frechet: The Fréchet distance's network.
+        frechet_kind: Kind of that network.
+        state: Resumable state.
+        output: JSON to write.
+        prompts: Prompts, for text-to-image.
+        set: Prepared set of pairs, for other tasks.
+        adaptor: Folder of a learned adaptor.
+        clip: Folder of the CLIP that it asks.
+        grids: Time steps by others' rules.
+        plan: A planned method's plan.
+        classifier: What judges whether an image is as captioned.
+    """
+    from dataclasses import replace
+
+    method = made(spec.kind, spec.settings)
+    opened = open_subject(
+        spec.task,
+        model,
+        prompts=prompts,
+        pairs=set,
+        light=spec.light,
+        steps=method.steps,
+        adaptor=adaptor,
+        clip=clip,
+    )
+    known = storage.read_json(grids)["grids"] if grids is not None else {}
+    given = replace(opened.given, grids=known, plan=plan)
+    network = encoders.load_frechet(frechet_kind, frechet, loading.default_device())
+    judge = None
+    if classifier is not None and spec.scenes is not None:
+        scenes = spec.scenes
+        judge = measure.as_captioned(
+            classifier, scenes.split, scenes.count, scenes.offset
+        )
+    marks = [str(spec), storage.sha256_folder(model), *opened.checksums]
+    watched = (reference, grids, plan, prompts, set)
+    marks += [storage.sha256(each) for each in watched if each is not None]
+    marks += [provenance.code_sha256("steps.measure_method")]
+    task = spec.task
+    found = measure.measure_images(
+        opened.subject,
+        method,
+        given,
+        measure.read_reference(reference),
+        network,
+        judge,
+        task.batch_size,
+        task.seeds,
+        state,
+        "\n".join(marks),
+    )
+    steps, timesteps = method.sampled(given)
+    storage.write_json(
+        output,
+        {
+            **mark([model, frechet, adaptor]),
+            **found,
+            **measure.count_flops(opened.subject, method, given),
+            "seeds": task.seeds,
+            "steps": steps,
+            "timesteps": list(timesteps),
+            "axes": list(method.axes),
+            "planned": method.planned,
+            "trained": adaptor is not None,
+            "versions": provenance.versions("torch", "diffusers", "deepspeed"),
+        },
+    )
+    chunks.discard(state)
+
+
+if __name__ == "__main__":
+    run(measure_method)
