@@ -89,10 +89,10 @@ real-sizes: $(STAMP) unlock
 # Not under results/, where Snakemake would take them for its own work. Without vector
 # copies and the supplement's pages of images, which a repository need not carry.
 readme: run
-	$(SNAKEMAKE) quality
+	$(SNAKEMAKE) quality benchmark
 	rm -rf docs/reference/mini docs/reference/paper && mkdir -p docs/reference
 	cd results && find . \( -path './*/tables/*' -o -path './*/claims/*.md' \
-	  -o -path './*/quality/*' -o -path './random/costs.*' \
+	  -o -path './*/quality/*' -o -path './*/benchmark/*/tables/*' -o -path './random/costs.*' \
 	  -o -path './*/latency/throughput.*' -o -path './*/figures/*.png' \) -type f \
 	  ! -name '*.pdf' ! -name '*.html' ! -name 'figure_s1[2-5].*' ! -name 'edits_*' | tar cf - -T - | tar xf - -C ../docs/reference
 	$(MAKE) embed

@@ -243,7 +243,7 @@ def plan(
     with _quiet(pipe):
         shown = None if images is None else list(images)
         search = _Search(
-            pipe, list(prompts), shown, steps, given, batch_size, seed, call
+            pipe, list(prompts), steps, given, batch_size, seed, call, shown
         )
         return search.run(budget, reference)
 
@@ -255,12 +255,12 @@ class _Search:
         self,
         pipe: Any,
         prompts: list[str],
-        images: list[Any] | None,
         steps: int,
         predictors: Mapping[str, Any],
         batch_size: int,
         seed: int,
         call: dict[str, Any],
+        images: list[Any] | None = None,
     ) -> None:
         self.pipe, self.prompts, self.steps = pipe, prompts, steps
         self.images = images

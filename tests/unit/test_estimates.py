@@ -123,13 +123,57 @@ def test_the_whole_paper_scale_has_an_estimate(units):
         *("make_backbone", "sample_trajectories", "train_adaptor", "sample_images"),
         *("extract_features", "perturb_features", "invert_images", "edit_images"),
         *("score_edits", "translate_images", "score_translations", "search_depth"),
-        *("search_steps", "time_sampling"),
+        *("search_steps", "time_sampling", "sample_reference", "find_grids"),
+        *("make_plan", "measure_method", "time_method", "measure_masks"),
     }
     for rule, work in found.items():
         assert work.jobs > 0 and work.passes > 0, rule
     # 54 runs of 5,000 images and 6 of 30,000.
     assert found["sample_images"].jobs == sum(
         PAPER["datasets"][run["dataset"]]["shards"] for run in PAPER["runs"].values()
+    )
+
+
+def test_an_affine_map_and_plans_of_sd_take_two_hours_of_a_gpu_at_most(units):
+    jobs = [
+        job
+        for job in estimates.list_jobs(PAPER, units)
+        if job.output.startswith(("adaptors/sd_affine/", "trajectories/sd_few_"))
+        or (job.rule == "make_plan" and "/t2i_" in job.output)
+    ]
+    rules = {job.rule for job in jobs}
+    assert rules == {"train_adaptor", "sample_trajectories", "make_plan"}
+    passes = sum(job.passes for job in jobs)
+    assert 0.05 < estimates.hours(passes, units.devices["a100"]) <= 2
+
+
+def test_a_benchmarked_method_costs_what_its_calls_do(units):
+    task = {
+        **{"model": "sd", "dataset": "few", "steps": 8, "reference": 40, "timed": 7},
+        **{"guidance": 7.5, "scheduler": "dpmpp", "planned_on": 2},
+    }
+    clock = {"task": "t", "kind": "reuse", "adaptor": "identity"}
+    plan = {"task": "t", "kind": "planned", "settings": {"budget": 0.5}}
+    config = {
+        "datasets": {"few": {"count": 10, "seeds": 2, "shards": 1}},
+        "benchmark_tasks": {"t": task},
+        "benchmark": {
+            "light": clock,
+            "rarer": {**clock, "settings": {"mask": "10000000"}},
+            "plan": plan,
+        },
+    }
+    found = {job.output: job.passes for job in estimates.list_jobs(config, units)}
+    light, rarer = 2 * (4 + 4 * 0.3465) + 3.66, 2 * (1 + 7 * 0.3465) + 3.66
+    folder, scored = "benchmark/t", 20 * 0.79
+    measured = f"{folder}/methods/light.json"
+    assert found[measured] == pytest.approx(20 * light + scored)
+    measured = f"{folder}/methods/rarer.json"
+    assert found[measured] == pytest.approx(20 * rarer + scored)
+    many = 80 + 3.66
+    assert found[f"{folder}/reference.safetensors"] == pytest.approx(20 * many + scored)
+    assert found[f"{folder}/plans/plan.json"] == pytest.approx(
+        150 * 2 * 0.5 * (16 + 3.66) + 2 * many
     )
 
 

@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from diffusers import PNDMScheduler, UniPCMultistepScheduler
+from diffusers import (
+    PNDMScheduler,
+    StableDiffusionInstructPix2PixPipeline,
+    UniPCMultistepScheduler,
+)
 
 from clockwork_diffusion.adaptors import IdentityAdaptor
 from clockwork_diffusion.pipeline import clockwork
@@ -172,3 +176,16 @@ def test_the_command_writes_what_it_prints(pipe, tmp_path, monkeypatch, capsys):
         app.main()
     assert ended.value.code == app.BAD_INPUT
     assert "precision 'x' is not one of" in capsys.readouterr().err
+
+
+def test_a_plan_of_an_image_to_image_pipeline_sees_each_prompts_own_image():
+    pipe = sd(StableDiffusionInstructPix2PixPipeline, unet={"in_channels": 8})
+    images = list(torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
+    asked = {"steps": 3, "budget": 0.9, "reference": 5, "images": images}
+    one = plan(pipe, PROMPTS, batch_size=1, **asked)
+    both = plan(pipe, PROMPTS, batch_size=2, **asked)
+    assert one.error == pytest.approx(both.error, rel=1e-3)
+    swapped = plan(pipe, PROMPTS, **{**asked, "images": images[::-1]})
+    assert swapped.plain != pytest.approx(both.plain, rel=1e-4)
+    with pytest.raises(ValueError, match="1 images and 2 prompts are not one of each"):
+        plan(pipe, PROMPTS, **{**asked, "images": images[:1]})

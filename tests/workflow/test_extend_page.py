@@ -10,6 +10,7 @@ BELOW = {
     "runs": "^runs:$",
     "adaptors": "^adaptors:$",
     "figures": "^figures:$",
+    "benchmark": "^benchmark:$",
     "table_1": r"^  table_1:\n    mini:\n.*?\n      rows:$",
 }
 """After which line of a file a block goes; a block that names none goes to the end."""
@@ -34,11 +35,12 @@ def extended(tmp_path_factory):
     return checkout
 
 
-def test_all_five_are_made_by_the_lines_and_files_of_the_page(extended):
+def test_all_six_are_made_by_the_lines_and_files_of_the_page(extended):
     targets = [
         "results/mini/tables/clockwork/table_1.csv",
         "results/mini/figures/clockwork/figure_mine.png",
         "results/mini/scores/mine.json",
+        "results/mini/benchmark/t2i/tables/slice.csv",
     ]
     done = snakemake(extended, "--dry-run", "--printshellcmds", *targets)
     assert done.returncode == 0, done.stdout[-3000:]
@@ -46,6 +48,8 @@ def test_all_five_are_made_by_the_lines_and_files_of_the_page(extended):
     assert '"scheduler": "UniPCMultistepScheduler"' in done.stdout
     assert '"kind": "my_adaptors:Mix"' in done.stdout
     assert "--kind my_figures:Bars" in done.stdout
+    assert '"kind": "my_methods:Late"' in done.stdout
+    assert "results/mini/benchmark/t2i/methods/mine.json" in done.stdout
     assert "images=photos" in done.stdout or "photos/000" in done.stdout
     for run in ("sd_third", "sd_unipc", "sd_mine", "mine"):
         assert f"results/mini/scores/{run}.json" in done.stdout, run
@@ -58,8 +62,9 @@ def test_each_addition_is_as_few_lines_as_it_was():
     yaml = [
         count for title, count in lines if "yaml" in title and "figures" not in title
     ]
-    assert len(yaml) == 9 and set(yaml) == {1}
+    assert len(yaml) == 10 and set(yaml) == {1}
     assert [title for title, _ in lines if title.endswith(".py")] == [
         "my_adaptors.py",
         "my_figures.py",
+        "my_methods.py",
     ]

@@ -10,6 +10,7 @@ from collections.abc import Iterable
 
 from clockwork_diffusion.clock import clock_of
 from clockwork_experiments.config.experiments import Settings, one_of
+from clockwork_experiments.config.needs import benchmarking
 from clockwork_experiments.config.needs.editing import UNEDITED, edits_at
 from clockwork_experiments.config.registry import Registry
 
@@ -58,6 +59,7 @@ def check_scale(known: Registry, scale: str) -> None:
         translator = known.entry(scale, "translators", chosen["translator"])
         what += ", its translator and its recipe"
         check_equal(what, translator, recipes[chosen["recipe"]], "task")
+    _check_benchmark(known, scale)
     _check_sources(known, scale)
 
 
@@ -266,6 +268,55 @@ def _check_step_search(
         check_equal(f"{what} and the other, {other!r}", search, found, "translator")
         if "also" in found:
             raise ValueError(f"{what}: the other, {other!r}, waits for others itself")
+
+
+def _check_benchmark(known: Registry, scale: str) -> None:
+    """Refuse methods that do not go with their task, or settings that they have not."""
+    tasks = known.entries(scale, "benchmark_tasks")
+    for name, task in tasks.items():
+        what = f"{scale}: task {name!r} of the benchmark"
+        own, place = (
+            ("dataset", "datasets") if "model" in task else ("set", "translation_sets")
+        )
+        known.entry(scale, place, task["planning"])
+        if task["planning"] == task[own]:
+            raise ValueError(f"{what} plans on what it is measured on")
+        if "translator" in task:
+            _check_tasks(known, scale, what, task, ("set", "planning"))
+        if benchmarking.methods(known.config, scale, name):
+            benchmarking.plain_of(known.config, scale, name)
+    for name, found in known.entries(scale, "benchmark").items():
+        what = f"{scale}: method {name!r} of the benchmark"
+        task = tasks[found["task"]]
+        method = benchmarking.built(known.config, scale, name)
+        pairs = "translator" in task
+        if found["kind"] in ("reuse",) and "adaptor" not in found:
+            raise ValueError(f"{what} reuses features, and names no adaptor")
+        if "than" in found:
+            other = known.entry(scale, "benchmark", found["than"])
+            check_equal(
+                f"{what} and the other, {found['than']!r}", found, other, "task"
+            )
+        if method.grid and method.grid not in GRIDS:
+            raise ValueError(f"{what}: grid {one_of(method.grid, GRIDS, 'grids')}")
+        if pairs and (method.grid in RECORDED_GRIDS or found["kind"] == "tgate"):
+            raise ValueError(
+                f"{what}: {method.grid or found['kind']} is for text-to-image"
+            )
+        if "adaptor" not in found:
+            continue
+        adaptor = known.entry(scale, "adaptors", found["adaptor"])
+        if "model" in adaptor:
+            if pairs:
+                raise ValueError(
+                    f"{what}: adaptor {found['adaptor']!r} is for text-to-image"
+                )
+            check_equal(f"{what}: its task and its adaptor", task, adaptor, "model")
+
+
+GRIDS = ("even", "ays", "gits", "ending")
+RECORDED_GRIDS = ("gits", "ending")
+"""Rules for time steps (`rivals.grids`), and those that go by a trajectory."""
 
 
 def _check_sources(known: Registry, scale: str) -> None:

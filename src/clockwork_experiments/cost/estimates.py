@@ -230,6 +230,7 @@ class _Estimate:
         yield from self.translations()
         yield from self.depth_searches()
         yield from self.step_searches()
+        yield from self.benchmark()
 
     def sharded(
         self,
@@ -329,10 +330,12 @@ class _Estimate:
             editing.get("edits", {}),
             self.of("translations"),
             self.of("step_searches"),
+            self.of("benchmark"),
         )
+        masks = [task.get("masks", ()) for task in self.of("benchmark_tasks").values()]
         return {
             one["adaptor"] for of in users for one in of.values() if "adaptor" in one
-        }
+        } | {name for names in masks for name in names}
 
     def adaptors(self) -> Iterator[Job]:
         recorded = set()
@@ -536,6 +539,61 @@ class _Estimate:
                 run.append(self.translated(search, search["reference"]))
                 total += self.pairs(held) * sum(run)
             yield Job("search_steps", f"timesteps/{name}.json", total)
+
+    def benchmark(self) -> Iterator[Job]:
+        """Yield the benchmark's jobs; T-GATE and ToMe as if they saved nothing."""
+        for task, found in self.of("benchmark_tasks").items():
+            folder = f"benchmark/{task}"
+            if "model" in found:
+                count, _ = self.images(found["dataset"])
+            else:
+                count = self.pairs(found["set"]) * found.get("seeds", 1)
+            many = self.benchmarked(found, found["reference"])
+            each = self.benchmarked(found, found["steps"])
+            scored = count * self.passes.features
+            plans = self.units.evaluations["plan"] * found["planned_on"]
+            yield Job(
+                "sample_reference",
+                f"{folder}/reference.safetensors",
+                count * many + scored,
+            )
+            yield Job("find_grids", f"{folder}/grids.json", found["planned_on"] * many)
+            for name, method in self.of("benchmark").items():
+                if method["task"] != task:
+                    continue
+                told = method.get("settings", {})
+                steps = told.get("steps", found["steps"])
+                own = self.benchmarked(found, steps, told, "adaptor" in method)
+                if method["kind"] == "planned":
+                    own = each * told["budget"]
+                    total = plans * own + found["planned_on"] * many
+                    yield Job("make_plan", f"{folder}/plans/{name}.json", total)
+                measured = f"{folder}/methods/{name}.json"
+                yield Job("measure_method", measured, count * own + scored)
+                turns = found["timed"] + 3  # those that warm up
+                timing = turns * (own + 2 * each)
+                yield Job("time_method", f"{folder}/times/{name}.json", timing)
+            masks = 2 ** (found["steps"] - 1) * found.get("mask_captions", 16)
+            half = self.benchmarked(found, found["steps"], {"clock": 2}, True)
+            for name in found.get("masks", ()):
+                yield Job("measure_masks", f"{folder}/masks/{name}.json", masks * half)
+
+    def benchmarked(
+        self,
+        task: Mapping[str, Any],
+        steps: int,
+        told: Mapping[str, Any] | None = None,
+        reuses: bool = False,
+    ) -> float:
+        """Return the passes of one image of a task by a method."""
+        clock = {"clock": 2, **(told or {})} if reuses else {}
+        clock = {key: clock[key] for key in ("clock", "mask") if key in clock}
+        if clock.get("mask"):
+            clock.pop("clock")
+        if "translator" in task:
+            return self.translated({**task, **clock}, steps)
+        sampler = {**task, "steps": steps, **clock}
+        return self.sampled(task["model"], sampler) + self.passes.decode
 
 
 # --- what a reader sees --------------------------------------------------------------

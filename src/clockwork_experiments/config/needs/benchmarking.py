@@ -344,11 +344,14 @@ def _said(config: Config, scale: str, task: str) -> str:
     found = task_of(config, scale, task)
     name = found.get("dataset") or found["set"]
     seeds = _shared(config, scale, task)["seeds"]
-    what = "captions" if "model" in found else "pairs"
+    place, what = (
+        ("datasets", "captions") if "model" in found else ("translation_sets", "pairs")
+    )
+    count = entry(config, scale, place, name).get("count") or "all"
     return (
-        f"All methods on the {what} of {name!r}, {seeds} noises of each, the same for "
-        f"all, against the images of {found['reference']} steps from the same noise: "
-        "PSNR in pixels, and the Fréchet distance to these images. In brackets 95 %, "
+        f"All methods on {count} {what} of {name!r}, {seeds} noises of each, the same "
+        f"for all, against the images of {found['reference']} steps from the same "
+        "noise: PSNR in pixels, and the Fréchet distance to these. In brackets 95 %, "
         f"of {what}. FLOPs as they are run, all UNet passes of an image, of those of "
         f"{found['steps']} plain steps: without the products of attention, and with "
         "them. Time: the median ratio of turns in pairs against those plain steps, on "

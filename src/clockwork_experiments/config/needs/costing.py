@@ -24,7 +24,7 @@ from clockwork_experiments.config.needs.training import unet_need
 SECTIONS = (
     *("datasets", "runs", "adaptors", "trajectories", "backbones", "perturbations"),
     *("translators", "translation_sets", "translations", "editing", "edit_sets"),
-    *("depth_searches", "step_searches", "latency"),
+    *("depth_searches", "step_searches", "latency", "benchmark_tasks", "benchmark"),
 )
 """Sections of the configuration that decide the costs."""
 
