@@ -51,6 +51,24 @@ def test_default_target_builds_every_table_and_figure_of_the_laptop(checkout):
         for suffix in suffixes:
             file = f"results/{scale}/{kind}/{paper}/{name}.{suffix}"
             assert file in done.stdout, file
+    # And a slice of the benchmark.
+    assert "results/mini/benchmark/t2i/tables/slice.csv" in done.stdout
+    methods = resolved("mini")["benchmark"].values()
+    sliced = [each for each in methods if each.get("sliced")]
+    assert planned["measure_method"] == len(sliced) < len(methods)
+    assert "time_method" not in planned
+
+
+def test_the_benchmark_is_a_target_of_its_own(checkout):
+    done = snakemake(checkout, "--dry-run", "benchmark")
+    assert done.returncode == 0, done.stdout
+    planned, config = jobs(done.stdout), resolved("mini")
+    methods = config["benchmark"]
+    assert planned["measure_method"] == planned["time_method"] == len(methods)
+    plans = [name for name, each in methods.items() if each["kind"] == "planned"]
+    assert planned["make_plan"] == len(plans) == 6
+    assert planned["measure_masks"] == len(config["benchmark_tasks"]["t2i"]["masks"])
+    assert planned["sample_reference"] == planned["find_grids"] == 2
 
 
 @pytest.mark.parametrize(
@@ -173,6 +191,11 @@ def test_the_paper_scale_is_one_target(paper_scale):
     assert planned["translate_images"] == sum(shards) > len(shards)
     assert planned["search_steps"] == len(config["step_searches"])
     assert planned["search_depth"] == len(config["depth_searches"])
+    methods = config["benchmark"]
+    assert planned["measure_method"] == planned["time_method"] == len(methods) > 50
+    masks = config["benchmark_tasks"]["t2i"]["masks"]
+    assert planned["measure_masks"] == len(masks)
+    assert "results/paper/benchmark/ip2p/plans/ip2p_plan65.json" in output
 
 
 def test_the_graph_of_the_paper_scale_is_built_soon(paper_scale):
