@@ -53,6 +53,9 @@ START = (1.0, 0.05)
 STRIDES = (1.25, 0.03)
 """Its first strides: a factor of γ, and a share."""
 
+AXES = ("time steps", "mask", "predictor")
+"""What is chosen, in the order in which a sweep goes through them."""
+
 SWEEPS = 3
 """Most sweeps; strides halve from one to the next."""
 
@@ -198,6 +201,7 @@ def plan(
     reference: int = 50,
     predictors: Mapping[str, Any] | None = None,
     images: Sequence[Any] | None = None,
+    choose: Sequence[str] = AXES,
     batch_size: int = 4,
     seed: int = 0,
     **call: Any,
@@ -214,13 +218,16 @@ def plan(
         predictors: What light steps may run, by name; the identity and extrapolation
             if left out.
         images: The input image of each prompt, for an image-to-image pipeline.
+        choose: What of `AXES` is chosen; the rest stays as the search begins: evenly
+            spread full steps, the first predictor, the scheduler's own time steps.
         batch_size: Prompts per batch.
         seed: Of the starting noise; each prompt has its own.
         **call: Further arguments of the pipeline, such as ``guidance_scale``.
 
     Raises:
         ValueError: If the budget allows no light step or takes fewer than one full one,
-            there are no prompts or not as many images, or a method is applied already.
+            there are no prompts or not as many images, nothing is to be chosen, or a
+            method is applied already.
 
     >>> import torch
     >>> from diffusers import StableDiffusionPipeline
@@ -232,6 +239,9 @@ def plan(
     """
     if not prompts:
         raise ValueError("there are no prompts to plan for")
+    unknown = [each for each in choose if each not in AXES]
+    if unknown or not choose:
+        raise ValueError(f"choose {list(choose)} is not some of {', '.join(AXES)}")
     if images is not None and len(images) != len(prompts):
         raise ValueError(
             f"{len(images)} images and {len(prompts)} prompts are not one of each"
@@ -245,7 +255,7 @@ def plan(
         search = _Search(
             pipe, list(prompts), steps, given, batch_size, seed, call, shown
         )
-        return search.run(budget, reference)
+        return search.run(budget, reference, choose)
 
 
 class _Search:
@@ -273,7 +283,7 @@ class _Search:
         except ValueError:
             self.moves = False  # a scheduler that takes no time steps
 
-    def run(self, budget: float, reference: int) -> Plan:
+    def run(self, budget: float, reference: int, choose: Sequence[str] = AXES) -> Plan:
         """Search."""
         self.target = self.draw(reference)
         self.shares = {name: self.cost(name) for name in self.predictors}
@@ -289,9 +299,12 @@ class _Search:
         sweeps = [self.swept(best)]
         for index in range(SWEEPS):
             before = self.error(best)
-            best = self.over_grids(best, 2.0**-index)
-            best = self.over_masks(best)
-            best = self.over_predictors(best)
+            if "time steps" in choose:
+                best = self.over_grids(best, 2.0**-index)
+            if "mask" in choose:
+                best = self.over_masks(best)
+            if "predictor" in choose:
+                best = self.over_predictors(best)
             sweeps.append(self.swept(best))
             if self.error(best) >= before:
                 break

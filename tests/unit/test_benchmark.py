@@ -79,6 +79,7 @@ def test_axes_tell_one_change_from_two():
     assert made("reuse", {}).axes == ("reuse",)
     assert made("reuse", {"grid": "ays"}).axes == ("reuse", "time steps")
     assert len(made("planned", {}).axes) == 2
+    assert made("planned", {"choose": ["mask"]}).axes == ("reuse",)
     assert set(METHODS) == {"plain", "reuse", "tgate", "tome", "planned"}
 
 
@@ -247,9 +248,11 @@ def test_the_best_single_axis_is_within_the_budget_and_changes_one_thing():
         row("joint", 60, 29, axes=("reuse", "time steps")),
         row("plan", 60, 28, axes=("reuse", "time steps"), planned=True),
         row("over", 66, 27),
+        row("mask", 50, 24, planned=True),
     ]
     assert comparison.best_single(rows, PLAIN, 0.65).label == "clock"
     assert comparison.best_single(rows, PLAIN, 0.7).label == "over"
+    assert comparison.best_single(rows, PLAIN, 0.5).label == "mask"
     assert comparison.best_single(rows, PLAIN, 0.3) is None
 
 

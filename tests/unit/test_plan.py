@@ -178,6 +178,17 @@ def test_the_command_writes_what_it_prints(pipe, tmp_path, monkeypatch, capsys):
     assert "precision 'x' is not one of" in capsys.readouterr().err
 
 
+def test_what_is_not_to_be_chosen_stays(pipe):
+    made = plan(pipe, PROMPTS, **SHORT, choose=["mask"])
+    assert (made.predictor, made.timesteps) == ("identity", ())
+    assert len({sweep.mask for sweep in made.sweeps}) <= 2
+    moved = plan(pipe, PROMPTS, **SHORT, choose=["time steps"])
+    assert moved.timesteps and moved.mask == moved.sweeps[0].mask
+    for wrong in (["masks"], []):
+        with pytest.raises(ValueError, match="is not some of time steps, mask, pred"):
+            plan(pipe, PROMPTS, **SHORT, choose=wrong)
+
+
 def test_a_plan_of_an_image_to_image_pipeline_sees_each_prompts_own_image():
     pipe = sd(StableDiffusionInstructPix2PixPipeline, unet={"in_channels": 8})
     images = list(torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)))

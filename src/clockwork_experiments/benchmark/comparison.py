@@ -44,7 +44,7 @@ class Row:
         flops_with_attention: The same with them.
         frechet: Fréchet distance to the teacher's images of the same captions.
         axes: What it changes.
-        planned: Whether it is a joint plan.
+        planned: Whether it was planned, on other captions.
         trained: Whether it has weights of its own.
         chosen: Whether its time steps are others than the scheduler's own.
         than: The entry that it is compared with; empty for none.
@@ -195,7 +195,12 @@ def within(rows: Sequence[Row], plain: Row, budget: float) -> list[Row]:
 
 def single(rows: Sequence[Row]) -> list[Row]:
     """Return those that change one thing alone."""
-    return [row for row in rows if not row.planned and len(row.axes) == 1]
+    return [row for row in rows if len(row.axes) == 1]
+
+
+def joint(row: Row) -> bool:
+    """Tell whether a method is a plan that chose more than one thing."""
+    return row.planned and len(row.axes) > 1
 
 
 def best_single(rows: Sequence[Row], plain: Row, budget: float) -> Row | None:

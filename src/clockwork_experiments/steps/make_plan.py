@@ -22,12 +22,14 @@ class PlanSpec:
         budget: The share of the FLOPs that may be spent.
         steps: Number of sampling steps.
         most: Captions to plan on, at most.
+        choose: What is chosen.
     """
 
     task: TaskSpec
     budget: float
     steps: int
     most: int
+    choose: tuple[str, ...]
 
 
 def make_plan(
@@ -59,6 +61,7 @@ def make_plan(
             told.pop("prompts"),
             steps=spec.steps,
             budget=spec.budget,
+            choose=spec.choose,
             reference=task.reference,
             batch_size=task.batch_size,
             seed=task.seed,

@@ -15,11 +15,13 @@ class Planned(Method):
 
     Attributes:
         budget: The share of the FLOPs of as many full steps that it may spend.
+        choose: What is chosen; without time steps, it changes one axis alone.
     """
 
     axis: ClassVar[str] = "reuse"
     planned: ClassVar[bool] = True
     budget: float = 0.65
+    choose: tuple[str, ...] = ("time steps", "mask", "predictor")
 
     def __post_init__(self) -> None:
         """Reject a budget that is no share, and a grid, which the plan chooses."""
@@ -31,8 +33,8 @@ class Planned(Method):
 
     @property
     def axes(self) -> tuple[str, ...]:
-        """It may change both."""
-        return ("reuse", "time steps")
+        """It may change both, unless it is told not to choose time steps."""
+        return ("reuse", "time steps") if "time steps" in self.choose else ("reuse",)
 
     def sampled(self, given: Given) -> tuple[int, tuple[int, ...]]:
         """Return the plan's number of steps and its time steps."""

@@ -107,6 +107,7 @@ def plan_spec(config: Config, wildcards: Wildcards) -> str:
             "task": _shared(config, scale, task),
             "budget": method.budget,
             "steps": method.steps,
+            "choose": list(method.choose),
             "most": task_of(config, scale, task)["planned_on"],
         }
     )

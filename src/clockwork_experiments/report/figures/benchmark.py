@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from clockwork_experiments.benchmark.comparison import (
     Row,
     front,
+    joint,
     row_with,
     share,
 )
@@ -42,7 +43,7 @@ NAMED = 9
 
 def family(row: Row) -> str:
     """Return what a method is drawn as."""
-    if row.planned:
+    if joint(row):
         return FAMILIES[6]
     if row.axes == ("time steps",):
         return FAMILIES[1] if row.chosen else FAMILIES[0]

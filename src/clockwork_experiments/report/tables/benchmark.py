@@ -12,6 +12,7 @@ from clockwork_experiments.benchmark.comparison import (
     Row,
     best_single,
     front,
+    joint,
     row_with,
     rows_of,
     sentences,
@@ -158,7 +159,7 @@ class PlansSpec(Compared):
         plain = row_with(rows, self.plain)
         cells: list[Cells] = []
         better = 0
-        plans = [row for row in rows if row.planned]
+        plans = [row for row in rows if joint(row)]
         for plan in plans:
             allowed = share(plan, plain)
             known = [each for each in self.budgets if each >= allowed - 1e-3]
@@ -181,7 +182,8 @@ class PlansSpec(Compared):
             f"{better} of {len(plans)} plans are better than the best single axis by "
             f"{ENOUGH:.0f} dB or more, with an interval clear of 0. The best single "
             "axis is the best on these very images, of plain steps at any time steps, "
-            "of masks and clocks with any predictor, of T-GATE and of ToMe."
+            "of masks and clocks with any predictor, of masks that were planned as the "
+            "plans were, of T-GATE and of ToMe."
         )
         return self.chosen(
             Table(self.title, self.caption, PLAN_COLUMNS, cells, (note,))
