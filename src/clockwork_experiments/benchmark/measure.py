@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -13,9 +13,13 @@ from torch import nn
 from clockwork_experiments.base import chunks, storage
 from clockwork_experiments.benchmark.method import Given, Method
 from clockwork_experiments.benchmark.subject import Subject
-from clockwork_experiments.cost import flops, latency
-from clockwork_experiments.models import encoders
-from clockwork_experiments.score import metrics
+from clockwork_experiments.cost import latency
+
+if TYPE_CHECKING:
+    from clockwork_experiments.models import encoders
+
+# What only some steps need is imported where it is used: DeepSpeed and open_clip take
+# seconds, and there is a job for each method.
 
 Judge = Callable[[torch.Tensor, slice], torch.Tensor]
 """Tells of images, and which rows they are, whether each is as captioned."""
@@ -43,6 +47,7 @@ def sample_reference(
     marks: str,
 ) -> dict[str, torch.Tensor]:
     """Return the images of many steps of the whole UNet, and their features."""
+    from clockwork_experiments.models import encoders
 
     def draw(rows: slice) -> dict[str, torch.Tensor]:
         images = subject.images(subject.latents(rows, steps), rows)
@@ -84,6 +89,9 @@ def measure_images(
         ``frechet``: the distance between the method's images and the teacher's of the
         same captions, as a score.
     """
+    from clockwork_experiments.models import encoders
+    from clockwork_experiments.score import metrics
+
     steps, timesteps = method.sampled(given)
 
     def draw(rows: slice) -> dict[str, torch.Tensor]:
@@ -122,6 +130,8 @@ def count_flops(subject: Subject, method: Method, given: Given) -> dict[str, int
     ``flops_with_attention`` has them. Of the identity its light steps are counted as
     the library runs them, with the upsampler's output kept.
     """
+    from clockwork_experiments.cost import flops
+
     steps, timesteps = method.sampled(given)
     modules = [given.pipe.unet]
     if isinstance(given.adaptor, nn.Module):
