@@ -299,7 +299,8 @@ def item_spec(config: Config, wildcards: Wildcards) -> str:
     """Return a table or figure of a task as its kind takes it."""
     scale, task = wildcards.scale, wildcards.benchmark_task
     found = task_of(config, scale, task)
-    told: dict[str, Any] = {"task": task, "title": _title(config, scale, task)}
+    title = _title(config, scale, task, wildcards.shown)
+    told: dict[str, Any] = {"task": task, "title": title}
     if wildcards.shown == "masks":
         told["predictors"] = list(found.get("masks", ()))
         told["steps"] = found["steps"]
@@ -335,10 +336,15 @@ def plain_of(config: Config, scale: str, task: str) -> str:
     )
 
 
-def _title(config: Config, scale: str, task: str) -> str:
+def _title(config: Config, scale: str, task: str, shown: str) -> str:
     found = task_of(config, scale, task)
     model = found.get("model") or found["translator"]
-    return f"The benchmark on {task}: {model} at {scale} scale"
+    what = {
+        "slice": "A slice of the benchmark",
+        "plans": "Joint plans against the best single axis",
+        "masks": f"Every mask of {found['steps']} steps",
+    }.get(shown, "The benchmark")
+    return f"{what}: {model} at {scale} scale"
 
 
 def _said(config: Config, scale: str, task: str) -> str:

@@ -154,14 +154,16 @@ def _draw_methods(
             zorder=1,
             label="front",
         )
+        axes.margins(x=0.1)
         for row in _spread(best):
+            first = row is best[0]
             axes.annotate(
                 row.label,
                 (cost(row), row.quality),
                 xytext=(-4, 5),
                 textcoords="offset points",
                 size=6,
-                ha="right",
+                ha="left" if first else "right",
             )
     what = "time" if by_time else "FLOPs"
     axes.set_xlabel(f"{what}, % of {plain.label}")
