@@ -10,6 +10,8 @@ import pytest
 import torch
 from checkout import ROOT, resolved
 
+from clockwork_diffusion.plan import Plan
+from clockwork_experiments.base import storage
 from clockwork_experiments.benchmark import comparison, measure
 from clockwork_experiments.benchmark.comparison import Row
 from clockwork_experiments.benchmark.methods import METHODS, find, made
@@ -22,6 +24,8 @@ from clockwork_experiments.config.checks import check_scale
 from clockwork_experiments.config.needs import benchmarking
 from clockwork_experiments.config.registry import Registry
 from clockwork_experiments.cost import flops
+from clockwork_experiments.data import pair_sets
+from clockwork_experiments.mini.pairs import scene_pairs
 from clockwork_experiments.models import encoders
 from clockwork_experiments.report.figures.benchmark import draw_pareto, family
 from clockwork_experiments.report.kinds import Given
@@ -34,6 +38,13 @@ from clockwork_experiments.report.tables.benchmark import (
 from clockwork_experiments.rivals.grids import GRIDS
 from clockwork_experiments.score.metrics import ROUNDING_PSNR
 from clockwork_experiments.search import masks
+from clockwork_experiments.steps import (
+    find_grids,
+    make_plan,
+    measure_masks,
+    measure_method,
+    sample_reference,
+)
 from clockwork_experiments.steps.list_measures import list_measures
 
 MINI = ROOT / "resources" / "mini"
@@ -216,6 +227,72 @@ def test_the_method_of_the_page_is_measured(opened, reference, tmp_path, monkeyp
         found[last] |= measure.count_flops(opened.subject, method, opened.given)
     assert found[2]["flops"] < found[1]["flops"]
     assert found[1]["values"] != found[2]["values"]
+
+
+@pytest.fixture(scope="module")
+def edits(tmp_path_factory) -> Path:
+    """Return a set of two edits of scenes, prepared."""
+    path = tmp_path_factory.mktemp("pairs") / "edits.json"
+    found = scene_pairs("edit", "test", 2, 47000)
+    tensors = {"inputs": found.inputs, "targets": found.targets}
+    storage.write_tensors(path.with_suffix(".safetensors"), tensors)
+    said = (found.prompts, found.source_captions, found.target_captions, found.kinds)
+    pair_sets.write_set(path, pair_sets.PairSet("edit", ("a", "b"), *said))
+    return path
+
+
+def test_a_plan_of_edits_is_made_and_measured_by_the_steps(edits, tmp_path):
+    model, frechet = MINI / "instruct-pix2pix", MINI / "features"
+    task = TaskSpec("edit", "dpmpp", 3, 4, 2.0, 7, 2, 4)
+    make_plan.make_plan(
+        make_plan.PlanSpec(task, 0.9, 3, 2, ("mask", "predictor", "time steps")),
+        *(model, tmp_path / "plan.json"),
+        set=edits,
+    )
+    planned = Plan.load(tmp_path / "plan.json")
+    assert planned.prompts == 2 and planned.steps == 3 and planned.share <= 0.9
+    sample_reference.sample_reference(
+        *(task, model, frechet, "mini", tmp_path / "state"),
+        tmp_path / "reference.safetensors",
+        set=edits,
+    )
+    measure_method.measure_method(
+        measure_method.MethodSpec(task, "planned", {"budget": 0.9, "steps": 3}),
+        *(model, tmp_path / "reference.safetensors", frechet, "mini"),
+        *(tmp_path / "state", tmp_path / "planned.json"),
+        set=edits,
+        plan=tmp_path / "plan.json",
+    )
+    found = storage.read_json(tmp_path / "planned.json")
+    # Two pairs, each from two noises.
+    assert len(found["values"]["psnr_to_reference"]) == 4
+    assert tuple(found["timesteps"]) == planned.timesteps
+    assert found["planned"] and len(found["axes"]) == 2
+    once = flops.count_full(open_subject(task, model, pairs=edits).given.pipe.unet, 32)
+    assert found["flops"] / (9 * once.flops) == pytest.approx(planned.share, abs=0.05)
+
+
+def test_grids_and_masks_are_found_by_the_steps(tmp_path):
+    model, prompts = MINI / "stable-diffusion", tmp_path / "prompts.json"
+    prompts.write_text(json.dumps(["a red ring on the sea", "a blue square"]))
+    task = replace(TASK, reference=8)
+    asked = {"even": (3,), "gits": (3, 4)}
+    find_grids.find_grids(
+        find_grids.GridsSpec(task, asked, 1),
+        *(model, tmp_path / "grids.json"),
+        prompts=prompts,
+    )
+    found = storage.read_json(tmp_path / "grids.json")
+    assert found["captions"] == 1 and found["grids"]["even"]["3"][0] == 999
+    assert len(found["grids"]["gits"]["4"]) == 4
+    measure_masks.measure_masks(
+        measure_masks.MasksSpec(task, 1, LightSpec("stage1", "extrapolation")),
+        *(model, prompts, tmp_path / "state", tmp_path / "masks.json"),
+    )
+    found = storage.read_json(tmp_path / "masks.json")
+    assert set(found["errors"]) == set(masks.all_masks(3))
+    assert found["predicted"]["spans"]["101"] == found["errors"]["101"]
+    assert not (tmp_path / "state").exists()
 
 
 # --- comparing -----------------------------------------------------------------------
