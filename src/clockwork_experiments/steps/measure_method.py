@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from clockwork_experiments.base import chunks, provenance, storage
@@ -86,8 +86,6 @@ def measure_method(
         plan: A planned method's plan.
         classifier: What judges whether an image is as captioned.
     """
-    from dataclasses import replace
-
     method = made(spec.kind, spec.settings)
     opened = open_subject(
         spec.task,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from clockwork_experiments.base import provenance, storage
@@ -59,8 +59,6 @@ def time_method(
         grids: Time steps by others' rules.
         plan: A planned method's plan.
     """
-    from dataclasses import replace
-
     method = made(spec.kind, spec.settings)
     opened = open_subject(
         spec.task,

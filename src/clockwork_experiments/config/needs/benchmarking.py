@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from clockwork_experiments.benchmark.method import Method
@@ -377,8 +377,3 @@ def _said_of_masks(found: Mapping[str, Any]) -> str:
         "are summands do not count. Gap: by what share the mask that is chosen by that "
         "sum costs more than the best of its budget."
     )
-
-
-def folder_files(scale: str, task: str, kind: str, names: Iterable[str]) -> list[str]:
-    """Return measurements of a kind: ``methods``, ``times``, ``masks``."""
-    return [f"results/{scale}/benchmark/{task}/{kind}/{name}.json" for name in names]
