@@ -275,7 +275,7 @@ def test_a_plan_of_edits_is_made_and_measured_by_the_steps(edits, tmp_path):
 def test_grids_and_masks_are_found_by_the_steps(tmp_path):
     model, prompts = MINI / "stable-diffusion", tmp_path / "prompts.json"
     prompts.write_text(json.dumps(["a red ring on the sea", "a blue square"]))
-    task = replace(TASK, reference=8)
+    task = replace(TASK, reference=8, steps=5)
     asked = {"even": (3,), "gits": (3, 4)}
     find_grids.find_grids(
         find_grids.GridsSpec(task, asked, 1),
@@ -290,8 +290,8 @@ def test_grids_and_masks_are_found_by_the_steps(tmp_path):
         *(model, prompts, tmp_path / "state", tmp_path / "masks.json"),
     )
     found = storage.read_json(tmp_path / "masks.json")
-    assert set(found["errors"]) == set(masks.all_masks(3))
-    assert found["predicted"]["spans"]["101"] == found["errors"]["101"]
+    assert set(found["errors"]) == set(masks.all_masks(5))
+    assert found["predicted"]["spans"]["10111"] == found["errors"]["10111"]
     assert not (tmp_path / "state").exists()
 
 
