@@ -1,7 +1,6 @@
 """Training on after depth-skip, with a small model and few updates."""
 
 import json
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -116,7 +115,7 @@ def test_translators_for_other_tasks_are_refused(translator, tmp_path):
 
 def test_the_step_saves_a_unet_and_says_what_it_gains(tmp_path):
     chosen = json.dumps({"task": "edit", "source": "scenes", "count": 3})
-    prepare_pairs.main(Namespace(spec=chosen, output=tmp_path / "set.json"))
+    prepare_pairs.prepare_pairs(spec=chosen, output=tmp_path / "set.json")
     spec = {
         "training": TRAINING,
         "translation": {"task": "edit", "steps": 2, "guidance": 2.0},

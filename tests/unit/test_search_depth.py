@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -43,7 +42,7 @@ def folder(tmp_path_factory, random_translators) -> Path:
     ):
         chosen = {"task": task, "source": "scenes", "count": COUNT, "offset": offset}
         spec = json.dumps(chosen)
-        prepare_pairs.main(Namespace(spec=spec, output=folder / f"{name}.json"))
+        prepare_pairs.prepare_pairs(spec=spec, output=folder / f"{name}.json")
     levels = [
         {"level": n, "parameters": 10 * n, "count": {"macs_with_norms": 100 + n}}
         for n in range(1, 14)

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from diffusers import UNet2DConditionModel
 from torch import nn
 
 from clockwork_diffusion.adaptor_error import adaptor_steps, error_of, held_out_error
+from clockwork_diffusion.adaptors import build_adaptor
 from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.contract import (
     INPUTS,
@@ -342,6 +344,33 @@ class _OnPolicy(nn.Module):
         self.acting.load_state_dict(self.adaptor.state_dict())
 
 
+def new_adaptor(
+    spec: AdaptorSpec,
+    unet: UNet2DConditionModel,
+    text_channels: int,
+    made_for: dict[str, Any],
+) -> Any:
+    """Return an untrained adaptor; its weights follow from the recipe's seed.
+
+    Args:
+        spec: Which.
+        unet: The teacher's UNet, of which the sizes count; may lie on the meta device.
+        text_channels: Width of the pooled text embedding.
+        made_for: What it is for, to be saved with it.
+    """
+    more: dict[str, Any] = {"rank": spec.rank} if spec.rank else {}
+    torch.manual_seed(spec.optimisation.seed)
+    return build_adaptor(
+        spec.kind,
+        unet,
+        spec.cut,
+        text_channels,
+        made_for=made_for,
+        inputs=spec.inputs,
+        **more,
+    )
+
+
 def train_adaptor(
     adaptor: nn.Module,
     data: Recorded | FreshTrajectories,
@@ -478,6 +507,18 @@ def _fitted(
     if not math.isfinite(loss):
         raise ValueError(f"adaptor: the loss of the fit is {loss}")
     return Trained(adaptor.eval(), [(0, loss)], seconds, [seconds])
+
+
+def held_out_errors(
+    module: nn.Module, heldout: Recorded, spec: AdaptorSpec, device: torch.device
+) -> dict[str, Any]:
+    """Return what an adaptor misses of trajectories that it has not seen, by clock."""
+    error = held_out_error(module, heldout, spec.schedule, device)
+    measured: dict[str, Any] = error.to_json()
+    for clock in spec.also_clocks:
+        error = held_out_error(module, heldout, clock, device)
+        measured.setdefault("also_clocks", {})[str(clock)] = error.to_json()
+    return measured
 
 
 def _every(device: torch.device) -> int:

@@ -12,6 +12,8 @@ process would.
 from __future__ import annotations
 
 import copy
+import csv
+import io
 import logging
 import math
 import os
@@ -97,6 +99,15 @@ class Trained:
         """Return the mean of the last ten losses of the history."""
         last = [loss for _, loss in self.history[-10:]]
         return sum(last) / len(last)
+
+    def curve(self, optimisation: Optimisation) -> str:
+        """Return the loss curve as CSV."""
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow(("step", "loss", "lr", "seconds"))
+        for (step, loss), seconds in zip(self.history, self.times, strict=True):
+            writer.writerow((step, loss, optimisation.lr_at(step), round(seconds, 3)))
+        return text.getvalue()
 
 
 @dataclass(frozen=True)
