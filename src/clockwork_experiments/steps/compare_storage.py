@@ -53,9 +53,7 @@ def compare_storage(
     from clockwork_experiments.cost import architectures
     from clockwork_experiments.train import trajectories
 
-    base = architectures.SD_V15
-    if unet is not None:
-        base = storage.read_json(storage.existing(unet))
+    base = architectures.read_config(unet)
     network = architectures.build_unet(spec.backbone, base)
     counted = trajectories.bytes_per_trajectory(
         network, spec.trajectory, spec.tokens, spec.text_channels

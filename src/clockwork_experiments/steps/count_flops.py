@@ -67,9 +67,7 @@ def count_flops(
     from clockwork_diffusion.unet import CUTS
     from clockwork_experiments.cost import architectures, flops
 
-    base = architectures.SD_V15
-    if unet is not None:
-        base = storage.read_json(storage.existing(unet))
+    base = architectures.read_config(unet)
     network = architectures.build_unet(spec.backbone, base)
     counted: dict[str, dict[str, object]] = {}
     result = {

@@ -204,9 +204,7 @@ def profile_editing(
     from clockwork_experiments.cost import architectures
 
     model, counts = flops.stem, storage.read_json(flops)
-    base = architectures.SD_V15
-    if unet is not None:
-        base = storage.read_json(storage.existing(unet))
+    base = architectures.read_config(unet)
     network = architectures.build_unet(spec.backbone, base, spec.device)
     compared = {}
     for name, edit in spec.runs.items():
