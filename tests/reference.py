@@ -28,6 +28,7 @@ from clockwork_diffusion.adaptors import build_adaptor
 from clockwork_experiments.base import storage
 from clockwork_experiments.config.parse import parse
 from clockwork_experiments.data.datasets import DatasetSpec
+from clockwork_experiments.generate.inverting import InvertSpec
 from clockwork_experiments.mini import edits as scene_edits
 from clockwork_experiments.models import loading
 from clockwork_experiments.steps import (
@@ -294,7 +295,7 @@ def edited(folder: Path, name: str) -> str:
     }
     sources = folder / "edits.safetensors"
     invert_images.invert_images(
-        spec=parse(invert_images.InvertSpec, inverting),
+        spec=parse(InvertSpec, inverting),
         sources=sources,
         output=[index],
         **shared,

@@ -29,6 +29,7 @@ from clockwork_experiments.train.distillation import (
     AdaptorSpec,
     train_adaptor,
 )
+from clockwork_experiments.train.storing import StorageSpec
 from clockwork_experiments.train.training import Optimisation
 from clockwork_experiments.train.trajectories import (
     FreshTrajectories,
@@ -606,7 +607,7 @@ def test_the_step_compares_both(root, tmp_path):
         "prompts": 2,
     }
     arguments = {
-        "spec": parse(compare_storage.StorageSpec, asked),
+        "spec": parse(StorageSpec, asked),
         "unet": model / "unet" / "config.json",
         "model": model,
         "output": tmp_path / "storage.json",
