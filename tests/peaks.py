@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -16,11 +14,11 @@ needs_proc = pytest.mark.skipif(
 )
 
 _PROGRAM = """
-import importlib, json, sys
-from argparse import Namespace
+import importlib, sys
 from pathlib import Path
 
 import torch
+from clockwork_experiments import run as runner
 from clockwork_experiments.data import edit_sets, pair_sets
 from clockwork_experiments.score import metrics
 
@@ -31,26 +29,21 @@ def kilobytes(name):
 
 torch.set_num_threads(1)
 step = importlib.import_module("clockwork_experiments.steps." + sys.argv[1])
-args = json.loads(sys.argv[2])
-for name, value in args.items():
-    if isinstance(value, list):
-        args[name] = [Path(path) for path in value]
-    elif name == "output":
-        args[name] = Path(value)
+parser, call = runner.options_of(vars(step)[sys.argv[1]])
+args = parser.parse_args(sys.argv[2:])
 Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
 before = kilobytes("VmRSS")
-step.main(Namespace(**args))
+call(args)
 print(kilobytes("VmHWM") - before)
 """
 
 
-def peak_mb(step: str, args: Namespace) -> float:
-    """Return how much memory a step adds at its peak, in MB."""
-    plain = json.dumps(vars(args), default=str)
+def peak_mb(step: str, *words: str) -> float:
+    """Return how much memory a step with a command line adds at its peak, in MB."""
     # What is freed goes back at once, so that peaks are the same each time.
     steady = {"MALLOC_ARENA_MAX": "1", "MALLOC_MMAP_THRESHOLD_": "100000"}
     done = subprocess.run(
-        [sys.executable, "-c", _PROGRAM, step, plain],
+        [sys.executable, "-c", _PROGRAM, step, *words],
         env={**os.environ, **steady},
         capture_output=True,
         text=True,

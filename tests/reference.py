@@ -11,7 +11,6 @@ import json
 import platform
 import tempfile
 import zlib
-from argparse import Namespace
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,8 @@ import transformers
 from clockwork_diffusion.adaptors import build_adaptor
 from clockwork_experiments.base import storage
 from clockwork_experiments.config.parse import parse
+from clockwork_experiments.data.datasets import DatasetSpec
+from clockwork_experiments.generate.inverting import InvertSpec
 from clockwork_experiments.mini import edits as scene_edits
 from clockwork_experiments.models import loading
 from clockwork_experiments.steps import (
@@ -50,7 +51,7 @@ PIPELINES = {
     "efficient": "efficient",
     "distilled": "distilled",
 }
-PROMPTS = {"source": "scenes", "split": "test", "count": 2, "seeds": 1}
+PROMPTS = DatasetSpec("scenes", 2)
 CLIP_WIDTH = 64
 
 
@@ -243,18 +244,16 @@ def sampled(folder: Path, name: str) -> str:
             settings[key] = chosen[key]
     output = folder / f"{name}.safetensors"
     spec = {"sampler": chosen["sampler"], "seed": 0, "batch_size": 2, **settings}
-    sample_images.main(
-        Namespace(
-            spec=json.dumps(spec),
-            model=MINI / PIPELINES[chosen["model"]],
-            adaptor=learned,
-            clip=MINI / "clip" if learned else None,
-            prompts=folder / "prompts.json",
-            shard=0,
-            shards=1,
-            state=folder / "state" / name,
-            output=output,
-        )
+    sample_images.sample_images(
+        spec=json.dumps(spec),
+        model=MINI / PIPELINES[chosen["model"]],
+        adaptor=learned,
+        clip=MINI / "clip" if learned else None,
+        prompts=folder / "prompts.json",
+        shard=0,
+        shards=1,
+        state=folder / "state" / name,
+        output=output,
     )
     return of_file(output)
 
@@ -262,13 +261,13 @@ def sampled(folder: Path, name: str) -> str:
 def prepare(folder: Path) -> None:
     """Write the sets that the runs are of."""
     prompts = folder / "prompts.json"
-    prepare_prompts.main(Namespace(spec=json.dumps(PROMPTS), output=prompts))
+    prepare_prompts.prepare_prompts(spec=PROMPTS, output=prompts)
     for task in sorted({each["task"] for each in TRANSLATIONS.values()}):
         spec = {"task": task, "source": "scenes", "count": 2}
         if task == "synthesis":
             spec["restorer"] = str(MINI / "restorer")
         output = folder / f"pairs_{task}.json"
-        prepare_pairs.main(Namespace(spec=json.dumps(spec), output=output))
+        prepare_pairs.prepare_pairs(spec=json.dumps(spec), output=output)
     kinds = scene_edits.SceneEditsSpec(count=2, kinds=("recolour",))
     scene_edits.write_layout(kinds, folder / "scenes")
     prepare_edit_set.prepare_edit_set(
@@ -296,7 +295,7 @@ def edited(folder: Path, name: str) -> str:
     }
     sources = folder / "edits.safetensors"
     invert_images.invert_images(
-        spec=parse(invert_images.InvertSpec, inverting),
+        spec=parse(InvertSpec, inverting),
         sources=sources,
         output=[index],
         **shared,
@@ -381,18 +380,16 @@ def recorded(folder: Path, name: str) -> str:
         inputs = storage.read_tensors(folder / "edits.safetensors")[0]
         storage.write_tensors(images, {"images": inputs["sources"]}, {})
     output = folder / f"trajectories_{name}.safetensors"
-    sample_trajectories.main(
-        Namespace(
-            spec=json.dumps(chosen),
-            model=MINI / "stable-diffusion",
-            clip=MINI / "clip",
-            prompts=folder / "prompts.json",
-            images=images,
-            shard=0,
-            shards=1,
-            state=folder / "state" / output.stem,
-            output=output,
-        )
+    sample_trajectories.sample_trajectories(
+        spec=json.dumps(chosen),
+        model=MINI / "stable-diffusion",
+        clip=MINI / "clip",
+        prompts=folder / "prompts.json",
+        images=images,
+        shard=0,
+        shards=1,
+        state=folder / "state" / output.stem,
+        output=output,
     )
     tensors = storage.read_tensors(output)[0]
     # Of the schedule alone, and younger than the digests.

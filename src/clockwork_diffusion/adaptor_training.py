@@ -17,6 +17,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any
@@ -165,9 +166,10 @@ def train_adaptor(
             pooling=pooling,
             **({"rank": rank} if rank else {}),
         )
-    recorder = Recorder(pipe, cut, pool_for(adaptor, pipe))
     if sample is None:
         sample = _sampler(pipe, steps, guidance_scale, height, width)
+    recorder = Recorder(pipe, cut, pool_for(adaptor, pipe))
+    teacher = _Teacher(recorder, sample, steps, seed, captions_at_once)
     recipe = {
         **{"made_for": made_for, "kind": kind, "pooling": pooling, "seed": seed},
         **{"updates": updates, "batch_size": batch_size, "lr": lr},
@@ -176,23 +178,8 @@ def train_adaptor(
         **({"rank": rank} if rank else {}),
         "captions": hashlib.sha256(json.dumps(list(captions)).encode()).hexdigest(),
     }
-    learned = list(captions[: len(captions) - held_out])
-
-    def record(texts: Sequence[str], epoch: int) -> Trajectories:
-        with recorder.recording():
-            for start in range(0, len(texts), captions_at_once):
-                part = texts[start : start + captions_at_once]
-                places = range(start, start + len(part))
-                sample(part, [generator_for(seed, epoch, place) for place in places])
-                recorder.end_batch()
-        data = recorder.take()
-        if data.steps != steps:
-            raise ValueError(f"the pipeline made {data.steps} steps, and not {steps}")
-        return data
-
-    def data_of(epoch: int) -> Trajectories:
-        order = torch.randperm(len(learned), generator=generator_for(seed, epoch))
-        return record([learned[at] for at in order[:captions_per_epoch]], epoch)
+    judging = len(captions) - held_out
+    data_of = teacher.epochs(list(captions[:judging]), captions_per_epoch)
 
     def loss_of(batch: tuple[Trajectories, torch.Tensor, torch.Tensor]) -> torch.Tensor:
         error = error_of(adaptor, *batch, clock, unet.device)
@@ -210,7 +197,7 @@ def train_adaptor(
     nn.Module.half(adaptor)
     judged = None
     if held_out:
-        data = record(captions[len(captions) - held_out :], -1)
+        data = teacher.record(captions[judging:], -1)
         nn.Module.float(adaptor)
         judged = held_out_error(adaptor, data, clock, unet.device)
     nn.Module.half(adaptor).save_pretrained(folder)
@@ -220,6 +207,53 @@ def train_adaptor(
         (folder / name).unlink(missing_ok=True)
     loaded: ModelMixin = load_adaptor(folder, trust=True)
     return loaded
+
+
+@dataclass(frozen=True)
+class _Teacher:
+    """A pipeline that samples, and what is kept of it.
+
+    Attributes:
+        recorder: Keeps what the pipeline does.
+        sample: How to sample.
+        steps: Number of sampling steps that there must be.
+        seed: Decides the captions and the noise.
+        at_once: Captions per call of the pipeline.
+    """
+
+    recorder: Recorder
+    sample: Sample
+    steps: int
+    seed: int
+    at_once: int
+
+    def record(self, captions: Sequence[str], epoch: int) -> Trajectories:
+        """Sample with captions; the noise follows from the epoch and their places."""
+        with self.recorder.recording():
+            for start in range(0, len(captions), self.at_once):
+                part = captions[start : start + self.at_once]
+                places = range(start, start + len(part))
+                noise = [generator_for(self.seed, epoch, place) for place in places]
+                self.sample(part, noise)
+                self.recorder.end_batch()
+        data = self.recorder.take()
+        if data.steps != self.steps:
+            raise ValueError(
+                f"the pipeline made {data.steps} steps, and not {self.steps}"
+            )
+        return data
+
+    def epochs(
+        self, captions: Sequence[str], count: int
+    ) -> Callable[[int], Trajectories]:
+        """Return what records an epoch, with so many captions drawn at random."""
+
+        def of_epoch(epoch: int) -> Trajectories:
+            generator = generator_for(self.seed, epoch)
+            order = torch.randperm(len(captions), generator=generator)
+            return self.record([captions[at] for at in order[:count]], epoch)
+
+        return of_epoch
 
 
 def _check(

@@ -285,7 +285,6 @@ class _Search:
 
     def run(self, budget: float, reference: int, choose: Sequence[str] = AXES) -> Plan:
         """Search."""
-        self.target = self.draw(reference)
         self.shares = {name: self.cost(name) for name in self.predictors}
         self.full = {name: self.allowed(name, budget) for name in self.predictors}
         self.full = {name: full for name, full in self.full.items() if full}
@@ -294,6 +293,7 @@ class _Search:
                 f"a budget of {budget:.1%} of {self.steps} full steps does not pay for "
                 "one full step and light ones"
             )
+        self.target = self.draw(reference)
         first = next(iter(self.full))
         best = _Choice(self.even(first), first)
         sweeps = [self.swept(best)]

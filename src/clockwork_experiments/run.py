@@ -24,16 +24,6 @@ from clockwork_experiments.config.parse import parse
 log = logging.getLogger(__name__)
 
 
-def new_parser(description: str | None) -> ArgumentParser:
-    """Return a parser with the options that every step has."""
-    parser = ArgumentParser(description=description)
-    parser.add_argument("--log", type=Path, help="file for the log")
-    parser.add_argument(
-        "--threads", type=int, default=0, help="CPU threads of torch; 0: its default"
-    )
-    return parser
-
-
 def options_of(
     step: Callable[..., None],
 ) -> tuple[ArgumentParser, Callable[[Namespace], None]]:
@@ -42,35 +32,64 @@ def options_of(
     Each parameter is an option, required without a default; its ``Args`` entry in the
     docstring is the help. A dataclass and a mapping are given as JSON, a mapping to
     paths, or lists of them, as ``name=path …``, a sequence as several values, and a
-    flag as nothing.
+    flag as nothing. What the function takes by position alone has no name here either.
 
     Args:
-        step: A function of keyword arguments; each is annotated with a type that its
-            module has at run time.
+        step: A function; each argument is annotated with a type that its module has
+            at run time.
     """
     text = inspect.getdoc(step) or ""
-    parser = new_parser(text.partition("\n")[0])
+    parser = ArgumentParser(description=text.partition("\n")[0])
+    parser.add_argument("--log", type=Path, help="file for the log")
+    parser.add_argument(
+        "--threads", type=int, default=0, help="CPU threads of torch; 0: its default"
+    )
     helps = dict(re.findall(r"^    (\w+): ((?:.|\n     )+)", text, re.MULTILINE))
     hints = typing.get_type_hints(step)
-    for name, parameter in inspect.signature(step).parameters.items():
+    parameters = inspect.signature(step).parameters
+    placed = [name for name, each in parameters.items() if each.kind is _PLACED]
+    for name, parameter in parameters.items():
         required = parameter.default is inspect.Parameter.empty
+        reading = _reading(hints[name], required)
+        about = " ".join(helps.get(name, "").split()).replace("%", "%%")
+        if name in placed:
+            parser.add_argument(name, help=about, **reading)
+            continue
         parser.add_argument(
             *dict.fromkeys((f"--{name}", f"--{name.replace('_', '-')}")),
             dest=name,
-            help=" ".join(helps.get(name, "").split()).replace("%", "%%"),
+            help=about,
             **({"required": True} if required else {"default": parameter.default}),
-            **_reading(hints[name], required),
+            **reading,
         )
 
     def call(arguments: Namespace) -> None:
-        given = {name: getattr(arguments, name) for name in hints if name != "return"}
-        for name, value in given.items():
-            # Here, not by argparse, whose messages drop what is wrong.
-            if isinstance(value, str) and dataclasses.is_dataclass(hints[name]):
-                given[name] = parse(typing.cast(type, hints[name]), value, name)
-        step(**given)
+        # Parsed here, not by argparse, whose messages drop what is wrong.
+        given = {
+            name: _parsed(hints[name], getattr(arguments, name), name)
+            for name in parameters
+        }
+        by_place = [given.pop(name) for name in placed]
+        step(*by_place, **given)
 
     return parser, call
+
+
+_PLACED = inspect.Parameter.POSITIONAL_ONLY
+
+
+def _parsed(hint: Any, value: Any, where: str) -> Any:
+    """Return a value with its JSON as the dataclass, or dataclasses by name."""
+    if isinstance(value, str) and dataclasses.is_dataclass(hint):
+        return parse(typing.cast(type, hint), value, where)
+    if typing.get_origin(hint) is dict and value is not None:
+        kind = typing.get_args(hint)[1]
+        if dataclasses.is_dataclass(kind):
+            return {
+                name: parse(typing.cast(type, kind), each, f"{where}.{name}")
+                for name, each in value.items()
+            }
+    return value
 
 
 def _reading(hint: Any, required: bool) -> dict[str, Any]:
@@ -118,26 +137,19 @@ class _NamedLists(_Named):
         read.setdefault(name, []).append(path)
 
 
-def run(
-    step: ArgumentParser | Callable[..., None],
-    main: Callable[[Namespace], None] | None = None,
-) -> None:
+def run(step: Callable[..., None]) -> None:
     """Parse the command line and run a step.
 
-    A step is a function of keyword arguments, from whose types and docstring its
-    options are made (`options_of`). What it fails of is told by the exit code, a
-    `failures.Kind`, and by one line on stderr; a defect shows its traceback.
+    A step is a function from whose types and docstring its options are made
+    (`options_of`). What it fails of is told by the exit code, a `failures.Kind`, and by
+    one line on stderr; a defect shows its traceback.
     """
     # Not if this process is another's, as a test's is.
-    if (main or step).__module__ == "__main__":
+    if step.__module__ == "__main__":
         done = forkserver.run_there()
         if done is not None:
             raise SystemExit(done)
-    if isinstance(step, ArgumentParser):
-        parser, call = step, main
-    else:
-        parser, call = options_of(step)
-    assert call is not None
+    parser, call = options_of(step)
     arguments = parser.parse_args()
     line = failures.remembered(arguments.log)
     if line:

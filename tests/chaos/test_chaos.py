@@ -13,7 +13,6 @@ import signal
 import subprocess
 import sys
 import time
-from argparse import Namespace
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -66,7 +65,7 @@ def world(tmp_path_factory, random_translators, request) -> World:
     for number, name in enumerate(("edit", "others")):
         spec = '{"task": "edit", "source": "scenes", "count": 2, "offset": %d}'
         output = folder / "given" / f"{name}.json"
-        prepare_pairs.main(Namespace(spec=spec % (10 * number), output=output))
+        prepare_pairs.prepare_pairs(spec=spec % (10 * number), output=output)
     whole, seconds = {}, {}
     for name in (ROWS, *chosen(request.config)):
         # Once more, for the time: the first waits for the server's imports.
@@ -295,9 +294,9 @@ def test_snakemake_itself(checkout, how, moments):
     # A step can outlive it; nobody may start another run meanwhile.
     for orphan in release_lock.live_runs(checkout):
         with pytest.raises(ValueError, match="another run is alive in "):
-            release_lock.main(Namespace(folder=checkout))
+            release_lock.release_lock(checkout)
         orphan.wait(120)
-    release_lock.main(Namespace(folder=checkout))
+    release_lock.release_lock(checkout)
     assert "Traceback" not in (checkout / "said.txt").read_text("utf-8")
     run(checkout)
     assert steady(checkout / IMAGES) == whole

@@ -12,7 +12,7 @@ from clockwork_experiments.base import storage
 from clockwork_experiments.config.parse import parse
 from clockwork_experiments.data import captions, coco, datasets, pair_sets
 from clockwork_experiments.data.coco import CocoSpec
-from clockwork_experiments.steps import prepare_coco, prepare_images
+from clockwork_experiments.steps import prepare_coco
 
 SPLITS = {"val2017": "{:012d}.jpg", "val2014": "COCO_val2014_{:012d}.jpg"}
 
@@ -65,7 +65,7 @@ def test_captions_and_images_are_in_the_order_of_names(made):
     ]
     assert captions.check(folder, 3, opened=True) == (3, 3)
     spec = datasets.DatasetSpec("folder", 3, path=str(folder), size=8)
-    images = prepare_images._images(spec, range(3))
+    images = datasets.folder_images(spec, range(3))
     shades = images.float().mean(dim=(1, 2, 3))
     assert [round(float(shade)) for shade in shades] == [3, 7, 250]
 

@@ -90,7 +90,7 @@ def test_dead_runs_are_scored_and_say_so(tmp_path):
         tensors, notes = storage.read_tensors(path)
         noted = dead.notes({path.parent.name: dead.Counts(25, 25, 24, 25)})
         storage.write_tensors(path, tensors, {**notes, **noted})
-    score_images.main(args)
+    score_images.score_images(**vars(args))
     scored = storage.read_json(args.output[0])
     assert scored["scores"]["psnr_to_teacher"]["value"] > 58
     assert scored["images"]["constant"] == 50 and dead.are_dead(scored)

@@ -432,10 +432,6 @@ def arguments(root, tmp_path):
         "spec": spec,
         "model": model,
         "train": [shard],
-        "also": None,
-        "unroll": None,
-        "clip": None,
-        "images": None,
         "heldout": [shard],
         "prompts": tmp_path / "prompts.json",
         "state": tmp_path / "state.pt",
@@ -447,7 +443,7 @@ def arguments(root, tmp_path):
 
 def train(arguments, **changes) -> None:
     spec = json.dumps({**arguments["spec"], **changes.pop("spec", {})})
-    step.main(Namespace(**{**arguments, **changes, "spec": spec}))
+    step.train_adaptor(**{**arguments, **changes, "spec": spec})
 
 
 @pytest.mark.parametrize(
@@ -794,7 +790,7 @@ def test_the_step_unrolls_in_each_epoch_what_shards_would_hold(arguments, root):
     clip = root / "resources" / "mini" / "clip"
     change = {"epochs": 2, "subset": 1, "kind": "resnet_extrapolation"}
     trajectory = json.dumps(TRAJECTORY)
-    train(arguments, spec=change, train=None, unroll=trajectory, clip=clip)
+    train(arguments, spec=change, train=(), unroll=trajectory, clip=clip)
     adaptor = load_adaptor(arguments["output"])
     assert adaptor.config.made_for["scheduler"] == "ddim"
     assert adaptor.up.weight.any()
@@ -806,12 +802,18 @@ def test_the_step_unrolls_in_each_epoch_what_shards_would_hold(arguments, root):
     assert 0 < first <= second
     other = json.dumps({**TRAJECTORY, "cut": "stage2"})
     with pytest.raises(ValueError, match="are of cut 'stage2', not of 'stage1'"):
-        train(arguments, spec=change, train=None, unroll=other, clip=clip)
+        train(arguments, spec=change, train=(), unroll=other, clip=clip)
     with pytest.raises(ValueError, match="need prompts and the CLIP that pools them"):
-        train(arguments, spec=change, train=None, unroll=trajectory)
+        train(arguments, spec=change, train=(), unroll=trajectory)
     noised = json.dumps({**TRAJECTORY, "source": "noised"})
     with pytest.raises(ValueError, match="'noised' needs the images of the prompts"):
-        train(arguments, spec=change, train=None, unroll=noised, clip=clip)
+        train(arguments, spec=change, train=(), unroll=noised, clip=clip)
+
+
+@pytest.mark.parametrize("given", [{"train": ()}, {"unroll": "{}"}])
+def test_the_step_reads_trajectories_or_records_them(arguments, given):
+    with pytest.raises(ValueError, match="give either trajectories to train on, or"):
+        train(arguments, **given)
 
 
 def test_the_step_noises_the_images_of_the_prompts(arguments, root, tmp_path):
@@ -826,7 +828,7 @@ def test_the_step_noises_the_images_of_the_prompts(arguments, root, tmp_path):
     noised = json.dumps({**TRAJECTORY, "source": "noised"})
     outputs = []
     for images in (whole, shards):
-        options = {"train": None, "unroll": noised, "clip": clip, "images": images}
+        options = {"train": (), "unroll": noised, "clip": clip, "images": images}
         train(arguments, spec={"epochs": 1}, **options)
         outputs.append(load_adaptor(arguments["output"]).state_dict())
     for name, value in outputs[0].items():
@@ -851,7 +853,7 @@ def test_recorded_images_train_an_adaptor(arguments, root, tmp_path, stored):
         "state": tmp_path / "chunks",
         "output": tmp_path / "recorded.safetensors",
     }
-    sample_trajectories.main(Namespace(**options))
+    sample_trajectories.sample_trajectories(**options)
     tensors, notes = storage.read_tensors(options["output"])
     assert ("latents" in tensors) == (stored == "latents")
     assert json.loads(notes["spec"])["source"] == "noised"
@@ -860,7 +862,7 @@ def test_recorded_images_train_an_adaptor(arguments, root, tmp_path, stored):
     error = storage.read_json(arguments["error"])
     assert error["n"] == 8 and error["l2_over_identity"] < 1.5
     with pytest.raises(ValueError, match="needs the images of the prompts"):
-        sample_trajectories.main(Namespace(**{**options, "images": None}))
+        sample_trajectories.sample_trajectories(**{**options, "images": None})
     storage.write_tensors(images, {"images": pixels[:1]})
     with pytest.raises(ValueError, match="holds 1 images, not one for each of 2 prom"):
-        sample_trajectories.main(Namespace(**options))
+        sample_trajectories.sample_trajectories(**options)

@@ -12,7 +12,7 @@ import pytest
 from nbclient import NotebookClient
 
 import clockwork_diffusion as cd
-from clockwork_experiments.steps.embed_tables import PLACE, VALUE, embed
+from clockwork_experiments.report.places import PLACE, VALUE, embed
 
 ROOT = Path(__file__).parents[2]
 README = ROOT / "README.md"

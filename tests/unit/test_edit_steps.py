@@ -9,6 +9,7 @@ import torch
 from clockwork_experiments.base import storage
 from clockwork_experiments.config.parse import parse
 from clockwork_experiments.data import edit_sets
+from clockwork_experiments.generate.inverting import InvertSpec
 from clockwork_experiments.mini import edits as scene_edits
 from clockwork_experiments.steps import edit_images, invert_images, prepare_edit_set
 
@@ -38,7 +39,7 @@ def prepared(tmp_path_factory) -> Path:
 def invert(prepared: Path, folder: Path, **changed) -> list[Path]:
     outputs = [folder / f"steps{steps}" / "index.json" for steps in (4, 5)]
     invert_images.invert_images(
-        spec=parse(invert_images.InvertSpec, {**INVERT, **changed}),
+        spec=parse(InvertSpec, {**INVERT, **changed}),
         model=MODEL,
         set=prepared,
         sources=prepared.with_suffix(".safetensors"),

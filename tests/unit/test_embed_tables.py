@@ -2,7 +2,7 @@
 
 import pytest
 
-from clockwork_experiments.steps.embed_tables import embed
+from clockwork_experiments.report.places import embed
 
 
 def test_a_place_is_filled_and_filled_again(tmp_path):

@@ -1,7 +1,6 @@
 """Training on after depth-skip, with a small model and few updates."""
 
 import json
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,7 @@ from clockwork_experiments.base import storage
 from clockwork_experiments.config.parse import parse
 from clockwork_experiments.generate import translators
 from clockwork_experiments.mini.finetuning import FineTuneSpec, cut, finetune
+from clockwork_experiments.mini.gains import FineTuneStepSpec
 from clockwork_experiments.mini.pairs import scene_pairs
 from clockwork_experiments.steps import finetune_translator, prepare_pairs
 
@@ -116,7 +116,7 @@ def test_translators_for_other_tasks_are_refused(translator, tmp_path):
 
 def test_the_step_saves_a_unet_and_says_what_it_gains(tmp_path):
     chosen = json.dumps({"task": "edit", "source": "scenes", "count": 3})
-    prepare_pairs.main(Namespace(spec=chosen, output=tmp_path / "set.json"))
+    prepare_pairs.prepare_pairs(spec=chosen, output=tmp_path / "set.json")
     spec = {
         "training": TRAINING,
         "translation": {"task": "edit", "steps": 2, "guidance": 2.0},
@@ -124,7 +124,7 @@ def test_the_step_saves_a_unet_and_says_what_it_gains(tmp_path):
         "batch_size": 3,
     }
     finetune_translator.finetune_translator(
-        spec=parse(finetune_translator.FineTuneStepSpec, spec),
+        spec=parse(FineTuneStepSpec, spec),
         translator=MODEL,
         set=tmp_path / "set.json",
         clip=MINI / "clip",

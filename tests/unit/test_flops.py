@@ -8,6 +8,7 @@ import torch
 
 from clockwork_diffusion.adaptors import build_adaptor
 from clockwork_diffusion.unet import SplitUNet
+from clockwork_experiments.cost import other_unets
 from clockwork_experiments.cost.architectures import (
     BACKBONES,
     SD_V15_TEXT,
@@ -21,7 +22,6 @@ from clockwork_experiments.cost.flops import (
     count_light,
 )
 from clockwork_experiments.cost.formulas import run_flops
-from clockwork_experiments.steps import count_other_unets
 
 TOKENS = SD_V15_TEXT[0]
 # Published TFLOPs at 8 steps, without and with Clockwork, and the tolerance that their
@@ -369,8 +369,8 @@ def test_counting_what_fails_leaves_torch_as_it_was(unet):
 
 def test_sdxl_and_lcm_are_those_published():
     """2.567B parameters and 2.99 TMACs a call: SDXL's own figures."""
-    rows = count_other_unets.rows_of(
-        count_other_unets.Run(
+    rows = other_unets.rows_of(
+        other_unets.Run(
             "SDXL",
             "sdxl",
             4,
@@ -391,12 +391,10 @@ def test_sdxl_and_lcm_are_those_published():
     assert light["saved"] == pytest.approx(
         100 * (1 - light["tflops"] / whole["tflops"])
     )
-    (lcm,) = count_other_unets.rows_of(
-        count_other_unets.Run("LCM", "lcm", 4, 1, 77, clocks=(), cuts=(), adaptors=())
+    (lcm,) = other_unets.rows_of(
+        other_unets.Run("LCM", "lcm", 4, 1, 77, clocks=(), cuts=(), adaptors=())
     )
     # SD v1.5's, and the projection of its guidance.
     assert lcm["parameters"] == pytest.approx(859.52 + 256 * 320 / 1e6, abs=0.01)
     with pytest.raises(ValueError, match="unet 'flux' is not one of sd, sdxl, lcm"):
-        count_other_unets.rows_of(
-            count_other_unets.Run("F", "flux", 1, 1, 77, (), (), ())
-        )
+        other_unets.rows_of(other_unets.Run("F", "flux", 1, 1, 77, (), (), ()))

@@ -42,14 +42,14 @@ HALF_WRITTEN = """
 import os, signal
 from pathlib import Path
 from clockwork_experiments.base import storage
-from clockwork_experiments.run import new_parser, run
+from clockwork_experiments.run import run
 
-def main(args):
+def step() -> None:
     with storage.atomic_path(Path("made.txt")) as partial:
         partial.write_text("half")
         os.kill(os.getpid(), signal.SIGTERM)
 
-run(new_parser(None), main)
+run(step)
 """
 
 

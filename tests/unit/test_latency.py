@@ -10,12 +10,12 @@ from clockwork_diffusion.passes import Passes
 from clockwork_diffusion.unet import SplitUNet
 from clockwork_experiments.base import storage
 from clockwork_experiments.config.parse import parse
-from clockwork_experiments.cost import latency
+from clockwork_experiments.cost import latency, overhead, unet_timing
+from clockwork_experiments.cost.overhead import OverheadSpec
+from clockwork_experiments.cost.unet_timing import UNetTimingSpec
 from clockwork_experiments.generate.text import SamplerSpec
 from clockwork_experiments.steps import measure_overhead, time_sampling, time_unet
-from clockwork_experiments.steps.measure_overhead import OverheadSpec
 from clockwork_experiments.steps.time_sampling import TimingSpec
-from clockwork_experiments.steps.time_unet import UNetTimingSpec
 
 MODEL = "resources/mini/stable-diffusion"
 GUIDED = {"scheduler": "dpmpp", "steps": 2, "guidance": 2.0}
@@ -195,7 +195,7 @@ def test_overheads_are_written_with_their_bars(root, tmp_path):
     assert result["cases"][1]["unet"] == "random weights"
     result["cases"][0]["steps"]["adaptor"]["overhead"] = 0.009
     result["cases"][1]["steps"]["adaptor"]["overhead"] = 0.011
-    lines = measure_overhead.to_markdown(result).splitlines()
+    lines = overhead.to_markdown(result).splitlines()
     rows = [line for line in lines if line.startswith("| adaptor step")]
     assert "+0.9 %" in rows[0] and rows[0].endswith("| ≤ 1 % | yes |")
     assert "+1.1 %" in rows[1] and rows[1].endswith("| ≤ 1 % | no |")
@@ -258,7 +258,7 @@ def test_a_difference_is_relative_and_none_where_it_is_not_finite():
 # --- UNets with random weights --------------------------------------------------------
 
 
-def unet_timing(**changes) -> dict:
+def timing_of_unets(**changes) -> dict:
     clockwork = {"sampler": {**GUIDED, "clock": 2}, "adaptor": "resnet"}
     alone = {"sampler": {**GUIDED, "guidance": 1.0}}
     return {
@@ -289,7 +289,7 @@ def unet_timing(**changes) -> dict:
 
 
 def time_unets(folder: Path, **changes) -> None:
-    spec = changes.pop("spec", None) or unet_timing()
+    spec = changes.pop("spec", None) or timing_of_unets()
     given = {"device": "cpu", "output": folder / "x.json", **changes}
     time_unet.time_unet(parse(UNetTimingSpec, spec), **given)
 
@@ -306,7 +306,7 @@ def aot_eager(monkeypatch):
 
 def test_unets_are_timed_in_each_mode(tmp_path, aot_eager):
     # One layer per block takes half as long to compile.
-    spec = unet_timing(base={**SMALL, "layers_per_block": 1})
+    spec = timing_of_unets(base={**SMALL, "layers_per_block": 1})
     time_unets(tmp_path, spec=spec)
     result = storage.read_json(tmp_path / "x.json")
     assert result["complete"]
@@ -357,16 +357,16 @@ def test_a_failure_costs_its_own_rows_and_the_next_call_makes_up_for_it(
 
 def test_rows_are_there_before_the_last_one_is(tmp_path, monkeypatch):
     """As after a kill, which no handler sees."""
-    time_backbone = time_unet.time_backbone
+    time_backbone = unet_timing.time_backbone
 
     def killed(spec, mode, backbone, *args):
         if backbone == "distilled":
             raise KeyboardInterrupt
         return time_backbone(spec, mode, backbone, *args)
 
-    monkeypatch.setattr(time_unet, "time_backbone", killed)
+    monkeypatch.setattr(unet_timing, "time_backbone", killed)
     state = tmp_path / "state.json"
-    spec = unet_timing(modes=["eager"])
+    spec = timing_of_unets(modes=["eager"])
     with pytest.raises(KeyboardInterrupt):
         time_unets(tmp_path, spec=spec, state=state)
     for path in (state, tmp_path / "x.json"):
@@ -377,18 +377,18 @@ def test_rows_are_there_before_the_last_one_is(tmp_path, monkeypatch):
     kept = storage.read_json(state)["rows"]["eager/sd"]
     # The workflow removes what a failed job was to write, and the state stays.
     (tmp_path / "x.json").unlink()
-    monkeypatch.setattr(time_unet, "time_backbone", time_backbone)
+    monkeypatch.setattr(unet_timing, "time_backbone", time_backbone)
     time_unets(tmp_path, spec=spec, state=state)
     assert storage.read_json(tmp_path / "x.json")["rows"]["eager/sd"] == kept
     assert not state.exists()
 
 
 def test_times_of_other_settings_are_not_taken_over(tmp_path):
-    spec = unet_timing(modes=["eager"], last_start_s=-1.0)
+    spec = timing_of_unets(modes=["eager"], last_start_s=-1.0)
     time_unets(tmp_path, spec=spec)
     rows = storage.read_json(tmp_path / "x.json")["rows"]
     assert "not begun after" in rows["eager/sd"]["error"]
-    spec = unet_timing(modes=["eager"])
+    spec = timing_of_unets(modes=["eager"])
     facts = {**storage.read_json(tmp_path / "x.json"), "rows": {}, "complete": False}
     facts["rows"]["eager/sd"] = {"mode": "eager", "run": "sd", "mean_ms": 1.0}
     storage.write_json(tmp_path / "x.json", facts)
@@ -401,7 +401,10 @@ def test_times_of_other_settings_are_not_taken_over(tmp_path):
     ("changes", "message"),
     [
         ({"gpu": "nvidia_h200"}, "the device here is cpu, not nvidia_h200"),
-        ({"spec": unet_timing(modes=["fast"])}, "mode 'fast' is not one of eager, g"),
+        (
+            {"spec": timing_of_unets(modes=["fast"])},
+            "mode 'fast' is not one of eager, g",
+        ),
         ({"device": "cuda"}, "timed on a CUDA GPU, and there is none here"),
     ],
 )

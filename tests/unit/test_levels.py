@@ -278,18 +278,15 @@ def test_the_step_samples_at_a_level(tmp_path, root):
     def images(**further):
         spec = {"sampler": sampler, "seed": 0, "batch_size": 2, **further}
         output = tmp_path / "images.safetensors"
-        arguments = Namespace(
+        sample_images.sample_images(
             spec=json.dumps(spec),
             model=root / "resources/mini/stable-diffusion",
-            adaptor=None,
-            clip=None,
             prompts=prompts,
             shard=0,
             shards=1,
             state=tmp_path / "state",
             output=output,
         )
-        sample_images.main(arguments)
         return torch.from_numpy(storage.read_arrays(output)["images"])
 
     whole = images()

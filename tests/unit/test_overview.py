@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from clockwork_experiments.base import storage
+from clockwork_experiments.cost import job_costs
 from clockwork_experiments.report import overview, pages
 from clockwork_experiments.steps import list_costs
 
@@ -27,11 +28,11 @@ def here(tmp_path: Path, monkeypatch) -> Path:
 def test_what_a_step_says_that_it_used_counts_more_than_what_snakemake_saw(here):
     path = Path("benchmarks/mini/sample/run/000.tsv")
     storage.write_text(path, BENCHMARK.format(9.0, 24.0, 0.1))
-    (job,) = list_costs.read_benchmark(path, Path("benchmarks/mini"))
+    (job,) = job_costs.read_benchmark(path, Path("benchmarks/mini"))
     assert (job["cpu_seconds"], job["peak_mb"]) == (0.1, 24.0)
     said = "… run used 6.08 CPU seconds and 542 MB\n… traceback\n"
     storage.write_text(Path("logs/mini/sample/run/000.log"), said)
-    (job,) = list_costs.read_benchmark(path, Path("benchmarks/mini"))
+    (job,) = job_costs.read_benchmark(path, Path("benchmarks/mini"))
     assert (job["seconds"], job["cpu_seconds"], job["peak_mb"]) == (9.0, 6.08, 542.0)
 
 
@@ -126,10 +127,10 @@ def test_costs_are_summed_by_rule(tmp_path):
     jobs = [
         job
         for each in sorted(tmp_path.rglob("*.tsv"))
-        for job in list_costs.read_benchmark(each, tmp_path)
+        for job in job_costs.read_benchmark(each, tmp_path)
     ]
     assert [job["job"] for job in jobs] == ["sd/000", "short"]
-    (cost,) = list_costs.by_rule(jobs).values()
+    (cost,) = job_costs.by_rule(jobs).values()
     assert cost == {
         "jobs": 2,
         "seconds": 10.5,
@@ -144,7 +145,7 @@ def test_a_file_that_is_no_benchmark_is_named(tmp_path):
     path.parent.mkdir()
     path.write_text("a\tb\n1\t2\n")
     with pytest.raises(ValueError, match=r"job\.tsv is no benchmark of Snakemake's"):
-        list_costs.read_benchmark(path, tmp_path)
+        job_costs.read_benchmark(path, tmp_path)
 
 
 SACCT = """\
@@ -178,4 +179,4 @@ def test_what_jobs_used_is_read_of_the_executors_own_report(tmp_path):
     broken = folder / "efficiency_report_b1.csv"
     broken.write_text("RuleName,x\nrule_a_wildcards_paper_b,1\n", "utf-8")
     with pytest.raises(ValueError, match="b1.csv is no efficiency report"):
-        list_costs.used_by_rule([broken], "paper")
+        job_costs.used_by_rule([broken], "paper")

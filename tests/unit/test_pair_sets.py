@@ -1,7 +1,6 @@
 """Sets of pairs: from scenes, from folders, and back from disk."""
 
 import json
-from argparse import Namespace
 from functools import partial
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from peaks import needs_proc, peak_mb
 from PIL import Image
 
 from clockwork_experiments.base import storage
-from clockwork_experiments.data import canny, pair_sets
+from clockwork_experiments.data import canny, datasets, pair_sets
 from clockwork_experiments.data.pair_sets import PairSet, PairSetSpec
 from clockwork_experiments.generate.tasks import TASKS
 from clockwork_experiments.mini import pairs, restorer
@@ -21,7 +20,7 @@ from clockwork_experiments.steps import prepare_images, prepare_pairs
 
 
 def prepare(output: Path, **spec) -> tuple[PairSet, torch.Tensor, torch.Tensor | None]:
-    prepare_pairs.main(Namespace(spec=json.dumps(spec), output=output))
+    prepare_pairs.prepare_pairs(spec=json.dumps(spec), output=output)
     found = pair_sets.read_set(output)
     return found, *pair_sets.read_images(output.with_suffix(".safetensors"), found)
 
@@ -173,12 +172,14 @@ def test_memory_does_not_grow_with_the_number_of_pictures(tmp_path):
     for count in (64, 512):
         write_list(tmp_path, *[{"input": "0.png", "prompt": "a cat"}] * count)
         chosen = json.dumps({**spec, "canny": True})
-        args = Namespace(spec=chosen, output=tmp_path / f"{count}.json")
-        peaks.append(peak_mb("prepare_pairs", args))
+        output = tmp_path / f"{count}.json"
+        peaks.append(
+            peak_mb("prepare_pairs", "--spec", chosen, "--output", str(output))
+        )
     # Inputs and targets are 24 MB at first, then 192 MB.
     assert peaks[1] - peaks[0] < 30, peaks
     found, _ = pair_sets.image_rows(
-        args.output.with_suffix(".safetensors"), pair_sets.read_set(args.output)
+        output.with_suffix(".safetensors"), pair_sets.read_set(output)
     )
     assert len(found) == 512
 
@@ -312,8 +313,9 @@ def test_every_step_reads_photographs_upright_and_scales_sixteen_bits(tmp_path, 
         _, images, _ = prepare(tmp_path / "set.json", **spec)
     else:
         path = tmp_path / "0.safetensors"
-        args = Namespace(spec=json.dumps(given), shard=0, shards=1, output=path)
-        prepare_images.main(args)
+        prepare_images.prepare_images(
+            spec=datasets.DatasetSpec(**given), shard=0, shards=1, output=path
+        )
         images = storage.read_tensors(path)[0]["images"]
     assert images[0].float().mean((0, 1))[[0, -1]].tolist() == [255, 0]
     assert images[1, 0, 0, 0] == 0 and images[1, 0, -1, -1] == 255

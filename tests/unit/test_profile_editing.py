@@ -11,12 +11,14 @@ from clockwork_diffusion.passes import Passes
 from clockwork_diffusion.unet import SplitUNet
 from clockwork_experiments.base import storage
 from clockwork_experiments.config.parse import parse
+from clockwork_experiments.cost import edit_profiles
 from clockwork_experiments.cost.architectures import SD_V15_TEXT, VIT_G14_WIDTH
 from clockwork_experiments.cost.edit_loops import (
     EditLoops,
     GenerationLoop,
     InversionLoop,
 )
+from clockwork_experiments.cost.unet_counts import FlopsSpec
 from clockwork_experiments.steps import count_flops, profile_editing
 
 UNET = "resources/mini/stable-diffusion/unet/config.json"
@@ -62,7 +64,7 @@ EDITS = {
 
 def count(folder: Path, spec: dict, unet: Path | None) -> Path:
     path = folder / "sd.json"
-    chosen = parse(count_flops.FlopsSpec, spec)
+    chosen = parse(FlopsSpec, spec)
     count_flops.count_flops(chosen, path, unet)
     return path
 
@@ -70,7 +72,7 @@ def count(folder: Path, spec: dict, unet: Path | None) -> Path:
 def profile(flops: Path, spec: dict, runs: dict, unet=None, device="cpu") -> dict:
     spec = {**spec, "runs": runs, "device": device}
     output = flops.with_name("editing.json")
-    chosen = parse(profile_editing.ProfileSpec, spec)
+    chosen = parse(edit_profiles.ProfileSpec, spec)
     profile_editing.profile_editing(chosen, flops, output, unet)
     return storage.read_json(output)["runs"]
 
@@ -184,7 +186,7 @@ def test_a_dropped_source_is_one_row_of_three(
     """F_G of Eq. 3 is three rows; the last 1 - max(τ) of the steps have two."""
     taus = {"tau_f": tau_f, "tau_a": tau_a}
     plain, dropped = (
-        profile_editing.profile(
+        edit_profiles.profile(
             loops_of(unet, scheduler_config, **taus, drop_source=drop), unet
         )
         for drop in (False, True)
@@ -202,7 +204,7 @@ def test_hidden_identity_makes_the_same_edit(unet, scheduler_config):
     edits = []
     for adaptor in (
         IdentityAdaptor(),
-        profile_editing.BeforeUpsampler(IdentityAdaptor()),
+        edit_profiles.BeforeUpsampler(IdentityAdaptor()),
     ):
         loops = loops_of(unet, scheduler_config, adaptor)
         edits.append(loops.generate(loops.invert(), None))
@@ -312,8 +314,8 @@ def test_extra_adaptors_are_profiled_too(unet, scheduler_config):
     """Their own FLOPs are among what is counted, each loop's by itself."""
     adaptor = adaptors.build_adaptor("resnet", unet, "stage1", 12)
     loops = loops_of(unet, scheduler_config, adaptor)
-    both = profile_editing.profile(loops, unet, adaptor)
-    alone = profile_editing.profile(loops, adaptor)
-    without = profile_editing.profile(loops, unet)
+    both = edit_profiles.profile(loops, unet, adaptor)
+    alone = edit_profiles.profile(loops, adaptor)
+    without = edit_profiles.profile(loops, unet)
     assert both.inversion.flops - without.inversion.flops == alone.inversion.flops > 0
     assert alone.generation.flops == 3 * alone.inversion.flops

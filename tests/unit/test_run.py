@@ -85,6 +85,26 @@ def test_each_type_is_read():
     assert call(*REQUIRED, "--dataset_name", "y")["dataset_name"] == "y"
 
 
+def test_what_is_taken_by_place_has_no_name():
+    def placed(folder: Path, /, count: int = 1) -> None:
+        CALLS.append({"folder": folder, "count": count})
+
+    parser, called = runner.options_of(placed)
+    called(parser.parse_args(["--count", "2", "a/b"]))
+    assert CALLS.pop() == {"folder": Path("a/b"), "count": 2}
+
+
+def test_dataclasses_by_name_are_named_in_messages():
+    def several(specs: dict[str, Spec]) -> None:
+        CALLS.append(specs)
+
+    parser, called = runner.options_of(several)
+    called(parser.parse_args(["--specs", '{"one": {"steps": 4}}']))
+    assert CALLS.pop() == {"one": Spec(4)}
+    with pytest.raises(ValueError, match="unknown key 'stops' in specs.one; known are"):
+        called(parser.parse_args(["--specs", '{"one": {"stops": 4}}']))
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -1,5 +1,4 @@
 import json
-from argparse import Namespace
 from pathlib import Path
 
 import numpy as np
@@ -136,7 +135,7 @@ def test_settings_that_make_no_set_are_rejected(settings, message):
 
 def test_the_steps_prepare_a_real_set_without_a_model(tmp_path):
     folder, output = tmp_path / "set", tmp_path / "prepared" / "real.json"
-    make_scene_edits.main(Namespace(spec='{"count": 2}', output=folder))
+    make_scene_edits.make_scene_edits(spec=edits.SceneEditsSpec(count=2), output=folder)
     prepare(SPEC, folder, output)
     layout = edit_sets.read_layout(folder, 64)
     prepared = edit_sets.read_set(output)

@@ -1,36 +1,37 @@
 import json
 import math
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
 import torch
 
 from clockwork_experiments.base import storage
+from clockwork_experiments.claims import statistics
 from clockwork_experiments.data import edit_sets
 from clockwork_experiments.data.edit_sets import EditSet
 from clockwork_experiments.mini import edits
 from clockwork_experiments.mini.data import scene_images
 from clockwork_experiments.models import encoders
-from clockwork_experiments.score import metrics, structure
+from clockwork_experiments.score import edit_scores, metrics, structure
 from clockwork_experiments.steps import score_edits
 
 MINI = Path(__file__).parents[2] / "resources" / "mini"
 
 
 def score(
-    folder: Path, *edited: Path, set_name: str = "real", teachers: str = "{}"
+    folder: Path,
+    *edited: Path,
+    set_name: str = "real",
+    teachers: dict[str, str] | None = None,
 ) -> None:
-    score_edits.main(
-        Namespace(
-            set=folder / f"{set_name}.json",
-            sources=folder / f"{set_name}.safetensors",
-            edited=edited,
-            teachers=teachers,
-            clip=MINI / "clip",
-            structure=MINI / "structure",
-            output=folder / "scores" / "steps50.json",
-        )
+    score_edits.score_edits(
+        set=folder / f"{set_name}.json",
+        sources=folder / f"{set_name}.safetensors",
+        edited=edited,
+        teachers=teachers,
+        clip=MINI / "clip",
+        structure=MINI / "structure",
+        output=folder / "scores" / "steps50.json",
     )
 
 
@@ -130,7 +131,7 @@ def test_edits_are_compared_with_their_teacher_source_by_source(prepared):
     _, targets = edit_sets.read_images(prepared / "real.safetensors", found)
     exact = write_edited(prepared, "exact", targets)
     near = write_edited(prepared, "near", (targets.int() // 2 * 2).byte())
-    score(prepared, exact, near, teachers='{"near": "exact"}')
+    score(prepared, exact, near, teachers={"near": "exact"})
     scores = json.loads((prepared / "scores/steps50.json").read_text())["edits"]
     rows, _ = storage.read_tensors(prepared / "scores/steps50.safetensors")
     owners = torch.tensor(found.pair_sources)
@@ -159,7 +160,7 @@ def test_without_exact_edits_there_is_no_psnr_and_no_file_needed(prepared):
 
 def test_many_sources_get_a_bootstrap():
     values = torch.arange(120, dtype=torch.float64)
-    shown = score_edits._score(values, torch.arange(60).repeat(2))
+    shown = statistics.score_by_source(values, torch.arange(60).repeat(2))
     assert shown["value"] == pytest.approx(59.5) and shown["n"] == 60
     assert shown["interval"] == (
         "95 % percentile bootstrap over 60 sources, 10000 resamples"
@@ -169,12 +170,12 @@ def test_many_sources_get_a_bootstrap():
 
 def test_one_source_has_no_interval():
     with pytest.raises(ValueError, match="an interval needs 2 sources or more, not 1"):
-        score_edits._score(torch.ones(3), torch.zeros(3, dtype=torch.int64))
+        statistics.score_by_source(torch.ones(3), torch.zeros(3, dtype=torch.int64))
 
 
 def test_files_are_of_different_edits_and_one_setting():
     def named(*names: str) -> dict[str, Path]:
-        return score_edits._named([Path("edited", name) for name in names])
+        return edit_scores.by_edit([Path("edited", name) for name in names])
 
     assert named("pnp/steps50.safetensors", "pnp_clock2/steps50.safetensors") == {
         "pnp": Path("edited/pnp/steps50.safetensors"),
@@ -200,4 +201,4 @@ def test_edited_images_that_are_not_the_sets_are_named(prepared, tmp_path):
     path = tmp_path / "edited" / "none" / "steps50.safetensors"
     storage.write_tensors(path, {"latents": images})
     with pytest.raises(ValueError, match=r"none/steps50.safetensors lacks the tensor"):
-        score_edits._edited(path, images)
+        edit_scores.read_edited(path, images)

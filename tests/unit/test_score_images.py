@@ -2,6 +2,7 @@
 
 import json
 from argparse import Namespace
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -61,7 +62,7 @@ def write_all(folder: Path, shards: int, count=50, seeds=1, size=16) -> Namespac
     text = torch.randn(count, DIM, generator=torch.Generator().manual_seed(7))
     captions = {"clip_text": text.repeat(seeds, 1)}
     reference = {"frechet": described(8, 90, 1)["frechet"] + 0.3}
-    spec = {"run": {"seed": 3, "seeds": seeds, "teacher": "teacher"}}
+    spec = {"run": score_images.ScoredRun(3, seeds, "teacher")}
     return Namespace(
         spec=spec,
         features=features,
@@ -73,7 +74,7 @@ def write_all(folder: Path, shards: int, count=50, seeds=1, size=16) -> Namespac
 
 
 def scored(args: Namespace) -> dict:
-    score_images.main(args)
+    score_images.score_images(**vars(args))
     return storage.read_json(args.output[0])["scores"]
 
 
@@ -149,11 +150,11 @@ def test_shards_that_do_not_fit_are_refused(tmp_path):
     lacking.remove(missing)
     whole, args.images = args.images, lacking
     with pytest.raises(ValueError, match="43 rows of .*run.* and 50 of .*no pairs"):
-        score_images.main(args)
+        score_images.score_images(**vars(args))
     args.images = whole
-    args.spec["run"]["seeds"] = 3
+    args.spec["run"] = score_images.ScoredRun(3, 3, "teacher")
     with pytest.raises(ValueError, match="'run': 50 images are not 3 seeds"):
-        score_images.main(args)
+        score_images.score_images(**vars(args))
     assert not args.output[0].exists()
 
 
@@ -165,7 +166,9 @@ def test_memory_does_not_grow_with_the_number_of_images(tmp_path, shards):
         count = 128 * times
         folder = tmp_path / str(times)
         args = write_all(folder, 1 if shards == 1 else times, count=count, size=128)
-        peaks.append(peak_mb("score_images", args))
+        given = {**vars(args), "spec": ['{"run": {"seed": 3, "teacher": "teacher"}}']}
+        words = [(f"--{name}", *map(str, values)) for name, values in given.items()]
+        peaks.append(peak_mb("score_images", *chain.from_iterable(words)))
     # The images of the two runs are 12 MB at first, then 96 MB.
     assert peaks[1] - peaks[0] < 30, peaks
 

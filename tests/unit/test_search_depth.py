@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -16,6 +15,7 @@ from clockwork_experiments.generate.text import image_seed
 from clockwork_experiments.models import encoders, perceptual
 from clockwork_experiments.score import metrics
 from clockwork_experiments.search import evaluator
+from clockwork_experiments.search.depth import DepthSearchSpec
 from clockwork_experiments.steps import prepare_pairs, search_depth
 
 MINI = Path(__file__).parents[2] / "resources" / "mini"
@@ -43,7 +43,7 @@ def folder(tmp_path_factory, random_translators) -> Path:
     ):
         chosen = {"task": task, "source": "scenes", "count": COUNT, "offset": offset}
         spec = json.dumps(chosen)
-        prepare_pairs.main(Namespace(spec=spec, output=folder / f"{name}.json"))
+        prepare_pairs.prepare_pairs(spec=spec, output=folder / f"{name}.json")
     levels = [
         {"level": n, "parameters": 10 * n, "count": {"macs_with_norms": 100 + n}}
         for n in range(1, 14)
@@ -70,7 +70,7 @@ def search(folder: Path, output: Path, *, state: Path | None = None, **changed):
     options |= {key: changed.pop(key) for key in options.keys() & changed.keys()}
     spec = {**SPEC, **changed.pop("spec", {})}
     assert not changed
-    search_depth.search_depth(parse(search_depth.DepthSearchSpec, spec), **options)
+    search_depth.search_depth(parse(DepthSearchSpec, spec), **options)
     return storage.read_json(output)
 
 

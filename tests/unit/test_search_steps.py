@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -51,7 +50,7 @@ def folder(tmp_path_factory, random_translators) -> Path:
     ):
         chosen = {"task": task, "source": "scenes", "count": COUNT, "offset": offset}
         spec = json.dumps(chosen)
-        prepare_pairs.main(Namespace(spec=spec, output=folder / f"{name}.json"))
+        prepare_pairs.prepare_pairs(spec=spec, output=folder / f"{name}.json")
     return folder
 
 

@@ -1,7 +1,6 @@
 """Steps that work on a shard: together they make what one job makes."""
 
 import json
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -24,8 +23,8 @@ PROMPTS, SEEDS = 3, 2
 @pytest.fixture(scope="module")
 def prompts(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("prompts") / "few.json"
-    spec = {"source": "scenes", "count": PROMPTS, "seeds": SEEDS}
-    prepare_prompts.main(Namespace(spec=json.dumps(spec), output=path))
+    spec = datasets.DatasetSpec("scenes", PROMPTS, seeds=SEEDS)
+    prepare_prompts.prepare_prompts(spec=spec, output=path)
     return path
 
 
@@ -35,18 +34,16 @@ def sampled(folder: Path, prompts: Path, count: int, batch_size: int) -> list[Pa
     paths = []
     for shard in range(count):
         paths.append(folder / str(count) / f"{shard:03d}.safetensors")
-        sample_images.main(
-            Namespace(
-                spec=json.dumps(spec),
-                model=MINI / "stable-diffusion",
-                adaptor=None,
-                clip=None,
-                prompts=prompts,
-                shard=shard,
-                shards=count,
-                state=folder / "state",
-                output=paths[-1],
-            )
+        sample_images.sample_images(
+            spec=json.dumps(spec),
+            model=MINI / "stable-diffusion",
+            adaptor=None,
+            clip=None,
+            prompts=prompts,
+            shard=shard,
+            shards=count,
+            state=folder / "state",
+            output=paths[-1],
         )
     return paths
 
@@ -69,18 +66,16 @@ def test_images_and_their_captions_do_not_depend_on_shards_and_batches(
     for paths in (whole, cut):
         features.append([path.with_suffix(".features") for path in paths])
         for shard, path in enumerate(paths):
-            extract_features.main(
-                Namespace(
-                    images=[path],
-                    clip=MINI / "clip",
-                    frechet=MINI / "features",
-                    frechet_kind="mini",
-                    size=0,
-                    prompts=prompts,
-                    shard=shard,
-                    shards=len(paths),
-                    output=[features[-1][shard]],
-                )
+            extract_features.extract_features(
+                images=[path],
+                clip=MINI / "clip",
+                frechet=MINI / "features",
+                frechet_kind="mini",
+                size=0,
+                prompts=prompts,
+                shard=shard,
+                shards=len(paths),
+                output=[features[-1][shard]],
             )
     for name in ("clip_text", "clip_image", "frechet"):
         one, other = (shards.Rows(paths, name) for paths in features)
@@ -98,20 +93,16 @@ def test_trajectories_do_not_depend_on_shards_and_batches(prompts, tmp_path, sto
         paths = []
         for shard in range(count):
             paths.append(tmp_path / str(count) / f"{shard:03d}.safetensors")
-            sample_trajectories.main(
-                Namespace(
-                    spec=json.dumps(
-                        {**spec, "batch_size": batch_size, "stored": stored}
-                    ),
-                    model=MINI / "stable-diffusion",
-                    clip=MINI / "clip",
-                    prompts=prompts,
-                    images=None,
-                    shard=shard,
-                    shards=count,
-                    state=tmp_path / "state",
-                    output=paths[-1],
-                )
+            sample_trajectories.sample_trajectories(
+                spec=json.dumps({**spec, "batch_size": batch_size, "stored": stored}),
+                model=MINI / "stable-diffusion",
+                clip=MINI / "clip",
+                prompts=prompts,
+                images=None,
+                shard=shard,
+                shards=count,
+                state=tmp_path / "state",
+                output=paths[-1],
             )
         names = {"features": ("r_in", "r_out"), "latents": ("latents",)}[stored]
         rows[count] = {name: shards.Rows(paths, name) for name in names}

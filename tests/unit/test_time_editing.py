@@ -9,7 +9,7 @@ from clockwork_diffusion.passes import Passes
 from clockwork_diffusion.unet import SplitUNet
 from clockwork_experiments.base import storage
 from clockwork_experiments.config.parse import parse
-from clockwork_experiments.cost import latency
+from clockwork_experiments.cost import edit_timing, latency
 from clockwork_experiments.cost.edit_loops import (
     EditLoops,
     GenerationLoop,
@@ -72,7 +72,7 @@ def test_what_is_done_for_an_image_and_what_for_a_prompt(
     unet, scheduler_config, rows, options, extracted, generated
 ):
     loops = loops_of(unet, scheduler_config, 10, 10, **options)
-    invert, generate, _ = time_editing._parts(loops)
+    invert, generate, _ = edit_timing.parts_of(loops)
     rows.clear()
     invert()
     assert rows == [1] * 10 + extracted
@@ -142,7 +142,7 @@ def timed(model: str, inversion=(), **generation) -> dict:
 def time_runs(tmp_path: Path, runs: dict, **changes) -> dict:
     spec = {"runs": runs, "repeats": 2, "text_channels": 8, **changes}
     output = tmp_path / "editing.json"
-    time_editing.time_editing(parse(time_editing.TimingSpec, spec), output)
+    time_editing.time_editing(parse(edit_timing.TimingSpec, spec), output)
     return storage.read_json(output)
 
 

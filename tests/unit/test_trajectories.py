@@ -2,7 +2,6 @@ import dataclasses
 import json
 import os
 import signal
-from argparse import Namespace
 
 import pytest
 import torch
@@ -30,6 +29,7 @@ from clockwork_experiments.train.distillation import (
     AdaptorSpec,
     train_adaptor,
 )
+from clockwork_experiments.train.storing import StorageSpec
 from clockwork_experiments.train.training import Optimisation
 from clockwork_experiments.train.trajectories import (
     FreshTrajectories,
@@ -310,18 +310,15 @@ def test_the_steps_make_an_adaptor_that_says_it_is_for_inversion(root, tmp_path)
         "state": tmp_path / "chunks",
         "output": shard,
     }
-    sample_trajectories.main(Namespace(**recording))
+    sample_trajectories.sample_trajectories(**recording)
     with pytest.raises(ValueError, match="'inverted' needs the images of the prompts"):
-        sample_trajectories.main(Namespace(**{**recording, "images": None}))
+        sample_trajectories.sample_trajectories(**{**recording, "images": None})
     recipe = {"steps": 2, "batch_size": 2, "lr": 0.001}
     spec = {"kind": "unet_light", "cut": "stage1", "clock": 2, "optimisation": recipe}
     training = {
         **shared,
         "spec": json.dumps(spec),
         "train": [shard],
-        "also": None,
-        "unroll": None,
-        "images": None,
         "heldout": [shard],
         "state": tmp_path / "state.pt",
         "output": tmp_path / "adaptor",
@@ -330,13 +327,13 @@ def test_the_steps_make_an_adaptor_that_says_it_is_for_inversion(root, tmp_path)
     }
     fresh = {
         "spec": json.dumps({**spec, "epochs": 1}),
-        "train": None,
+        "train": (),
         "unroll": json.dumps(trajectory),
         "images": [images],
     }
     facts = {"model": storage.sha256_folder(model), "scheduler": "ddim"}
     for options in (training, {**training, **fresh}):
-        train_adaptor_step.main(Namespace(**options))
+        train_adaptor_step.train_adaptor(**options)
         adaptor = load_adaptor(training["output"])
         assert dict(adaptor.config.made_for) == {
             **facts,
@@ -346,15 +343,15 @@ def test_the_steps_make_an_adaptor_that_says_it_is_for_inversion(root, tmp_path)
             "clock": 2,
         }
     with pytest.raises(ValueError, match="'inverted' needs the images of the prompts"):
-        options = {**training, **fresh, "images": None}
-        train_adaptor_step.main(Namespace(**options))
+        options = {**training, **fresh, "images": ()}
+        train_adaptor_step.train_adaptor(**options)
     # What is kept of one loop does not measure the other.
     trajectory["source"] = "noised"
     noised = {"spec": json.dumps(trajectory), "output": tmp_path / "noised.safetensors"}
-    sample_trajectories.main(Namespace(**{**recording, **noised}))
+    sample_trajectories.sample_trajectories(**{**recording, **noised})
     with pytest.raises(ValueError, match="noised.safetensors was recorded in sampling"):
         options = {**training, "heldout": [noised["output"]]}
-        train_adaptor_step.main(Namespace(**options))
+        train_adaptor_step.train_adaptor(**options)
 
 
 def test_adaptors_of_inversion_and_of_sampling_are_kept_apart(unet, tmp_path):
@@ -610,7 +607,7 @@ def test_the_step_compares_both(root, tmp_path):
         "prompts": 2,
     }
     arguments = {
-        "spec": parse(compare_storage.StorageSpec, asked),
+        "spec": parse(StorageSpec, asked),
         "unet": model / "unet" / "config.json",
         "model": model,
         "output": tmp_path / "storage.json",

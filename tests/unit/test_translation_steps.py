@@ -3,7 +3,6 @@
 import json
 import math
 import shutil
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -36,7 +35,7 @@ def folder(tmp_path_factory, random_translators) -> Path:
     for task in ("edit", "control", "inpainting"):
         chosen = {"task": task, "source": "scenes", "count": COUNT}
         spec = json.dumps(chosen)
-        prepare_pairs.main(Namespace(spec=spec, output=folder / f"{task}.json"))
+        prepare_pairs.prepare_pairs(spec=spec, output=folder / f"{task}.json")
     return folder
 
 

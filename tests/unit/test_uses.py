@@ -222,7 +222,7 @@ def note(frame, event, _):
 import clockwork_experiments.steps.count_flops as step
 from clockwork_experiments.config.parse import parse
 from pathlib import Path
-spec = parse(step.FlopsSpec, sys.argv[1])
+spec = parse(step.unet_counts.FlopsSpec, sys.argv[1])
 sys.setprofile(note)
 step.count_flops(spec, Path(sys.argv[3]), Path(sys.argv[2]))
 sys.setprofile(None)

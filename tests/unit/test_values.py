@@ -3,7 +3,7 @@
 import pytest
 
 from clockwork_experiments.report import listing, values
-from clockwork_experiments.steps.embed_tables import embed
+from clockwork_experiments.report.places import embed
 
 SOURCES = """
 values:

@@ -25,9 +25,9 @@ from clockwork_experiments.report.tables import levels as level_tables
 from clockwork_experiments.report.tables import results as tables
 from clockwork_experiments.report.tables.table import Results
 from clockwork_experiments.score.perturbation import PerturbationSpec
+from clockwork_experiments.search.depth import DepthSearchSpec
 from clockwork_experiments.search.methods import StepSearchSpec
 from clockwork_experiments.steps.sample_images import RunSpec
-from clockwork_experiments.steps.search_depth import DepthSearchSpec
 from clockwork_experiments.steps.translate_images import TranslateSpec
 from clockwork_experiments.train.backbones import BackboneSpec
 from clockwork_experiments.train.distillation import AdaptorSpec

@@ -2,7 +2,6 @@
 
 import subprocess
 import sys
-from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -26,14 +25,14 @@ def locks(folder: Path) -> list[Path]:
 
 def test_stale_lock_is_released(locked, caplog):
     with caplog.at_level("INFO"):
-        release_lock.main(Namespace(folder=locked))
+        release_lock.release_lock(locked)
     assert not locks(locked)
     assert [str(locked) in line for line in caplog.messages] == [True]
 
 
 def test_without_a_lock_nothing_is_said(tmp_path, caplog):
     with caplog.at_level("INFO"):
-        release_lock.main(Namespace(folder=tmp_path))
+        release_lock.release_lock(tmp_path)
     assert not caplog.messages
 
 
@@ -44,7 +43,7 @@ def test_lock_of_a_live_run_stays(locked, name):
     with subprocess.Popen([*SLEEP, name], cwd=locked) as process:
         try:
             with pytest.raises(ValueError, match=f"is alive.*{process.pid}"):
-                release_lock.main(Namespace(folder=locked))
+                release_lock.release_lock(locked)
         finally:
             process.kill()
     assert locks(locked)
@@ -54,7 +53,7 @@ def test_a_run_elsewhere_does_not_matter(locked, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     with subprocess.Popen([*SLEEP, "snakemake"], cwd=elsewhere) as process:
         try:
-            release_lock.main(Namespace(folder=locked))
+            release_lock.release_lock(locked)
         finally:
             process.kill()
     assert not locks(locked)

@@ -8,8 +8,8 @@ import os
 import shutil
 import subprocess
 import sys
-from argparse import Namespace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,6 +17,7 @@ from checkout import ROOT, environment
 from diffusers import UNet2DConditionModel
 
 from clockwork_diffusion import adaptors
+from clockwork_experiments import run as runner
 from clockwork_experiments.base import storage
 from clockwork_experiments.base.failures import Kind
 from clockwork_experiments.steps import (
@@ -101,7 +102,7 @@ def feature_shape(unet: UNet2DConditionModel, level: int) -> tuple[int, int, int
     return unet.config.block_out_channels[level], half, half
 
 
-def arguments(step, folder: Path, **changes: object) -> Namespace:
+def arguments(step, folder: Path, **changes: object) -> dict[str, Any]:
     """Return good arguments of a step, with some changed."""
     shard = {"shard": 0, "shards": 1, "state": folder / "state"}
     paths = {"model": folder / "model", "clip": CLIP, "output": folder / "out" / "x"}
@@ -120,7 +121,6 @@ def arguments(step, folder: Path, **changes: object) -> Namespace:
         },
         sample_trajectories: {
             "spec": json.dumps(TRAJECTORY),
-            "images": None,
             **paths,
             **prompts,
             **shard,
@@ -128,10 +128,6 @@ def arguments(step, folder: Path, **changes: object) -> Namespace:
         train_adaptor: {
             "spec": json.dumps(ADAPTOR),
             "model": folder / "model",
-            "also": None,
-            "unroll": None,
-            "clip": None,
-            "images": None,
             "train": [folder / "trajectories.safetensors"],
             "heldout": [folder / "trajectories.safetensors"],
             "state": folder / "state" / "adaptor.pt",
@@ -152,7 +148,23 @@ def arguments(step, folder: Path, **changes: object) -> Namespace:
             "shards": 1,
         },
     }[step]
-    return Namespace(**{**given, **changes})
+    return {**given, **changes}
+
+
+def words(arguments: dict[str, Any]) -> list[str]:
+    """Return the command line of a step."""
+    said = []
+    for name, value in arguments.items():
+        values = value if isinstance(value, list) else [value]
+        if value is not None:
+            said += [f"--{name.replace('_', '-')}", *map(str, values)]
+    return said
+
+
+def run(step, arguments: dict[str, Any]) -> None:
+    """Run a step by its command line, in this process."""
+    parser, call = runner.options_of(vars(step)[step.__name__.rpartition(".")[2]])
+    call(parser.parse_args(words(arguments)))
 
 
 def files(folder: Path) -> list[Path]:
@@ -162,7 +174,7 @@ def files(folder: Path) -> list[Path]:
 def refuse(step, folder: Path, *expected: str, **changes: object) -> None:
     """Run a step that must fail with a message that holds all of ``expected``."""
     with pytest.raises(ValueError) as caught:
-        step.main(arguments(step, folder, **changes))
+        run(step, arguments(step, folder, **changes))
     for part in expected:
         assert part in str(caught.value)
     assert not files(folder / "out")
@@ -175,7 +187,7 @@ def refuse(step, folder: Path, *expected: str, **changes: object) -> None:
 def test_good_input_is_accepted(folder):
     """Otherwise the tests below would show nothing."""
     for step in (sample_images, train_adaptor, extract_features):
-        step.main(arguments(step, folder))
+        run(step, arguments(step, folder))
         assert files(folder / "out")
         shutil.rmtree(folder / "out")
 
@@ -296,7 +308,7 @@ def test_trajectories_of_another_teacher(folder):
 
 def test_state_of_other_data_is_not_continued(folder):
     args = arguments(train_adaptor, folder)
-    train_adaptor.main(args)
+    run(train_adaptor, args)
     state = folder / "state" / "adaptor.pt"
     assert not state.exists()
     training.fit(
@@ -325,16 +337,16 @@ def test_features_of_too_few_images(folder):
     }
     notes = {"encoders": "{}", "captions": "{}", "images": '{"sd": {}}'}
     storage.write_tensors(features, tensors, notes)
-    args = Namespace(
-        spec={"sd": {"seed": 0}},
-        features=[features],
-        reference=[features],
-        captions=[features],
-        images=[folder / "images.safetensors"],
-        output=[folder / "out" / "sd.json"],
-    )
+    args = {
+        "spec": json.dumps({"sd": {"seed": 0}}),
+        "features": [features],
+        "reference": [features],
+        "captions": [features],
+        "images": [folder / "images.safetensors"],
+        "output": [folder / "out" / "sd.json"],
+    }
     with pytest.raises(ValueError, match="needs 3 images or more, not 1"):
-        score_images.main(args)
+        run(score_images, args)
     assert not files(folder / "out")
 
 
@@ -343,12 +355,8 @@ def test_features_of_too_few_images(folder):
 
 def fail(step, folder: Path, kind: Kind = Kind.PERMANENT, **changes: object) -> str:
     """Run a step as the workflow does, and return the line that it ends with."""
-    command = [sys.executable, "-m", step.__name__]
-    for name, value in vars(arguments(step, folder, **changes)).items():
-        if value is None:
-            continue
-        values = value if isinstance(value, list) else [value]
-        command += [f"--{name.replace('_', '-')}", *map(str, values)]
+    given = words(arguments(step, folder, **changes))
+    command = [sys.executable, "-m", step.__name__, *given]
     done = subprocess.run(
         command, cwd=ROOT, env=environment(ROOT), capture_output=True, text=True
     )

@@ -262,3 +262,25 @@ def _by_seed(rows: torch.Tensor, captions: int) -> torch.Tensor:
     if captions < 1 or not len(rows) or len(rows) % captions:
         raise ValueError(f"{len(rows)} rows are no whole number of {captions} captions")
     return rows.detach().cpu().double().unflatten(0, (-1, captions))
+
+
+def score_by_source(values: torch.Tensor, owners: torch.Tensor) -> dict[str, object]:
+    """Average the pairs of each source, then the sources, with an interval.
+
+    Pairs of one source are alike, and do not count as more sources.
+
+    Raises:
+        ValueError: If there is one source alone.
+    """
+    count = len(owners.unique())
+    if count < 2:
+        raise ValueError(f"an interval needs 2 sources or more, not {count}")
+    measured = per_source(values, owners)
+    low, high = measured.interval()
+    return {
+        "value": measured.value,
+        "low": low,
+        "high": high,
+        "n": measured.n,
+        "interval": f"95 % {measured.method}",
+    }

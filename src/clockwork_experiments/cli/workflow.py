@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -164,6 +163,6 @@ def make_with(
 
 def _release_lock(root: Path) -> None:
     """Release the lock of a run that was killed, as `make` does."""
-    from clockwork_experiments.steps.release_lock import main
+    from clockwork_experiments.steps.release_lock import release_lock
 
-    main(Namespace(folder=root))
+    release_lock(root)

@@ -29,7 +29,7 @@ import copy
 import difflib
 import itertools
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 Settings = dict[str, Any]
@@ -115,8 +115,7 @@ def scale_settings(
     Raises:
         ValueError: If an entry refers to another one that there is not.
     """
-    shared, own = _flat(shared), _flat(own)
-    given = _flat(given)
+    shared, own, given = _flat(shared), _flat(own), _flat(given)
     defaults = laid_over(shared.pop("defaults", {}), own.pop("defaults", {}))
     templates = laid_over(shared.pop("templates", {}), own.pop("templates", {}))
     own.pop("like", None)
@@ -131,50 +130,16 @@ def scale_settings(
         }
     found: Settings = {}
     for section in sections:
-        where = f"{scale}.{section}"
-        if section not in ENTRIES:
+        if section in ENTRIES:
+            layers = [layer.get(section) or {} for layer in (shared, own, given)]
+            kept = None if chosen is None else chosen.get(section, ())
+            default = defaults.get(section, {})
+            found[section] = _entries(layers, default, kept, scale, section)
+        else:
             known = [layer[section] for layer in (shared, own) if section in layer]
             found[section] = laid_over(known[0], known[-1]) if known else None
-            continue
-        layers = [
-            _multiplied(layer.get(section) or {}, where) for layer in (shared, own)
-        ]
-        _refuse_nulls(layers, where)
-        new = {
-            name: entry
-            for name, entry in _multiplied(given.get(section) or {}, where).items()
-            if not any(name in layer for layer in layers)
-        }
-        entries = laid_over(laid_over(*layers), new)
-        there = {
-            name
-            for name, entry in entries.items()
-            if not isinstance(entry, dict) or entry.pop("only", scale) == scale
-        }
-        if chosen is not None:
-            # A user may have taken some of it out; and what is chosen may be like what
-            # is not.
-            there = entries.keys() & {*chosen.get(section, ()), *new}
-        else:
-            entries = {name: entries[name] for name in entries if name in there}
-        inherited = _inherited(entries, defaults.get(section, {}), where)
-        found[section] = {name: inherited[name] for name in entries if name in there}
     found = _with_templates(found, templates)
-    for section in ("datasets", "edit_sets", "translation_sets"):
-        for entry in _mappings(found, section):
-            entry.setdefault("source", "folder" if "path" in entry else "scenes")
-    for section in ("runs", "adaptors"):
-        _take_from(found, section, "model", "models", ("guidance",))
-    for section in ("translations", "depth_searches", "step_searches"):
-        kept = ("guidance", "image_guidance")
-        _take_from(found, section, "translator", "translators", kept)
-    for key, target in (("model", "models"), ("translator", "translators")):
-        kept = ("guidance", "image_guidance")
-        _take_from(found, "benchmark_tasks", key, target, kept)
-    for section in ("models", "translators"):
-        for entry in _mappings(found, section):
-            for key in ("guidance", "image_guidance"):
-                entry.pop(key, None)
+    _fill_in(found)
     trajectories = _trajectories(found, scale)
     if trajectories:
         found["trajectories"] = trajectories
@@ -192,6 +157,64 @@ def scale_settings(
             }
         found[section] = laid_over(found.get(section), value)
     return _deep(without_nulls(found))
+
+
+def _entries(
+    layers: Sequence[Settings],
+    default: Settings,
+    chosen: Collection[str] | None,
+    scale: str,
+    section: str,
+) -> Settings:
+    """Return a section's entries at a scale.
+
+    Args:
+        layers: For all scales, of this one, and given by a user.
+        default: What an entry has that it does not say.
+        chosen: The only ones to keep beside those that a user adds; None keeps all.
+        scale: The scale.
+        section: The section.
+    """
+    where = f"{scale}.{section}"
+    *own, given = (_multiplied(layer, where) for layer in layers)
+    _refuse_nulls(own, where)
+    new = {
+        name: entry
+        for name, entry in given.items()
+        if not any(name in layer for layer in own)
+    }
+    entries = laid_over(laid_over(*own), new)
+    there = {
+        name
+        for name, entry in entries.items()
+        if not isinstance(entry, dict) or entry.pop("only", scale) == scale
+    }
+    if chosen is not None:
+        # A user may have taken some of it out; and what is chosen may be like what is
+        # not.
+        there = entries.keys() & {*chosen, *new}
+    else:
+        entries = {name: entries[name] for name in entries if name in there}
+    inherited = _inherited(entries, default, where)
+    return {name: inherited[name] for name in entries if name in there}
+
+
+def _fill_in(found: Settings) -> None:
+    """Say what entries imply: the source of a set, and the guidance of a model."""
+    for section in ("datasets", "edit_sets", "translation_sets"):
+        for entry in _mappings(found, section):
+            entry.setdefault("source", "folder" if "path" in entry else "scenes")
+    for section in ("runs", "adaptors"):
+        _take_from(found, section, "model", "models", ("guidance",))
+    kept = ("guidance", "image_guidance")
+    for section in ("translations", "depth_searches", "step_searches"):
+        _take_from(found, section, "translator", "translators", kept)
+    for key, target in (("model", "models"), ("translator", "translators")):
+        _take_from(found, "benchmark_tasks", key, target, kept)
+    for section in ("models", "translators"):
+        for entry in _mappings(found, section):
+            for key in kept:
+                entry.pop(key, None)
 
 
 def _flat(sections: Mapping[str, Any]) -> Settings:

@@ -17,10 +17,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from diffusers import UNet2DConditionModel
+
+from clockwork_experiments.base import storage
 
 SD_V15: dict[str, Any] = {
     "sample_size": 64,
@@ -157,11 +160,27 @@ def unet_config(backbone: str, base: Mapping[str, Any] = SD_V15) -> dict[str, An
     return config
 
 
+def read_config(path: Path | None) -> dict[str, Any] | None:
+    """Return a network's configuration from a file; None if there is none.
+
+    Raises:
+        ValueError: If the file does not exist, or cannot be read.
+    """
+    return None if path is None else storage.read_json(storage.existing(path))
+
+
 def build_unet(
     backbone: str,
-    base: Mapping[str, Any] = SD_V15,
+    base: Mapping[str, Any] | None = None,
     device: str | torch.device = "meta",
 ) -> UNet2DConditionModel:
-    """Build a backbone's UNet with random weights; by default with none at all."""
+    """Build a backbone's UNet with random weights; by default with none at all.
+
+    Args:
+        backbone: A key of `BACKBONES`.
+        base: Configuration of the SD UNet that it derives from; SD v1.5's if left out.
+        device: Where to build it.
+    """
+    config = unet_config(backbone, SD_V15 if base is None else base)
     with torch.device(device):
-        return UNet2DConditionModel.from_config(unet_config(backbone, base)).eval()
+        return UNet2DConditionModel.from_config(config).eval()

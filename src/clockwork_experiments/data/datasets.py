@@ -9,9 +9,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from clockwork_experiments.base import storage
-from clockwork_experiments.data import captions
+from clockwork_experiments.data import captions, pictures
+
+if TYPE_CHECKING:
+    import torch
 
 
 @dataclass(frozen=True)
@@ -89,3 +93,29 @@ def folder_prompts(folder: Path, count: int, offset: int = 0) -> list[str]:
             f"{offset + count} are needed"
         )
     return list(chosen)
+
+
+def folder_images(spec: DatasetSpec, rows: range) -> torch.Tensor:
+    """Read some images of a folder, uint8 ``(N, 3, H, W)``.
+
+    Raises:
+        ValueError: If the folder cannot be read, has too few, or they differ in size.
+    """
+    import torch
+    from PIL.Image import Resampling
+
+    paths = captions.read(Path(spec.path)).images[spec.offset :]
+    if len(paths) < spec.count:
+        raise ValueError(
+            f"{spec.path} holds {spec.offset + len(paths)} images, and "
+            f"{spec.offset + spec.count} are needed"
+        )
+    images = []
+    for path in paths[rows.start : rows.stop]:
+        image = pictures.read(path)
+        if spec.size:
+            image = image.resize((spec.size, spec.size), Resampling.BICUBIC)
+        images.append(torch.from_numpy(pictures.pixels(image)))
+    if len({image.shape for image in images}) > 1:
+        raise ValueError(f"images in {spec.path} differ in size; set `size`")
+    return torch.stack(images)

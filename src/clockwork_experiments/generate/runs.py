@@ -20,9 +20,9 @@ from clockwork_diffusion.encoding import Prompts
 from clockwork_diffusion.made_for import check_made_for
 from clockwork_diffusion.passes import Passes
 from clockwork_diffusion.pipeline import clockwork
-from clockwork_diffusion.pooling import PooledTable
 from clockwork_diffusion.unet import SplitUNet, check_cut
 from clockwork_experiments.base import storage
+from clockwork_experiments.generate.text import table_of
 from clockwork_experiments.models import inspection
 
 
@@ -153,16 +153,6 @@ def split_passes(
     if built is not None:
         built = built.to(unet.device, unet.dtype).eval()
     return Passes(SplitUNet(unet, cut or "stage1"), built)
-
-
-def table_of(prompts: Prompts) -> PooledTable | None:
-    """Return what finds prompts' pooled embeddings by their text features, if any."""
-    if prompts.pooled is None or prompts.empty_pooled is None:
-        return None
-    table = PooledTable(len(prompts) + 1)
-    table.add(prompts.text, prompts.pooled)
-    table.add(prompts.empty, prompts.empty_pooled)
-    return table
 
 
 def applied(

@@ -17,6 +17,7 @@ from diffusers import SchedulerMixin, StableDiffusionPipeline
 from clockwork_diffusion.clock import Calls, Clock
 from clockwork_diffusion.encoding import Prompts
 from clockwork_diffusion.finite import then
+from clockwork_diffusion.pooling import PooledTable
 from clockwork_diffusion.schedulers import (
     new_scheduler,
     scheduler_class,
@@ -82,6 +83,16 @@ def image_seed(seed: int, index: int) -> int:
 def described(prompt: str, seed: int, index: int) -> str:
     """Say which image of a run is meant."""
     return f"image {index}, prompt {prompt!r}, seed {image_seed(seed, index)}"
+
+
+def table_of(prompts: Prompts) -> PooledTable | None:
+    """Return what finds prompts' pooled embeddings by their text features, if any."""
+    if prompts.pooled is None or prompts.empty_pooled is None:
+        return None
+    table = PooledTable(len(prompts) + 1)
+    table.add(prompts.text, prompts.pooled)
+    table.add(prompts.empty, prompts.empty_pooled)
+    return table
 
 
 def generators(seeds: Sequence[int]) -> list[torch.Generator]:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import torch
@@ -350,6 +350,69 @@ def learn_instructions(
     return fit(reader, misread, recipe, state, name="reading instructions", work=work)
 
 
+class _Lessons:
+    """What a translator learns from; encoded when it is first asked for."""
+
+    def __init__(
+        self,
+        spec: TranslatorSpec,
+        pipe: StableDiffusionPipeline,
+        make_pairs: Callable[[], Pairs],
+    ) -> None:
+        self.spec, self.pipe, self.make_pairs = spec, pipe, make_pairs
+        self.empty = tokenize(pipe.tokenizer, [""])
+        self.alphas = pipe.scheduler.alphas_cumprod.cpu()
+
+    @cached_property
+    def pairs(self) -> Pairs:
+        return self.make_pairs()
+
+    @cached_property
+    def tokens(self) -> torch.Tensor:
+        return tokenize(self.pipe.tokenizer, list(self.pairs.prompts))
+
+    @cached_property
+    def clean(self) -> torch.Tensor:
+        return encode_images(self.pipe.vae, self.pairs.targets)
+
+    @cached_property
+    def inputs(self) -> torch.Tensor:
+        task, images = self.spec.task, self.pairs.inputs
+        if task == "control":
+            return images
+        # InstructPix2Pix takes them unscaled.
+        return encode_images(self.pipe.vae, images, scale=task not in JOINED)
+
+    def of_step(self, step: int) -> tuple[tuple[torch.Tensor, ...], torch.Tensor]:
+        """Return what a module is given at a step, and what it is to predict."""
+        spec = self.spec
+        generator = generator_for(spec.optimisation.seed, step)
+        count = spec.optimisation.batch_size
+        chosen = torch.randint(spec.pairs, (count,), generator=generator)
+        target, given = self.clean[chosen], self.inputs[chosen].float()
+        if spec.task == "control":
+            given = given / 255
+        noise = torch.randn(target.shape, generator=generator)
+        timesteps = torch.randint(1000, (count,), generator=generator)
+        blind = torch.rand(count, generator=generator) < spec.blind_share
+        start = spec.blind_from + timesteps * (1000 - spec.blind_from) // 1000
+        timesteps = torch.where(blind, start, timesteps)
+        lot = torch.rand(count, generator=generator)
+        neither = spec.empty_prompts + spec.empty_inputs
+        no_prompt = lot < neither
+        no_input = (lot >= spec.empty_prompts) & (lot < neither + spec.empty_inputs)
+        prompt = torch.where(no_prompt.view(-1, 1), self.empty, self.tokens[chosen])
+        given = given * ~no_input.view(-1, 1, 1, 1)
+        alpha = self.alphas[timesteps].view(-1, 1, 1, 1).sqrt()
+        sigma = (1 - alpha.square()).sqrt()
+        noisy = torch.where(
+            blind.view(-1, 1, 1, 1), noise, alpha * target + sigma * noise
+        )
+        # That v from which a sampler computes the clean latents; α·ε - σ·x₀ otherwise.
+        v = (alpha * noisy - target) / sigma
+        return (noisy, timesteps, given, prompt), v
+
+
 def train(
     spec: TranslatorSpec,
     pipe: StableDiffusionPipeline,
@@ -380,29 +443,14 @@ def train(
     frozen = isinstance(model, Restored)
     order = torch.contiguous_format if frozen else torch.channels_last
     model = model.to(pipe.device, memory_format=order)  # type: ignore[call-overload]
-    pairs = cache(make_pairs)
-
-    @cache
-    def tokens() -> torch.Tensor:
-        return tokenize(pipe.tokenizer, list(pairs().prompts))
-
-    @cache
-    def clean() -> torch.Tensor:
-        return encode_images(pipe.vae, pairs().targets)
-
-    @cache
-    def inputs() -> torch.Tensor:
-        if spec.task == "control":
-            return pairs().inputs
-        # InstructPix2Pix takes them unscaled.
-        return encode_images(pipe.vae, pairs().inputs, scale=spec.task not in JOINED)
+    lessons = _Lessons(spec, pipe, make_pairs)
 
     history, seconds = [(0, 0.0)][:0], 0.0
     if spec.reading is not None and not tuned:
         assert isinstance(model, Joined)
         read = learn_instructions(
             model.text_encoder,
-            lambda: (tokens(), change_labels("train", spec.pairs, spec.offset)),
+            lambda: (lessons.tokens, change_labels("train", spec.pairs, spec.offset)),
             spec.reading,
             state.with_suffix(".text.pt"),
             work,
@@ -411,39 +459,12 @@ def train(
         model.text_encoder = read.module.text_encoder.requires_grad_(True)
         history, seconds = list(read.history), read.seconds
 
-    empty = tokenize(pipe.tokenizer, [""])
-    alphas = pipe.scheduler.alphas_cumprod.cpu()
     recipe, device = spec.optimisation, pipe.device
-
     if isinstance(model, Restored) and not tuned:
-        calibrate(model, pipe, clean()[:256], generator_for(recipe.seed))
+        calibrate(model, pipe, lessons.clean[:256], generator_for(recipe.seed))
 
     def loss(step: int) -> torch.Tensor:
-        generator = generator_for(recipe.seed, step)
-        count = recipe.batch_size
-        chosen = torch.randint(spec.pairs, (count,), generator=generator)
-        target, given = clean()[chosen], inputs()[chosen].float()
-        if spec.task == "control":
-            given = given / 255
-        noise = torch.randn(target.shape, generator=generator)
-        timesteps = torch.randint(1000, (count,), generator=generator)
-        blind = torch.rand(count, generator=generator) < spec.blind_share
-        start = spec.blind_from + timesteps * (1000 - spec.blind_from) // 1000
-        timesteps = torch.where(blind, start, timesteps)
-        lot = torch.rand(count, generator=generator)
-        neither = spec.empty_prompts + spec.empty_inputs
-        no_prompt = lot < neither
-        no_input = (lot >= spec.empty_prompts) & (lot < neither + spec.empty_inputs)
-        prompt = torch.where(no_prompt.view(-1, 1), empty, tokens()[chosen])
-        given = given * ~no_input.view(-1, 1, 1, 1)
-        alpha = alphas[timesteps].view(-1, 1, 1, 1).sqrt()
-        sigma = (1 - alpha.square()).sqrt()
-        noisy = torch.where(
-            blind.view(-1, 1, 1, 1), noise, alpha * target + sigma * noise
-        )
-        # That v from which a sampler computes the clean latents; α·ε - σ·x₀ otherwise.
-        v = (alpha * noisy - target) / sigma
-        parts = (noisy, timesteps, given, prompt)
+        parts, v = lessons.of_step(step)
         predicted = model(*(part.to(device) for part in parts))
         return functional.mse_loss(predicted, v.to(device))
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clockwork_experiments.base import provenance, storage, texts
+from clockwork_experiments.cost import job_costs
 from clockwork_experiments.random import marks
 from clockwork_experiments.report.pages import to_fragment
-from clockwork_experiments.steps import list_costs
 
 PACKAGES = (
     "clockwork-diffusion",
@@ -149,11 +149,11 @@ def costs(scale: str) -> str:
     jobs = [
         job
         for path in sorted(folder.rglob("*.tsv"))
-        for job in list_costs.read_benchmark(path, folder)
+        for job in job_costs.read_benchmark(path, folder)
     ]
     if not jobs:
         return f"*{scale}*: no job with a benchmark has run here."
-    rules = list_costs.cost_table(list_costs.by_rule(jobs))
+    rules = job_costs.cost_table(job_costs.by_rule(jobs))
     total = sum(job["seconds"] for job in jobs)
     return f"*{scale}*: {len(jobs)} jobs, {total:,.0f} s in all.\n\n{rules}"
 

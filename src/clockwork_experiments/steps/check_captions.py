@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import logging
-from argparse import Namespace
 from pathlib import Path
 
 from clockwork_experiments.data import captions
-from clockwork_experiments.run import new_parser, run
+from clockwork_experiments.run import run
 
 log = logging.getLogger(__name__)
 
 
-def main(args: Namespace) -> None:
-    """Read every line and open every image; say how many there are."""
-    lines, images = captions.check(args.folder, args.count, opened=True)
-    log.info("%s: %d captions, %d images", args.folder, lines, images)
+def check_captions(folder: Path, /, count: int = 1) -> None:
+    """Read every line and open every image; say how many there are.
+
+    Args:
+        folder: Holds prompts.txt, and images/ if there are any.
+        count: Captions that there must be at least.
+    """
+    lines, images = captions.check(folder, count, opened=True)
+    log.info("%s: %d captions, %d images", folder, lines, images)
 
 
 if __name__ == "__main__":
-    parser = new_parser(__doc__)
-    parser.add_argument(
-        "folder", type=Path, help="holds prompts.txt, and images/ if there are any"
-    )
-    parser.add_argument(
-        "--count", type=int, default=1, help="captions that there must be at least"
-    )
-    run(parser, main)
+    run(check_captions)

@@ -2,55 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from clockwork_experiments.base import provenance, storage
+from clockwork_experiments.cost import unet_counts
 from clockwork_experiments.run import run
 
 
-@dataclass(frozen=True)
-class AdaptorKind:
-    """An adaptor as far as its cost goes.
-
-    Attributes:
-        kind: A key of `clockwork_diffusion.adaptors.KINDS`, or ``branch``.
-        cut: A key of `clockwork_diffusion.unet.CUTS`.
-        inputs: Which of `clockwork_diffusion.contract.INPUTS` it looks at; all if
-            empty.
-        branch: The skip connection at which ``branch`` reuses features.
-        rank: Of the map of ``low_rank``.
-    """
-
-    kind: str
-    cut: str = "stage1"
-    inputs: tuple[str, ...] = ()
-    branch: int = 0
-    rank: int = 0
-
-
-@dataclass(frozen=True)
-class FlopsSpec:
-    """What to count.
-
-    Attributes:
-        backbone: A key of `clockwork_experiments.cost.architectures.BACKBONES`.
-        tokens: Length of a prompt.
-        text_channels: Width of the pooled text embedding.
-        adaptors: The adaptors by id.
-        levels: Levels at which runs keep the UNet.
-    """
-
-    backbone: str
-    tokens: int
-    text_channels: int
-    adaptors: dict[str, AdaptorKind]
-    levels: tuple[int, ...] = field(default=(), kw_only=True)
-
-
 def count_flops(
-    spec: FlopsSpec,
+    spec: unet_counts.FlopsSpec,
     output: Path,
     unet: Path | None = None,
 ) -> None:
@@ -67,9 +28,7 @@ def count_flops(
     from clockwork_diffusion.unet import CUTS
     from clockwork_experiments.cost import architectures, flops
 
-    base = architectures.SD_V15
-    if unet is not None:
-        base = storage.read_json(storage.existing(unet))
+    base = architectures.read_config(unet)
     network = architectures.build_unet(spec.backbone, base)
     counted: dict[str, dict[str, object]] = {}
     result = {

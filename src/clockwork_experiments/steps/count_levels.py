@@ -39,13 +39,10 @@ def count_levels(
         branch: Configuration of ControlNet's branch, likewise.
     """
     from clockwork_diffusion import adaptors, depth_skip
-    from clockwork_experiments.cost import flops, task_architectures
+    from clockwork_experiments.cost import architectures, flops, task_architectures
 
     task = task_architectures.task_of(spec.task)
-    config, branch_config = (
-        None if path is None else storage.read_json(storage.existing(path))
-        for path in (unet, branch)
-    )
+    config, branch_config = map(architectures.read_config, (unet, branch))
     network = task_architectures.build_task_unet(spec.task, config)
     counted = None
     if task.branch:

@@ -4,77 +4,80 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from argparse import Namespace
 from pathlib import Path
 
 from clockwork_experiments.base import storage
 from clockwork_experiments.data import datasets
 from clockwork_experiments.random import marks
-from clockwork_experiments.run import new_parser, run
+from clockwork_experiments.run import run
 from clockwork_experiments.score import dead
 
 
-def main(args: Namespace) -> None:
-    """Run the encoders over the shards, one after the other."""
-    if len(args.output) != len(args.images):
-        raise ValueError(
-            f"{len(args.output)} outputs do not match {len(args.images)} shards"
-        )
-    if args.prompts is not None and len(args.images) > 1:
-        raise ValueError(f"prompts go with one shard of images, not {len(args.images)}")
+def extract_features(
+    images: list[Path],
+    clip: Path,
+    frechet: Path,
+    frechet_kind: str,
+    output: list[Path],
+    size: int = 0,
+    prompts: Path | None = None,
+    shard: int = 0,
+    shards: int = 1,
+) -> None:
+    """Run the encoders over the shards, one after the other.
+
+    Args:
+        images: Shards of images.
+        clip: Folder of an open_clip model.
+        frechet: Folder or file of the Fréchet distance's network.
+        frechet_kind: Kind of that network.
+        output: Shards to write.
+        size: Side before the Fréchet network; 0 keeps it.
+        prompts: Captions of a data set, JSON; they go with one shard of images.
+        shard: Which one, from 0.
+        shards: Number of shards of the set.
+    """
+    if len(output) != len(images):
+        raise ValueError(f"{len(output)} outputs do not match {len(images)} shards")
+    if prompts is not None and len(images) > 1:
+        raise ValueError(f"prompts go with one shard of images, not {len(images)}")
 
     from clockwork_diffusion import tokens
     from clockwork_experiments.models import encoders, loading
 
     device = loading.default_device()
-    clip = encoders.load_clip(args.clip, device)
-    frechet = encoders.load_frechet(args.frechet_kind, args.frechet, device)
+    encoder = encoders.load_clip(clip, device)
+    network = encoders.load_frechet(frechet_kind, frechet, device)
     made_with = {
-        "clip": {"sha256": clip.sha256, "preprocessing": clip.preprocessing},
+        "clip": {"sha256": encoder.sha256, "preprocessing": encoder.preprocessing},
         "frechet": {
-            "sha256": frechet.sha256,
-            "preprocessing": f"bicubic to {args.size}×{args.size}; " * bool(args.size)
-            + frechet.preprocessing,
+            "sha256": network.sha256,
+            "preprocessing": f"bicubic to {size}×{size}; " * bool(size)
+            + network.preprocessing,
         },
     }
-    for path, output in zip(args.images, args.output, strict=True):
-        images = storage.read_tensors(path)[0]["images"]
+    for path, written in zip(images, output, strict=True):
+        pixels = storage.read_tensors(path)[0]["images"]
         name = path.parent.name
         notes = {
             "encoders": json.dumps(made_with),
-            **marks.notes([path, args.clip, args.frechet]),
-            **dead.notes({name: dead.count([images], name)}),
+            **marks.notes([path, clip, frechet]),
+            **dead.notes({name: dead.count([pixels], name)}),
         }
-        scored = encoders.resized(images, args.size) if args.size else images
+        scored = encoders.resized(pixels, size) if size else pixels
         tensors = {
-            "clip_image": encoders.clip_image_features(clip, images),
-            "frechet": encoders.frechet_features(frechet, scored),
+            "clip_image": encoders.clip_image_features(encoder, pixels),
+            "frechet": encoders.frechet_features(network, scored),
         }
-        if args.prompts is not None:
-            prompts = datasets.read_prompts(args.prompts)
-            rows = datasets.shard_rows(len(prompts), args.shard, args.shards)
-            some = prompts[rows.start : rows.stop]
-            tensors["clip_text"] = encoders.clip_text_features(clip, some)
-            lost = tokens.count_lost(clip.tokenizer, some)
+        if prompts is not None:
+            listed = datasets.read_prompts(prompts)
+            rows = datasets.shard_rows(len(listed), shard, shards)
+            some = listed[rows.start : rows.stop]
+            tensors["clip_text"] = encoders.clip_text_features(encoder, some)
+            lost = tokens.count_lost(encoder.tokenizer, some)
             notes["captions"] = json.dumps(dataclasses.asdict(lost))
-        storage.write_tensors(output, tensors, notes)
+        storage.write_tensors(written, tensors, notes)
 
 
 if __name__ == "__main__":
-    parser = new_parser(__doc__)
-    parser.add_argument(
-        "--images", required=True, nargs="+", type=Path, help="image shards"
-    )
-    parser.add_argument("--clip", required=True, type=Path, help="open_clip folder")
-    parser.add_argument("--frechet", required=True, type=Path, help="its network")
-    parser.add_argument("--frechet-kind", required=True, help="kind of that network")
-    parser.add_argument(
-        "--size", type=int, default=0, help="side before the Fréchet network; 0 keeps"
-    )
-    parser.add_argument("--prompts", type=Path, help="captions of a data set")
-    parser.add_argument("--shard", type=int, default=0, help="index from 0")
-    parser.add_argument("--shards", type=int, default=1, help="number of shards")
-    parser.add_argument(
-        "--output", required=True, nargs="+", type=Path, help="shards to write"
-    )
-    run(parser, main)
+    run(extract_features)

@@ -1,125 +1,22 @@
-"""Write captions with images, pairs for a task, or edits, as a user's folder.
-
-Scenes of the mini world, enlarged, stand in for photographs where only sizes count.
-"""
+"""Write captions with images, pairs for a task, or edits, as a user's folder."""
 
 from __future__ import annotations
 
-import json
-from argparse import Namespace
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
 
-from clockwork_experiments.base import storage
-from clockwork_experiments.config.parse import parse
-from clockwork_experiments.generate.tasks import TASKS
-from clockwork_experiments.run import new_parser, run
-
-if TYPE_CHECKING:
-    import torch
-
-CAPTIONED = {"train": ("train", 0), "heldout": ("train", 1000), "test": ("test", 0)}
-"""Sets of captions with images: split and first scene."""
-
-EDITED: dict[str, dict[str, Any]] = {
-    "real": {},
-    "fake": {"sampled": True, "guidance": 7.5, "steps": 2},
-}
-"""Editing sets: how their sources are sampled, if they are."""
+from clockwork_experiments.mini import folders
+from clockwork_experiments.run import run
 
 
-@dataclass(frozen=True)
-class RandomDataSpec:
-    """What to write.
+def make_random_data(spec: folders.RandomDataSpec, output: Path) -> None:
+    """Render scenes that stand in for what users bring, and write them.
 
-    Attributes:
-        of: A key of `CAPTIONED` or `EDITED`, or a task.
-        count: Number of captions, pairs, or sources to edit.
-        size: Side of the images in pixels; those to edit are as small as scenes are.
+    Args:
+        spec: What to write.
+        output: Folder to write.
     """
-
-    of: str
-    count: int
-    size: int
-
-    def __post_init__(self) -> None:
-        """Reject sets of nothing, and unknown ones."""
-        if self.of not in (*CAPTIONED, *EDITED, *TASKS):
-            known = ", ".join((*CAPTIONED, *EDITED, *TASKS))
-            raise ValueError(f"data {self.of!r} are not one of {known}")
-        if self.count < 1 or self.size < 1:
-            raise ValueError(f"count {self.count} or size {self.size} is below 1")
-
-
-def main(args: Namespace) -> None:
-    """Render and write."""
-    spec = parse(RandomDataSpec, args.spec)
-    if spec.of in EDITED:
-        from clockwork_experiments.mini import edits
-
-        chosen = edits.SceneEditsSpec(
-            spec.count, kinds=("recolour",), **EDITED[spec.of]
-        )
-        edits.write_layout(chosen, args.output)
-        return
-    with storage.atomic_path(args.output) as folder:
-        if spec.of in CAPTIONED:
-            _write_captions(spec, folder)
-        else:
-            _write_pairs(spec, folder)
-
-
-def _write_captions(spec: RandomDataSpec, folder: Path) -> None:
-    from clockwork_experiments.mini import scenes
-    from clockwork_experiments.mini.data import scene_images
-
-    split, offset = CAPTIONED[spec.of]
-    _write_images(scene_images(split, spec.count, offset), folder / "images", spec.size)
-    captions = scenes.captions(split, spec.count, offset)
-    storage.write_text(folder / "prompts.txt", "".join(f"{c}\n" for c in captions))
-
-
-def _write_pairs(spec: RandomDataSpec, folder: Path) -> None:
-    from clockwork_experiments.data import pair_sets
-    from clockwork_experiments.mini import pairs
-
-    # Synthesis starts from blurred scenes: what would restore them is of no account.
-    restorer = (lambda images: images) if spec.of == "synthesis" else None
-    made = pairs.scene_pairs(spec.of, "test", spec.count, restorer=restorer)
-    # Edges are found when the set is read.
-    given = made.targets if spec.of == "control" else made.inputs
-    names = _write_images(given, folder / "inputs", spec.size)
-    _write_images(made.targets, folder / "targets", spec.size)
-    lines = []
-    for row, name in enumerate(names):
-        line = {
-            "input": name,
-            "target": name,
-            "prompt": made.prompts[row],
-            "source_caption": made.source_captions[row],
-            "target_caption": made.target_captions[row],
-        }
-        lines.append(json.dumps(line) + "\n")
-    storage.write_text(folder / pair_sets.LIST, "".join(lines))
-
-
-def _write_images(images: torch.Tensor, folder: Path, size: int) -> list[str]:
-    """Write images at another size, and return their names."""
-    from PIL import Image
-    from torchvision.transforms.functional import to_pil_image
-
-    folder.mkdir(parents=True)
-    names = []
-    for row, image in enumerate(images):
-        names.append(f"{row:03d}.png")
-        large = to_pil_image(image).resize((size, size), Image.Resampling.BICUBIC)
-        large.save(folder / names[-1])
-    return names
+    folders.write(spec, output)
 
 
 if __name__ == "__main__":
-    parser = new_parser(__doc__)
-    parser.add_argument("--spec", required=True, help="RandomDataSpec as JSON")
-    parser.add_argument("--output", required=True, type=Path, help="folder to write")
-    run(parser, main)
+    run(make_random_data)

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from pathlib import Path
 
-from clockwork_experiments.config.parse import parse
 from clockwork_experiments.mini import edits
-from clockwork_experiments.run import new_parser, run
+from clockwork_experiments.run import run
 
 
-def main(args: Namespace) -> None:
-    """Describe the scenes and their edits, and render them unless they are sampled."""
-    edits.write_layout(parse(edits.SceneEditsSpec, args.spec), args.output)
+def make_scene_edits(spec: edits.SceneEditsSpec, output: Path) -> None:
+    """Describe the scenes and their edits, and render them unless they are sampled.
+
+    Args:
+        spec: Which scenes, and which edits.
+        output: Folder to write.
+    """
+    edits.write_layout(spec, output)
 
 
 if __name__ == "__main__":
-    parser = new_parser(__doc__)
-    parser.add_argument("--spec", required=True, help="SceneEditsSpec as JSON")
-    parser.add_argument("--output", required=True, type=Path, help="folder to write")
-    run(parser, main)
+    run(make_scene_edits)

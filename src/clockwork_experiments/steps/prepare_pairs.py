@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from functools import partial
 from pathlib import Path
 
@@ -10,31 +9,38 @@ from clockwork_experiments.base import storage
 from clockwork_experiments.config.parse import parse
 from clockwork_experiments.data import pair_sets, shards
 from clockwork_experiments.data.pair_sets import PairSet, PairSetSpec
-from clockwork_experiments.run import new_parser, run
+from clockwork_experiments.run import run
 
 
-def main(args: Namespace) -> None:
-    """Check the whole list before an image is opened; write the images first."""
-    spec = parse(PairSetSpec, args.spec)
-    images, notes = args.output.with_suffix(".safetensors"), {"spec": args.spec}
-    if spec.source == "folder":
-        listed = pair_sets.read_list(spec)
+def prepare_pairs(spec: str, output: Path) -> None:
+    """Check the whole list before an image is opened; write the images first.
+
+    Args:
+        spec: A `PairSetSpec` as JSON.
+        output: JSON to write; the images beside it, .safetensors.
+    """
+    chosen = parse(PairSetSpec, spec)
+    images, notes = output.with_suffix(".safetensors"), {"spec": spec}
+    if chosen.source == "folder":
+        listed = pair_sets.read_list(chosen)
         pairs = listed.pairs
-        shards.write_rows(images, pair_sets.picture_parts(listed, spec), notes)
+        shards.write_rows(images, pair_sets.picture_parts(listed, chosen), notes)
     else:
         from clockwork_experiments.mini import restorer, scenes
         from clockwork_experiments.mini.pairs import scene_pairs
         from clockwork_experiments.models import mini
 
         restore = None
-        if spec.restorer:
-            network = mini.load(mini.Restorer, Path(spec.restorer))
+        if chosen.restorer:
+            network = mini.load(mini.Restorer, Path(chosen.restorer))
             restore = partial(restorer.restore, network)
-            notes["restorer_sha256"] = storage.sha256_folder(Path(spec.restorer))
-        made = scene_pairs(spec.task, spec.split, spec.count, spec.offset, restore)
-        seeds = scenes.split_seeds(spec.split, spec.count, spec.offset)
+            notes["restorer_sha256"] = storage.sha256_folder(Path(chosen.restorer))
+        made = scene_pairs(
+            chosen.task, chosen.split, chosen.count, chosen.offset, restore
+        )
+        seeds = scenes.split_seeds(chosen.split, chosen.count, chosen.offset)
         pairs = PairSet(
-            spec.task,
+            chosen.task,
             tuple(f"scene_{seed}" for seed in seeds),
             made.prompts,
             made.source_captions,
@@ -43,16 +49,8 @@ def main(args: Namespace) -> None:
         )
         tensors = {"inputs": made.inputs, "targets": made.targets}
         storage.write_tensors(images, tensors, notes)
-    pair_sets.write_set(args.output, pairs)
+    pair_sets.write_set(output, pairs)
 
 
 if __name__ == "__main__":
-    parser = new_parser(__doc__)
-    parser.add_argument("--spec", required=True, help="PairSetSpec as JSON")
-    parser.add_argument(
-        "--output",
-        required=True,
-        type=Path,
-        help="JSON to write; the images beside it, .safetensors",
-    )
-    run(parser, main)
+    run(prepare_pairs)

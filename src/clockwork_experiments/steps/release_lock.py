@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import logging
 import shutil
-from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 
-from clockwork_experiments.run import new_parser, run
+from clockwork_experiments.run import run
 
 log = logging.getLogger(__name__)
 STEPS = "clockwork_experiments.steps."
@@ -45,22 +44,27 @@ def live_runs(folder: Path) -> list[psutil.Process]:
     return found
 
 
-def main(args: Namespace) -> None:
-    """Release the lock, and say so; without a lock, do and say nothing."""
-    locks = args.folder / ".snakemake" / "locks"
-    alive = live_runs(args.folder)
+def release_lock(folder: Path, /) -> None:
+    """Release the lock, and say so; without a lock, do and say nothing.
+
+    Args:
+        folder: The workflow's working directory.
+
+    Raises:
+        ValueError: If a run is alive in it.
+    """
+    locks = folder / ".snakemake" / "locks"
+    alive = live_runs(folder)
     if alive:
         listed = ", ".join(str(process.pid) for process in alive)
         raise ValueError(
-            f"another run is alive in {args.folder} (process {listed}); "
+            f"another run is alive in {folder} (process {listed}); "
             "wait for it, or end it"
         )
     if locks.is_dir() and any(locks.iterdir()):
         shutil.rmtree(locks)
-        log.info("released the lock that a killed run left in %s", args.folder)
+        log.info("released the lock that a killed run left in %s", folder)
 
 
 if __name__ == "__main__":
-    parser = new_parser(__doc__)
-    parser.add_argument("folder", type=Path, help="the workflow's working directory")
-    run(parser, main)
+    run(release_lock)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from argparse import Namespace
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from clockwork_experiments.base import provenance, storage
 from clockwork_experiments.config.parse import parse
 from clockwork_experiments.data import datasets
 from clockwork_experiments.random.marks import notes
-from clockwork_experiments.run import new_parser, run
+from clockwork_experiments.run import run
 
 
 @dataclass(frozen=True)
@@ -44,11 +43,33 @@ class RunSpec:
             raise ValueError("give either a level or a branch, not both")
 
 
-def main(args: Namespace) -> None:
-    """Sample batch by batch; batches of a killed run are kept."""
-    spec = parse(RunSpec, args.spec)
-    prompts = datasets.read_prompts(args.prompts)
-    rows = datasets.shard_rows(len(prompts), args.shard, args.shards)
+def sample_images(
+    spec: str,
+    model: Path,
+    prompts: Path,
+    shard: int,
+    shards: int,
+    state: Path,
+    output: Path,
+    adaptor: Path | None = None,
+    clip: Path | None = None,
+) -> None:
+    """Sample batch by batch; batches of a killed run are kept.
+
+    Args:
+        spec: A `RunSpec` as JSON.
+        model: Pipeline folder.
+        prompts: Prompts as JSON.
+        shard: Index from 0.
+        shards: Number of shards.
+        state: Resumable state.
+        output: Shard to write.
+        adaptor: Folder of a learned adaptor.
+        clip: Folder of open_clip; for an adaptor.
+    """
+    chosen = parse(RunSpec, spec)
+    listed = datasets.read_prompts(prompts)
+    rows = datasets.shard_rows(len(listed), shard, shards)
 
     import torch
 
@@ -57,63 +78,57 @@ def main(args: Namespace) -> None:
     from clockwork_experiments.generate import runs, text
     from clockwork_experiments.models import loading
 
-    sampler = parse(text.SamplerSpec, spec.sampler, "spec.sampler")
+    sampler = parse(text.SamplerSpec, chosen.sampler, "spec.sampler")
     device = loading.default_device()
-    pipe = loading.load_pipeline(args.model, device)
-    if spec.level is not None:
-        pipe.unet = depth_skip.depth_skip(pipe.unet, spec.level)
+    pipe = loading.load_pipeline(model, device)
+    if chosen.level is not None:
+        pipe.unet = depth_skip.depth_skip(pipe.unet, chosen.level)
     loaded = runs.load_passes(
         pipe,
-        args.model,
-        spec.cut,
+        model,
+        chosen.cut,
         scheduler=sampler.scheduler,
         steps=sampler.steps,
-        kind=spec.kind,
-        adaptor=args.adaptor,
-        clip=args.clip,
+        kind=chosen.kind,
+        adaptor=adaptor,
+        clip=clip,
     )
-    marks = [args.spec, str(rows), storage.sha256_folder(args.model)]
+    marks = [spec, str(rows), storage.sha256_folder(model)]
     marks += [provenance.code_sha256("steps.sample_images"), *loaded.checksums]
-    encoded = encoding.encode_prompts(
-        pipe, prompts[rows.start : rows.stop], loaded.pool
-    )
+    encoded = encoding.encode_prompts(pipe, listed[rows.start : rows.stop], loaded.pool)
 
     def sample(part: slice) -> dict[str, torch.Tensor]:
         seeds = [
-            text.image_seed(spec.seed, rows.start + index)
+            text.image_seed(chosen.seed, rows.start + index)
             for index in range(part.start, part.stop)
         ]
         drawn = text.generators(seeds)
         latents = text.sample(pipe, encoded[part], drawn, sampler)
         return {"images": encoding.decode_latents(pipe, latents)}
 
-    adaptor, branch = loaded.passes.adaptor, spec.branch
-    with runs.applied(pipe, sampler.phases, adaptor, branch=branch, prompts=encoded):
+    applied = runs.applied(
+        pipe,
+        sampler.phases,
+        loaded.passes.adaptor,
+        branch=chosen.branch,
+        prompts=encoded,
+    )
+    with applied:
         tensors = chunks.in_chunks(
             len(rows),
-            spec.batch_size,
+            chosen.batch_size,
             sample,
-            args.state,
+            state,
             "\n".join(marks),
             "images",
             lambda row: text.described(
-                prompts[rows.start + row], spec.seed, rows.start + row
+                listed[rows.start + row], chosen.seed, rows.start + row
             ),
         )
-    marked = notes([args.model, args.clip])
-    storage.write_tensors(args.output, tensors, {"spec": args.spec, **marked})
-    chunks.discard(args.state)
+    marked = notes([model, clip])
+    storage.write_tensors(output, tensors, {"spec": spec, **marked})
+    chunks.discard(state)
 
 
 if __name__ == "__main__":
-    parser = new_parser(__doc__)
-    parser.add_argument("--spec", required=True, help="RunSpec as JSON")
-    parser.add_argument("--model", required=True, type=Path, help="pipeline folder")
-    parser.add_argument("--adaptor", type=Path, help="folder of a learned adaptor")
-    parser.add_argument("--clip", type=Path, help="open_clip folder; for an adaptor")
-    parser.add_argument("--prompts", required=True, type=Path, help="prompts as JSON")
-    parser.add_argument("--shard", required=True, type=int, help="index from 0")
-    parser.add_argument("--shards", required=True, type=int, help="number of shards")
-    parser.add_argument("--state", required=True, type=Path, help="resumable state")
-    parser.add_argument("--output", required=True, type=Path, help="shard to write")
-    run(parser, main)
+    run(sample_images)

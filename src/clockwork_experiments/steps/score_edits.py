@@ -3,71 +3,84 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from clockwork_experiments.base import provenance, storage
 from clockwork_experiments.data import edit_sets
 from clockwork_experiments.random import marks
-from clockwork_experiments.run import new_parser, run
+from clockwork_experiments.run import run
 from clockwork_experiments.score import dead
 
-if TYPE_CHECKING:
-    import torch
 
-UNEDITED = "unedited"
-"""The edit that leaves every source as it is; always scored, for scale."""
+def score_edits(
+    set: Path,
+    sources: Path,
+    clip: Path,
+    structure: Path,
+    output: Path,
+    edited: Sequence[Path] = (),
+    teachers: dict[str, str] | None = None,
+) -> None:
+    """Score every pair of every edit, then average within sources and over them.
 
-
-def main(args: Namespace) -> None:
-    """Score every pair of every edit, then average within sources and over them."""
-    named = _named(args.edited)
-    edits = edit_sets.read_set(args.set)
-    sources, targets = edit_sets.read_images(args.sources, edits)
-
+    Args:
+        set: Prepared set, JSON.
+        sources: Its images, safetensors.
+        clip: Folder of an open_clip model.
+        structure: Folder of a ViT.
+        output: JSON to write; the value of each pair beside it, .safetensors.
+        edited: Edited images, <edit>/<setting>.safetensors, of one setting.
+        teachers: The edit that each is compared with, source by source.
+    """
     import torch
 
     from clockwork_diffusion import tokens
+    from clockwork_experiments.claims import statistics
     from clockwork_experiments.models import encoders, loading
-    from clockwork_experiments.score import metrics, structure
+    from clockwork_experiments.score import edit_scores, metrics
+    from clockwork_experiments.score import structure as structures
 
+    named = edit_scores.by_edit(edited)
+    edits = edit_sets.read_set(set)
+    images, targets = edit_sets.read_images(sources, edits)
     owners = torch.tensor(edits.pair_sources)
-    originals = sources[owners]
+    originals = images[owners]
     device = loading.default_device()
-    clip = encoders.load_clip(args.clip, device)
-    vit = structure.load_structure(args.structure, device)
-    text = encoders.clip_text_features(clip, list(edits.target_prompts))
-    lost = tokens.count_lost(clip.tokenizer, edits.target_prompts)
+    encoder = encoders.load_clip(clip, device)
+    vit = structures.load_structure(structure, device)
+    text = encoders.clip_text_features(encoder, list(edits.target_prompts))
+    lost = tokens.count_lost(encoder.tokenizer, edits.target_prompts)
+    judge = edit_scores.Judge(encoder, vit, text, originals, targets)
+
+    def edited_by(name: str) -> torch.Tensor:
+        # Read each time: memory holds the images of two edits, however many there are.
+        return edit_scores.read_edited(named[name], originals)
 
     per_pair = {"source": owners}
     scores, counts = {}, {}
-    for name, path in {UNEDITED: None, **named}.items():
-        images = originals if path is None else _edited(path, originals)
+    for name in (edit_scores.UNEDITED, *named):
+        images = edited_by(name) if name in named else originals
         counts[name] = dead.count([images], name)
-        values = {
-            "clip": metrics.cosines(encoders.clip_image_features(clip, images), text),
-            "structure": structure.structure_distances(vit, images, originals),
-            "psnr_to_source": metrics.psnr(images, originals),
-        }
-        if targets is not None:
-            values["psnr_to_true"] = metrics.psnr(images, targets)
-        scores[name] = {kind: _score(each, owners) for kind, each in values.items()}
+        values = judge.values(images)
         per_pair |= {f"{name}/{kind}": each for kind, each in values.items()}
-    for name, teacher in json.loads(args.teachers).items():
+        scores[name] = {
+            kind: statistics.score_by_source(each, owners)
+            for kind, each in values.items()
+        }
+    for name, teacher in (teachers or {}).items():
         for kind in list(scores[teacher]):
             gap = per_pair[f"{name}/{kind}"] - per_pair[f"{teacher}/{kind}"]
-            scores[name][f"{kind}_minus_teacher"] = _score(gap, owners)
-        # Read again: memory holds the images of two edits, however many there are.
-        images, whole = (_edited(named[each], originals) for each in (name, teacher))
-        scores[name]["psnr_to_teacher"] = _score(metrics.psnr(images, whole), owners)
-    made_with = [*args.edited, args.clip, args.structure]
+            beside = statistics.score_by_source(gap, owners)
+            scores[name][f"{kind}_minus_teacher"] = beside
+        apart = metrics.psnr(edited_by(name), edited_by(teacher))
+        near = statistics.score_by_source(apart, owners)
+        scores[name]["psnr_to_teacher"] = near
+    made_with = [*edited, clip, structure]
     marked = {**marks.notes(made_with), **dead.notes(counts)}
-    storage.write_tensors(args.output.with_suffix(".safetensors"), per_pair, marked)
+    storage.write_tensors(output.with_suffix(".safetensors"), per_pair, marked)
     storage.write_json(
-        args.output,
+        output,
         {
             **marks.mark(made_with),
             "edits": scores,
@@ -75,7 +88,7 @@ def main(args: Namespace) -> None:
             "captions": dataclasses.asdict(lost),
             "encoders": {
                 name: {"sha256": each.sha256, "preprocessing": each.preprocessing}
-                for name, each in (("clip", clip), ("structure", vit))
+                for name, each in (("clip", encoder), ("structure", vit))
             },
             "versions": provenance.versions(
                 "torch", "torchmetrics", "open_clip_torch", "transformers"
@@ -84,81 +97,5 @@ def main(args: Namespace) -> None:
     )
 
 
-def _named(paths: Sequence[Path]) -> dict[str, Path]:
-    """Return files by edit, ``…/<edit>/<setting>.safetensors``, of one setting."""
-    named: dict[str, Path] = {}
-    for path in paths:
-        name = path.parent.name
-        if name == UNEDITED:
-            raise ValueError(f"{path}: {name!r} needs no file, and names no other edit")
-        if name in named:
-            raise ValueError(f"the edit {name!r} is given twice: {named[name]}, {path}")
-        named[name] = path
-    settings = sorted({path.stem for path in paths})
-    if len(settings) > 1:
-        raise ValueError(f"the edits are of several settings: {', '.join(settings)}")
-    return named
-
-
-def _edited(path: Path, sources: torch.Tensor) -> torch.Tensor:
-    """Read edited images, which must be as many and as large as their sources."""
-    tensors, _ = storage.read_tensors(path)
-    if "images" not in tensors:
-        raise ValueError(f"{path} lacks the tensor 'images'")
-    images = tensors["images"]
-    if images.dtype != sources.dtype or images.shape != sources.shape:
-        raise ValueError(
-            f"{path}: images are {images.dtype} {tuple(images.shape)}, "
-            f"not {sources.dtype} {tuple(sources.shape)}, as the set's pairs"
-        )
-    return images
-
-
-def _score(values: torch.Tensor, owners: torch.Tensor) -> dict[str, object]:
-    """Average the pairs of each source, then the sources, with an interval.
-
-    Pairs of one source are alike, and do not count as more sources.
-    """
-    from clockwork_experiments.claims import statistics
-
-    count = len(owners.unique())
-    if count < 2:
-        raise ValueError(f"an interval needs 2 sources or more, not {count}")
-    measured = statistics.per_source(values, owners)
-    low, high = measured.interval()
-    return {
-        "value": measured.value,
-        "low": low,
-        "high": high,
-        "n": measured.n,
-        "interval": f"95 % {measured.method}",
-    }
-
-
 if __name__ == "__main__":
-    parser = new_parser(__doc__)
-    parser.add_argument("--set", required=True, type=Path, help="prepared set, JSON")
-    parser.add_argument(
-        "--sources", required=True, type=Path, help="its images, safetensors"
-    )
-    parser.add_argument(
-        "--edited",
-        default=[],
-        nargs="*",
-        type=Path,
-        help="edited images, <edit>/<setting>.safetensors, of one setting",
-    )
-    parser.add_argument(
-        "--teachers",
-        default="{}",
-        help="the edit that each is compared with, source by source, as JSON",
-    )
-    parser.add_argument("--clip", required=True, type=Path, help="open_clip folder")
-    parser.add_argument("--structure", required=True, type=Path, help="ViT folder")
-    parser.add_argument(
-        "--output",
-        required=True,
-        type=Path,
-        help="JSON to write; the value of each pair beside it, .safetensors",
-    )
-    run(parser, main)
+    run(score_edits)

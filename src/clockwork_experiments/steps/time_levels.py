@@ -62,16 +62,13 @@ def time_levels(
     import torch
 
     from clockwork_diffusion import depth_skip
-    from clockwork_experiments.cost import latency, task_architectures
+    from clockwork_experiments.cost import architectures, latency, task_architectures
     from clockwork_experiments.models import loading
 
     task = task_architectures.task_of(spec.task)
     rows = task.rows
     device, dtype = loading.default_device(), getattr(torch, spec.dtype)
-    config, branch_config = (
-        None if path is None else storage.read_json(storage.existing(path))
-        for path in (unet, branch)
-    )
+    config, branch_config = map(architectures.read_config, (unet, branch))
     torch.manual_seed(0)
     network = task_architectures.build_task_unet(spec.task, config, device).to(dtype)
     given = task_architectures.call_inputs(network, spec.tokens, rows)

@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from diffusers import UNet2DConditionModel
 from torch import nn
 
 from clockwork_diffusion.adaptor_error import adaptor_steps, error_of, held_out_error
+from clockwork_diffusion.adaptors import build_adaptor
 from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.contract import (
     INPUTS,
@@ -341,6 +343,39 @@ class _OnPolicy(nn.Module):
         """Let the adaptor sample as it is now."""
         self.acting.load_state_dict(self.adaptor.state_dict())
 
+    @staticmethod
+    def of(trained: Trained) -> nn.Module:
+        """Return the adaptor of a training of both."""
+        assert isinstance(trained.module, _OnPolicy)
+        return trained.module.adaptor
+
+
+def new_adaptor(
+    spec: AdaptorSpec,
+    unet: UNet2DConditionModel,
+    text_channels: int,
+    made_for: dict[str, Any],
+) -> Any:
+    """Return an untrained adaptor; its weights follow from the recipe's seed.
+
+    Args:
+        spec: Which.
+        unet: The teacher's UNet, of which the sizes count; may lie on the meta device.
+        text_channels: Width of the pooled text embedding.
+        made_for: What it is for, to be saved with it.
+    """
+    more: dict[str, Any] = {"rank": spec.rank} if spec.rank else {}
+    torch.manual_seed(spec.optimisation.seed)
+    return build_adaptor(
+        spec.kind,
+        unet,
+        spec.cut,
+        text_channels,
+        made_for=made_for,
+        inputs=spec.inputs,
+        **more,
+    )
+
 
 def train_adaptor(
     adaptor: nn.Module,
@@ -379,24 +414,14 @@ def train_adaptor(
             the prompts (or else the rows of the data) of its batch.
     """
     crew = crew or Crew()
-    if not any(parameter.requires_grad for parameter in adaptor.parameters()):
-        raise ValueError(f"adaptor kind {spec.kind!r} has nothing to train")
-    any_gap = bool(getattr(adaptor, "any_gap", False))
-    if also and not any_gap:
-        raise ValueError(f"adaptor kind {spec.kind!r} is for one number of steps")
-    if callable(getattr(adaptor, "fit", None)):
+    _check(adaptor, spec, also)
+    if _is_fitted(adaptor):
         return _fitted(adaptor, data, spec, device)
-    if spec.also_clocks and not any_gap:
-        raise ValueError(f"adaptor kind {spec.kind!r} is for one clock")
-    if set(inputs_of(adaptor)) != set(spec.inputs):
-        raise ValueError(
-            f"the adaptor's inputs are {', '.join(inputs_of(adaptor))}, "
-            f"and the spec's are {', '.join(spec.inputs)}"
-        )
     adaptor = adaptor.to(device)
     policy = _OnPolicy(adaptor) if spec.on_policy else None
+    acting = None if policy is None else policy.acting
     batches: _Batches | _Pairs
-    if any_gap:
+    if _any_gap(adaptor):
         if isinstance(data, FreshTrajectories) or history_of(adaptor) > 1:
             raise ValueError(
                 f"adaptor kind {spec.kind!r} learns pairs of any gap, which needs "
@@ -404,21 +429,8 @@ def train_adaptor(
             )
         batches = _Pairs([data, *also], spec, crew)
     else:
-        acting = None if policy is None else policy.acting
         batches = _Batches(data, spec, crew, prompts, acting)
-    # Kept on the device, so that no step waits for it.
-    first_bad = torch.full((), -1, device=device)
-
-    def refuse_bad() -> None:
-        step = int(first_bad)
-        if step < 0:
-            return
-        # It would lead here again, and stand in the way of another recipe.
-        kept = failures.set_aside(state)
-        batch = batches.describe(step)
-        raise ValueError(
-            f"adaptor: the loss is not finite at step {step}, of {batch}{kept}"
-        )
+    watch = _Watch(batches, state, crew, device)
 
     def loss_of_step(step: int) -> torch.Tensor:
         if policy is not None and step % (spec.optimisation.steps // spec.epochs) == 0:
@@ -432,30 +444,81 @@ def train_adaptor(
             loss = torch.zeros((), device=device, requires_grad=True)
         if crew.count > 1:
             loss = loss * (len(rows) / spec.optimisation.batch_size)
-        bad = (first_bad < 0) & ~crew.total(loss.detach()).isfinite()
-        first_bad.masked_fill_(bad, step)
-        if step % _every(device) == 0:
-            refuse_bad()
+        watch.see(step, loss.detach())
         return loss
 
+    trained_module = adaptor if policy is None else policy
+    given = (trained_module, loss_of_step, spec.optimisation, state)
     try:
-        trained = fit(
-            adaptor if policy is None else policy,
-            loss_of_step,
-            spec.optimisation,
-            state,
-            name="adaptor",
-            work=work,
-            crew=crew,
-        )
+        trained = fit(*given, name="adaptor", work=work, crew=crew)
     except ValueError:
         # `fit` may be the first to look, and it knows the step alone.
-        refuse_bad()
+        watch.refuse()
         raise
-    if policy is None:
-        return trained
-    assert isinstance(trained.module, _OnPolicy)
-    return replace(trained, module=trained.module.adaptor)
+    return trained if policy is None else replace(trained, module=policy.of(trained))
+
+
+def _any_gap(adaptor: nn.Module) -> bool:
+    return bool(getattr(adaptor, "any_gap", False))
+
+
+def _is_fitted(adaptor: nn.Module) -> bool:
+    return callable(getattr(adaptor, "fit", None))
+
+
+def _check(adaptor: nn.Module, spec: AdaptorSpec, also: Sequence[Recorded]) -> None:
+    """Reject an adaptor that cannot be trained as the spec says."""
+    if not any(parameter.requires_grad for parameter in adaptor.parameters()):
+        raise ValueError(f"adaptor kind {spec.kind!r} has nothing to train")
+    if also and not _any_gap(adaptor):
+        raise ValueError(f"adaptor kind {spec.kind!r} is for one number of steps")
+    if _is_fitted(adaptor):
+        return
+    if spec.also_clocks and not _any_gap(adaptor):
+        raise ValueError(f"adaptor kind {spec.kind!r} is for one clock")
+    if set(inputs_of(adaptor)) != set(spec.inputs):
+        raise ValueError(
+            f"the adaptor's inputs are {', '.join(inputs_of(adaptor))}, "
+            f"and the spec's are {', '.join(spec.inputs)}"
+        )
+
+
+class _Watch:
+    """Notices the first loss that is not finite, and seldom waits for the device."""
+
+    def __init__(
+        self,
+        batches: _Batches | _Pairs,
+        state: Path,
+        crew: Crew,
+        device: torch.device,
+    ) -> None:
+        self.batches, self.state, self.crew = batches, state, crew
+        self.every = _every(device)
+        self._first_bad = torch.full((), -1, device=device)
+
+    def see(self, step: int, loss: torch.Tensor) -> None:
+        """Take note of a process's part of the loss; now and then, look at it."""
+        bad = (self._first_bad < 0) & ~self.crew.total(loss).isfinite()
+        self._first_bad.masked_fill_(bad, step)
+        if step % self.every == 0:
+            self.refuse()
+
+    def refuse(self) -> None:
+        """Raise an error if one was not finite.
+
+        Raises:
+            ValueError: Naming the first such step, and what its batch was.
+        """
+        step = int(self._first_bad)
+        if step < 0:
+            return
+        # It would lead here again, and stand in the way of another recipe.
+        kept = failures.set_aside(self.state)
+        batch = self.batches.describe(step)
+        raise ValueError(
+            f"adaptor: the loss is not finite at step {step}, of {batch}{kept}"
+        )
 
 
 def _fitted(
@@ -478,6 +541,18 @@ def _fitted(
     if not math.isfinite(loss):
         raise ValueError(f"adaptor: the loss of the fit is {loss}")
     return Trained(adaptor.eval(), [(0, loss)], seconds, [seconds])
+
+
+def held_out_errors(
+    module: nn.Module, heldout: Recorded, spec: AdaptorSpec, device: torch.device
+) -> dict[str, Any]:
+    """Return what an adaptor misses of trajectories that it has not seen, by clock."""
+    error = held_out_error(module, heldout, spec.schedule, device)
+    measured: dict[str, Any] = error.to_json()
+    for clock in spec.also_clocks:
+        error = held_out_error(module, heldout, clock, device)
+        measured.setdefault("also_clocks", {})[str(clock)] = error.to_json()
+    return measured
 
 
 def _every(device: torch.device) -> int:

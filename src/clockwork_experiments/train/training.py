@@ -12,6 +12,8 @@ process would.
 from __future__ import annotations
 
 import copy
+import csv
+import io
 import logging
 import math
 import os
@@ -97,6 +99,15 @@ class Trained:
         """Return the mean of the last ten losses of the history."""
         last = [loss for _, loss in self.history[-10:]]
         return sum(last) / len(last)
+
+    def curve(self, optimisation: Optimisation) -> str:
+        """Return the loss curve as CSV."""
+        text = io.StringIO()
+        writer = csv.writer(text)
+        writer.writerow(("step", "loss", "lr", "seconds"))
+        for (step, loss), seconds in zip(self.history, self.times, strict=True):
+            writer.writerow((step, loss, optimisation.lr_at(step), round(seconds, 3)))
+        return text.getvalue()
 
 
 @dataclass(frozen=True)
@@ -204,105 +215,126 @@ def fit(
         InterruptedError: If SIGTERM came, once the state is saved.
     """
     crew = crew or Crew()
-    kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[
-        optimisation.optimizer
-    ]
-    parameters = [p for p in module.parameters() if p.requires_grad]
-    optimizer: torch.optim.Optimizer = kind(
-        parameters,
-        lr=optimisation.lr,
-        weight_decay=optimisation.weight_decay,
-    )
-    average = copy.deepcopy(module).requires_grad_(False) if optimisation.ema else None
-    start, seconds, history = 0, 0.0, [(0, 0.0)][:0]
-    times: list[float] = []
-    state = _read_state(state_path, optimisation, work)
-    if state is not None:
-        module.load_state_dict(state["module"])
-        optimizer.load_state_dict(state["optimizer"])
-        if average is not None:
-            average.load_state_dict(state["average"])
-        start, seconds = state["step"], state["seconds"]
-        history = [(int(step), float(loss)) for step, loss in state["history"]]
-        times = list(state["times"])
-        log.info("%s resumes at step %d of %d", name, start, optimisation.steps)
-
-    def save(step: int, seconds: float) -> None:
-        if crew.rank:
-            return
-        with storage.atomic_path(state_path) as partial, partial.open("wb") as file:
-            torch.save(
-                {
-                    "recipe": asdict(optimisation),
-                    "work": work,
-                    "module": module.state_dict(),
-                    "optimizer": optimizer.state_dict(),
-                    "average": average.state_dict() if average is not None else {},
-                    "step": step,
-                    "seconds": seconds,
-                    "history": history,
-                    "times": times,
-                },
-                file,
-            )
-
-    every = max(1, optimisation.steps // 200)
-    tenth = max(1, optimisation.steps // 10)
-    began = saved = time.monotonic()
-    running = torch.zeros(())
+    course = _Course(module, optimisation, state_path, work)
+    last, start = optimisation.steps, course.step
+    if start:
+        log.info("%s resumes at step %d of %d", name, start, last)
+    every, tenth = max(1, last // 200), max(1, last // 10)
+    saved = time.monotonic()
     module.train()
     bar = tqdm(
-        range(start, optimisation.steps),
+        range(start, last),
         initial=start,
-        total=optimisation.steps,
+        total=last,
         desc=name,
         disable=True if crew.rank else None,
     )
     with interruption.noticing_sigterm() as terminated:
         for step in bar:
-            for group in optimizer.param_groups:
+            for group in course.optimizer.param_groups:
                 group["lr"] = optimisation.lr_at(step)
             try:
                 loss = loss_of_step(step)
             except InterruptedError as error:
                 # It was recording what to learn from, which takes longer than a step.
-                save(step, seconds + time.monotonic() - began)
+                course.save(step, crew)
                 log.info("%s stops before step %d: %s", name, step, error)
-                raise interruption.stopped(name, step, optimisation.steps) from error
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            stop = crew.add_gradients(parameters, terminated())
-            if optimisation.clip_norm:
-                nn.utils.clip_grad_norm_(parameters, optimisation.clip_norm)
-            optimizer.step()
-            if average is not None:
-                _average(average, module, optimisation.ema, step)
-            running = loss.detach()
-            if step % every == 0 or step == optimisation.steps - 1:
-                value = float(crew.total(running))
+                raise interruption.stopped(name, step, last) from error
+            stop = course.update(step, loss, crew, terminated())
+            if step % every == 0 or step == last - 1:
+                value = float(crew.total(loss.detach()))
                 if not math.isfinite(value):
                     # It would lead here again, and stand in the way of another recipe.
                     kept = failures.set_aside(state_path)
                     raise ValueError(
                         f"{name}: the loss is {value} at step {step}{kept}"
                     )
-                history.append((step, value))
-                times.append(seconds + time.monotonic() - began)
+                course.history.append((step, value))
+                course.times.append(course.seconds)
                 bar.set_postfix(loss=f"{value:.4g}")
-                log.info(
-                    "%s step %d/%d loss %.5g", name, step, optimisation.steps, value
-                )
-            done, now = step + 1, time.monotonic()
-            last = done == optimisation.steps
-            if last or stop or done % tenth == 0 or now - saved > save_seconds:
-                save(done, seconds + now - began)
-                saved = now
-            if stop and not last:
+                log.info("%s step %d/%d loss %.5g", name, step, last, value)
+            done, waited = step + 1, time.monotonic() - saved
+            if done == last or stop or done % tenth == 0 or waited > save_seconds:
+                course.save(done, crew)
+                saved = time.monotonic()
+            if stop and done < last:
                 log.info("%s stops after step %d", name, step)
-                raise interruption.stopped(name, done, optimisation.steps)
-    seconds += time.monotonic() - began
-    result = average if average is not None else module
-    return Trained(result.eval(), history, seconds, times)
+                raise interruption.stopped(name, done, last)
+    result = module if course.average is None else course.average
+    return Trained(result.eval(), course.history, course.seconds, course.times)
+
+
+class _Course:
+    """A training on its way, which goes on where its state on disk left it."""
+
+    def __init__(
+        self, module: nn.Module, optimisation: Optimisation, path: Path, work: str
+    ) -> None:
+        self.module, self.recipe, self.path = module, optimisation, path
+        self.work = work
+        kind = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[
+            optimisation.optimizer
+        ]
+        self.parameters = [p for p in module.parameters() if p.requires_grad]
+        self.optimizer: torch.optim.Optimizer = kind(
+            self.parameters,
+            lr=optimisation.lr,
+            weight_decay=optimisation.weight_decay,
+        )
+        self.average: nn.Module | None = None
+        if optimisation.ema:
+            self.average = copy.deepcopy(module).requires_grad_(False)
+        self.step, self._before = 0, 0.0
+        self.history: list[tuple[int, float]] = []
+        self.times: list[float] = []
+        state = _read_state(path, optimisation, work)
+        if state is not None:
+            module.load_state_dict(state["module"])
+            self.optimizer.load_state_dict(state["optimizer"])
+            if self.average is not None:
+                self.average.load_state_dict(state["average"])
+            self.step, self._before = state["step"], state["seconds"]
+            self.history = [(int(step), float(loss)) for step, loss in state["history"]]
+            self.times = list(state["times"])
+        self._began = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Time spent until now, in all runs."""
+        return self._before + time.monotonic() - self._began
+
+    def update(self, step: int, loss: torch.Tensor, crew: Crew, stop: bool) -> bool:
+        """Change the weights; return whether a process of the crew wants to stop."""
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        stop = crew.add_gradients(self.parameters, stop)
+        if self.recipe.clip_norm:
+            nn.utils.clip_grad_norm_(self.parameters, self.recipe.clip_norm)
+        self.optimizer.step()
+        if self.average is not None:
+            _average(self.average, self.module, self.recipe.ema, step)
+        return stop
+
+    def save(self, step: int, crew: Crew) -> None:
+        """Write the state after so many steps, if this is the crew's first process."""
+        if crew.rank:
+            return
+        average = {} if self.average is None else self.average.state_dict()
+        with storage.atomic_path(self.path) as partial, partial.open("wb") as file:
+            torch.save(
+                {
+                    "recipe": asdict(self.recipe),
+                    "work": self.work,
+                    "module": self.module.state_dict(),
+                    "optimizer": self.optimizer.state_dict(),
+                    "average": average,
+                    "step": step,
+                    "seconds": self.seconds,
+                    "history": self.history,
+                    "times": self.times,
+                },
+                file,
+            )
 
 
 def _average(average: nn.Module, module: nn.Module, decay: float, step: int) -> None:

@@ -35,12 +35,12 @@ from clockwork_diffusion.schedulers import log_snr, new_scheduler
 from clockwork_diffusion.trajectories import Picked, Recorded, Trajectories
 from clockwork_diffusion.unet import SplitUNet
 from clockwork_experiments.base import interruption, storage
-from clockwork_experiments.generate.runs import table_of
 from clockwork_experiments.generate.text import (
     SamplerSpec,
     generators,
     image_seed,
     sample,
+    table_of,
 )
 from clockwork_experiments.train.backbones import Noise
 from clockwork_experiments.train.training import generator_for
