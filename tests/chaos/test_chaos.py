@@ -312,7 +312,9 @@ def test_the_steps_are_all_that_keep_state():
         if '"--state"' in text or " state: Path" in text:
             keep.add(path.stem)
     same_loop = {
-        *("edit_images", "invert_images", "translate_images"),  # chunks, as in sampling
+        # chunks, as in sampling
+        *("edit_images", "invert_images", "translate_images"),
+        *("measure_masks", "measure_method", "sample_reference"),
         *("finetune_translator", "make_backbone"),  # training.fit, as the adaptor
         *("time_unet",),  # timings, which are no bytes to compare
     }

@@ -78,7 +78,7 @@ def item(package: str, kind: str, **spec) -> kinds.Kind:
 
 def test_each_kind_has_a_name_of_its_own_and_is_found():
     listed = {name for p in (kinds.FIGURES, kinds.TABLES) for name in kinds.names(p)}
-    assert len(listed) == 31
+    assert len(listed) == 36
     for package in (kinds.FIGURES, kinds.TABLES):
         for name in kinds.names(package):
             assert kinds.find(package, name).kind == name
@@ -149,7 +149,7 @@ def test_what_is_made_on_request_is_wished_for_where_nothing_waits_for_it():
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("pie", "kind 'pie' is not one of pnp_caching, "),
+        ("pie", "kind 'pie' is not one of benchmark_pareto, "),
         ("nowhere:Pie", "kind 'nowhere:Pie': No module named 'nowhere'"),
         ("json:Pie", "kind 'json:Pie': module 'json' has no attribute 'Pie'"),
         ("json:JSONDecoder", "is no clockwork_experiments.report.kinds.Kind"),

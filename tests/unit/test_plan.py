@@ -183,7 +183,9 @@ def test_what_is_not_to_be_chosen_stays(pipe):
     assert (made.predictor, made.timesteps) == ("identity", ())
     assert len({sweep.mask for sweep in made.sweeps}) <= 2
     moved = plan(pipe, PROMPTS, **SHORT, choose=["time steps"])
-    assert moved.timesteps and moved.mask == moved.sweeps[0].mask
+    # Of weights that are random the scheduler's own time steps may be the best.
+    assert moved.sweeps[1].tried > 1 and moved.predictor == "identity"
+    assert moved.mask == moved.sweeps[0].mask
     for wrong in (["masks"], []):
         with pytest.raises(ValueError, match="is not some of time steps, mask, pred"):
             plan(pipe, PROMPTS, **SHORT, choose=wrong)

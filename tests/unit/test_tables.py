@@ -301,7 +301,7 @@ def test_the_step_sets_a_table_of_settings(tmp_path):
     written = run_step(tmp_path, kind="settings", **given)
     assert written.splitlines() == ["setting,published,ours", "Guidance,15.0,15"]
     assert "| Guidance  | 15.0  " in (tmp_path / "table.md").read_text()
-    with pytest.raises(ValueError, match="kind 'odd' is not one of compared, joint"):
+    with pytest.raises(ValueError, match="kind 'odd' is not one of benchmark, "):
         run_step(tmp_path, kind="odd", **given)
 
 

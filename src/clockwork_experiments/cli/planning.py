@@ -10,7 +10,10 @@ import typer
 
 def plan(
     pipeline: Annotated[
-        str, typer.Argument(metavar="PIPELINE", help="A folder, or a name of the hub.")
+        str,
+        typer.Argument(
+            metavar="PIPELINE", help="A folder, or a model in the hub's cache."
+        ),
     ],
     prompts: Annotated[
         Path,
@@ -58,7 +61,9 @@ def plan(
 
     from clockwork_diffusion.plan import plan as make_plan
 
-    pipe = DiffusionPipeline.from_pretrained(pipeline, dtype=getattr(torch, precision))
+    pipe = DiffusionPipeline.from_pretrained(
+        pipeline, dtype=getattr(torch, precision), local_files_only=True
+    )
     pipe.to("cuda" if torch.cuda.is_available() else "cpu")
     given: dict[str, Any] = {} if guidance is None else {"guidance_scale": guidance}
     made = make_plan(

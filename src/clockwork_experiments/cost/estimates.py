@@ -348,7 +348,7 @@ class _Estimate:
             samples = optimisation["steps"] * optimisation["batch_size"]
             total = samples * self.units.training * self.passes.adaptor
             if spec["kind"] in FITTED:
-                total = 0.0  # seconds, whatever the recipe of others
+                total = 1.0  # Seconds, whatever the recipe of others.
             trained = self.of("trajectories")[adaptor["train"]]
             if trained["spec"].get("stored") == "latents":
                 # Its r_in and r_out, and r_out of the step before.
