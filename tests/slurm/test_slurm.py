@@ -452,7 +452,15 @@ def test_classes_of_failure_are_followed(cluster, checkout):
     forced = ("--forcerun", "sample_images")
     run.launch(*options, *forced, *configs, "--", *targets)
     try:
-        (job,) = run.wait("sampling", lambda: run.jobs(sampled, "RUNNING")[before:])
+        # Those that other tests ran are not this one's.
+        (job,) = run.wait(
+            "sampling",
+            lambda: [
+                each
+                for each in run.jobs(sampled)[before:]
+                if each["JobState"] == "RUNNING"
+            ],
+        )
         pid = run.wait("its step", lambda: process(job["JobId"], SAMPLING))
         # As the kernel does: the shell reports 137.
         os.kill(pid, signal.SIGKILL)
