@@ -176,6 +176,15 @@ def test_the_command_writes_what_it_prints(pipe, tmp_path, monkeypatch, capsys):
         app.main()
     assert ended.value.code == app.BAD_INPUT
     assert "precision 'x' is not one of" in capsys.readouterr().err
+    monkeypatch.setattr(sys, "argv", ["clockwork", "plan", "nowhere", *words[1:]])
+    with pytest.raises(SystemExit) as ended:
+        app.main()
+    assert ended.value.code == app.BAD_INPUT
+    assert (
+        capsys.readouterr()
+        .err.strip()
+        .endswith("nowhere/model_index.json does not exist")
+    )
 
 
 def test_what_is_not_to_be_chosen_stays(pipe):

@@ -7,12 +7,15 @@ from typing import Annotated, Any
 
 import typer
 
+from clockwork_experiments.base import storage, texts
+
 
 def plan(
     pipeline: Annotated[
-        str,
+        Path,
         typer.Argument(
-            metavar="PIPELINE", help="A folder, or a model in the hub's cache."
+            metavar="PIPELINE",
+            help="Folder of a pipeline, or of a model in the hub's cache.",
         ),
     ],
     prompts: Annotated[
@@ -49,8 +52,7 @@ def plan(
 
     Example: clockwork plan resources/mini/stable-diffusion prompts.txt
     """
-    lines = prompts.read_text(encoding="utf-8").splitlines()
-    asked = [line.strip() for line in lines if line.strip()]
+    asked = [line.strip() for line in texts.read_lines(prompts) if line.strip()]
     if precision not in ("float32", "float16", "bfloat16"):
         raise ValueError(
             f"precision {precision!r} is not one of float32, float16, bfloat16"
@@ -60,10 +62,20 @@ def plan(
     from diffusers import DiffusionPipeline
 
     from clockwork_diffusion.plan import plan as make_plan
+    from clockwork_experiments.models import inspection
 
-    pipe = DiffusionPipeline.from_pretrained(
-        pipeline, dtype=getattr(torch, precision), local_files_only=True
-    )
+    folder = inspection.place_of(pipeline)
+    storage.existing(folder / "model_index.json")
+    inspection.inspect(folder)
+    storage.check_weights(folder)
+    try:
+        pipe = DiffusionPipeline.from_pretrained(
+            folder, dtype=getattr(torch, precision), local_files_only=True
+        )
+    except Exception as error:  # diffusers raises many kinds for what is missing
+        raise ValueError(
+            f"{folder} cannot be loaded: {inspection.one_line(error)}"
+        ) from error
     pipe.to("cuda" if torch.cuda.is_available() else "cpu")
     given: dict[str, Any] = {} if guidance is None else {"guidance_scale": guidance}
     made = make_plan(
