@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 import torch
 
 from clockwork_diffusion.encoding import Prompts, decode_latents, encode_prompts
-from clockwork_experiments.benchmark.method import Given
+from clockwork_experiments.base import storage
+from clockwork_experiments.benchmark.method import Given, Method
+from clockwork_experiments.benchmark.methods import made
 from clockwork_experiments.data import datasets
 from clockwork_experiments.data.pair_sets import image_rows, read_set
 from clockwork_experiments.data.shards import Rows
@@ -269,3 +271,42 @@ def open_subject(
         subject.prompts,
     )
     return Opened(subject, given, () if loaded is None else loaded.checksums)
+
+
+class Chosen(Protocol):
+    """What says which method runs on what; a step's spec."""
+
+    @property
+    def task(self) -> TaskSpec:
+        """The task."""
+
+    @property
+    def kind(self) -> str:
+        """A key of `benchmark.methods.METHODS`, or ``my_module:MyMethod``."""
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """The method's own."""
+
+    @property
+    def light(self) -> LightSpec:
+        """What light steps run."""
+
+
+def open_method(
+    spec: Chosen, model: Path, *, grids: Path | None, plan: Path | None, **of: Any
+) -> tuple[Method, Opened]:
+    """Make a method, and load what it runs on.
+
+    Args:
+        spec: Which method, and on what.
+        model: The model's folder.
+        grids: Time steps by others' rules.
+        plan: A planned method's plan.
+        **of: The rest of what `open_subject` takes.
+    """
+    method = made(spec.kind, spec.settings)
+    opened = open_subject(spec.task, model, light=spec.light, steps=method.steps, **of)
+    known = storage.read_json(grids)["grids"] if grids is not None else {}
+    given = replace(opened.given, grids=known, plan=plan)
+    return method, replace(opened, given=given)

@@ -9,8 +9,6 @@ papers' registries call it by, and two methods: ``needs`` says which results it 
 from __future__ import annotations
 
 import ast
-import importlib
-import importlib.util
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
-from clockwork_experiments.base import storage
+from clockwork_experiments.base import classes, storage
 
 Needs = dict[str, list[str]]
 """Paths of results, relative to the working folder, by what they are."""
@@ -159,15 +157,8 @@ def find(package: str, name: str) -> type[Kind]:
         ValueError: If there is none of this name.
     """
     module, wanted = place(package, name)
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))  # as `python -m` has it
-    try:
-        kind = getattr(importlib.import_module(module), wanted)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"kind {name!r}: {error}") from error
-    if not (isinstance(kind, type) and issubclass(kind, Kind)):
-        raise ValueError(f"kind {name!r} is no {Kind.__module__}.{Kind.__name__}")
-    return kind
+    found: type[Kind] = classes.found_at(module, wanted, Kind, f"kind {name!r}")
+    return found
 
 
 def source(package: str, name: str) -> tuple[str, str]:

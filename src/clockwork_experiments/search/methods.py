@@ -6,7 +6,6 @@ torch.
 
 from __future__ import annotations
 
-import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,6 +14,7 @@ from typing import Any, ClassVar
 from tqdm import tqdm
 
 from clockwork_diffusion.timesteps import gamma_timesteps
+from clockwork_experiments.base import classes
 from clockwork_experiments.search.evolution import Candidate, EvolutionSpec, evolve
 from clockwork_experiments.search.gamma import (
     Found,
@@ -279,10 +279,8 @@ def find(name: str) -> Method:
         if name not in METHODS:
             raise ValueError(f"method {name!r} is not one of {', '.join(METHODS)}")
         return METHODS[name]()
-    method = getattr(importlib.import_module(module), kind)()
-    if not isinstance(method, Method):
-        raise ValueError(f"method {name!r} is no {Method.__module__}.Method")
-    return method
+    found: type[Method] = classes.found_at(module, kind, Method, f"method {name!r}")
+    return found()
 
 
 def asked(spec: StepSearchSpec, steps: int) -> dict[str, Method]:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from clockwork_experiments.base import chunks, provenance, storage
 from clockwork_experiments.benchmark import measure
-from clockwork_experiments.benchmark.methods import made
 from clockwork_experiments.benchmark.subject import (
     LightSpec,
     TaskSpec,
-    open_subject,
+    open_method,
 )
 from clockwork_experiments.models import encoders, loading
 from clockwork_experiments.random.marks import mark
@@ -86,19 +85,17 @@ def measure_method(
         plan: A planned method's plan.
         classifier: What judges whether an image is as captioned.
     """
-    method = made(spec.kind, spec.settings)
-    opened = open_subject(
-        spec.task,
+    method, opened = open_method(
+        spec,
         model,
+        grids=grids,
+        plan=plan,
         prompts=prompts,
         pairs=set,
-        light=spec.light,
-        steps=method.steps,
         adaptor=adaptor,
         clip=clip,
     )
-    known = storage.read_json(grids)["grids"] if grids is not None else {}
-    given = replace(opened.given, grids=known, plan=plan)
+    given = opened.given
     network = encoders.load_frechet(frechet_kind, frechet, loading.default_device())
     judge = None
     if classifier is not None and spec.scenes is not None:

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from clockwork_experiments.base import provenance, storage
 from clockwork_experiments.benchmark import measure
-from clockwork_experiments.benchmark.methods import made
 from clockwork_experiments.benchmark.subject import (
     LightSpec,
     TaskSpec,
-    open_subject,
+    open_method,
 )
 from clockwork_experiments.run import run
 
@@ -59,20 +58,18 @@ def time_method(
         grids: Time steps by others' rules.
         plan: A planned method's plan.
     """
-    method = made(spec.kind, spec.settings)
-    opened = open_subject(
-        spec.task,
+    method, opened = open_method(
+        spec,
         model,
+        grids=grids,
+        plan=plan,
         prompts=prompts,
         pairs=set,
         most=1,
-        light=spec.light,
-        steps=method.steps,
         adaptor=adaptor,
         clip=clip,
     )
-    known = storage.read_json(grids)["grids"] if grids is not None else {}
-    given = replace(opened.given, grids=known, plan=plan)
+    given = opened.given
     found = measure.time_method(
         opened.subject, method, given, spec.task.steps, spec.pairs
     )

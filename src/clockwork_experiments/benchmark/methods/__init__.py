@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
+from clockwork_experiments.base import classes
 from clockwork_experiments.benchmark.method import Method
 from clockwork_experiments.benchmark.methods.plain import Plain
 from clockwork_experiments.benchmark.methods.planned import Planned
@@ -40,14 +38,7 @@ def find(kind: str) -> type[Method]:
                 "nor of the form my_package.my_module:MyMethod"
             )
         return METHODS[kind]
-    if str(Path.cwd()) not in sys.path:
-        sys.path.append(str(Path.cwd()))  # as `python -m` has it
-    try:
-        found = getattr(importlib.import_module(module), name)
-    except (ImportError, AttributeError) as error:
-        raise ValueError(f"kind {kind!r}: {error}") from error
-    if not (isinstance(found, type) and issubclass(found, Method)):
-        raise ValueError(f"kind {kind!r} is no {Method.__module__}.Method")
+    found: type[Method] = classes.found_at(module, name, Method, f"kind {kind!r}")
     return found
 
 
