@@ -8,7 +8,7 @@ STAMP := .venv/installed
 INCEPTION := .venv/inception
 SNAKEMAKE = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/snakemake --quiet rules --cores $(CORES)
 
-.PHONY: run test lint fast e2e test-chaos test-slurm bench report report-now real-sizes models
+.PHONY: run study test lint fast e2e test-chaos test-slurm bench report report-now real-sizes models
 .PHONY: readme embed docs clean
 
 run: $(STAMP) unlock
@@ -22,6 +22,10 @@ else
 	@echo "Claims:  results/mini/claims/*.md, results/paper/claims/*.md"
 	@echo "Report:  make report writes results/report.html"
 endif
+
+# The same at sizes that decide: hours of two cores. It goes on where it was stopped.
+study: $(STAMP) unlock
+	$(SNAKEMAKE) study
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
@@ -89,12 +93,13 @@ real-sizes: $(STAMP) unlock
 # Not under results/, where Snakemake would take them for its own work. Without vector
 # copies and the supplement's pages of images, which a repository need not carry.
 readme: run
-	$(SNAKEMAKE) quality benchmark
+	$(SNAKEMAKE) quality world benchmark
 	rm -rf docs/reference/mini docs/reference/paper && mkdir -p docs/reference
 	cd results && find . \( -path './*/tables/*' -o -path './*/claims/*.md' \
 	  -o -path './*/quality/*' -o -path './*/benchmark/*/tables/*' -o -path './random/costs.*' \
 	  -o -path './*/latency/throughput.*' -o -path './*/figures/*.png' \) -type f \
-	  ! -name '*.pdf' ! -name '*.html' ! -name 'figure_s1[2-5].*' ! -name 'edits_*' | tar cf - -T - | tar xf - -C ../docs/reference
+	  ! -name '*.pdf' ! -name '*.html' ! -name tables.tex ! -name 'figure_s1[2-5].*' ! -name 'edits_*' | tar cf - -T - | tar xf - -C ../docs/reference
+	find docs/reference -name '*.png' -exec $(BIN)/python -m clockwork_experiments.steps.compact_pictures {} +
 	$(MAKE) embed
 
 # The numbers and tables of what is kept, into the pages that show them.

@@ -7,6 +7,7 @@ By default the shipped one; with a real one, its LoRA for four steps and its sch
 """
 
 import argparse
+from pathlib import Path
 
 import torch
 from diffusers import LCMScheduler, StableDiffusionPipeline
@@ -14,16 +15,20 @@ from diffusers import LCMScheduler, StableDiffusionPipeline
 from clockwork_diffusion import clockwork
 
 MINI = "resources/mini/distilled"  # fewer steps, and no guidance
+BASE = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 
 parser = argparse.ArgumentParser(description=__doc__)
 parser.add_argument("lora", nargs="?", help="a LoRA of SD v1.5 for few steps")
 args = parser.parse_args()
 
-base = "stable-diffusion-v1-5/stable-diffusion-v1-5" if args.lora else MINI
-pipe = StableDiffusionPipeline.from_pretrained(base, dtype=torch.float32)
 if args.lora:
+    pipe = StableDiffusionPipeline.from_pretrained(BASE, dtype=torch.float32)
     pipe.load_lora_weights(args.lora)
     pipe.scheduler = LCMScheduler.from_config(pipe.scheduler.config)
+else:  # of the shipped one only what its teacher has not is stored
+    from clockwork_experiments.models.loading import load_pipeline
+
+    pipe = load_pipeline(Path(MINI))
 pipe.to("cuda" if torch.cuda.is_available() else "cpu")
 
 for clock in (1, 2):  # 1 is no clock: every step is full

@@ -29,7 +29,6 @@ from clockwork_experiments.base import storage
 from clockwork_experiments.config.parse import parse
 from clockwork_experiments.data.datasets import DatasetSpec
 from clockwork_experiments.generate.inverting import InvertSpec
-from clockwork_experiments.mini import edits as scene_edits
 from clockwork_experiments.models import loading
 from clockwork_experiments.steps import (
     edit_images,
@@ -42,6 +41,7 @@ from clockwork_experiments.steps import (
     sample_trajectories,
     translate_images,
 )
+from clockwork_experiments.world import edit_sets as scene_edits
 
 HERE = Path(__file__).parent
 MINI = HERE.parent / "resources" / "mini"
@@ -158,12 +158,11 @@ TRANSLATIONS: dict[str, dict] = {
     "restored_distilled": {
         "task": "restoration",
         "path": "stablesr-distilled",
-        "model": "stablesr",
         "timesteps": [999, 749, 499, 249],
     },
-    "inpainted": {"task": "inpainting", "path": "inpainting"},
-    "inpainted_d8": {"task": "inpainting", "path": "inpainting", "level": 8},
-    "sharpened": {"task": "synthesis", "path": "synthesis"},
+    "inpainted": {"task": "inpainting", "path": "instruct-pix2pix"},
+    "inpainted_d8": {"task": "inpainting", "path": "instruct-pix2pix", "level": 8},
+    "sharpened": {"task": "synthesis", "path": "instruct-pix2pix"},
     "drawn": {"task": "text", "path": "stable-diffusion", "guidance": 2.0},
 }
 

@@ -163,3 +163,19 @@ def test_bad_stages_are_refused(values, message):
 def test_other_prediction_types_are_refused():
     with pytest.raises(ValueError, match="'sample' is not epsilon or v_prediction"):
         Noise(scheduler("sample"), torch.device("cpu"))
+
+
+def test_frozen_parts_stay_the_teachers(teacher, tmp_path):
+    kept = ("mid_block", "up_blocks.0")
+    spec = BackboneSpec("efficient", 0.1, (Stage(RECIPE),), kept)
+    made = make_backbone(spec, teacher, scheduler("epsilon"), data(), tmp_path / "s.pt")
+    before = teacher.state_dict()
+    same = {
+        name: torch.equal(value.half(), before[name].half())
+        for name, value in made.module.state_dict().items()
+    }
+    assert all(same[name] for name in same if name.startswith(kept))
+    assert not any(same[name] for name in same if name.startswith("up_blocks.3.resnet"))
+    wrong = replace(spec, frozen=("up_blocks.9",))
+    with pytest.raises(ValueError, match="the UNet has no module 'up_blocks.9'"):
+        make_backbone(wrong, teacher, scheduler("epsilon"), data(), tmp_path / "t.pt")

@@ -25,7 +25,6 @@ from clockwork_experiments.config.needs import benchmarking
 from clockwork_experiments.config.registry import Registry
 from clockwork_experiments.cost import flops
 from clockwork_experiments.data import pair_sets
-from clockwork_experiments.mini.pairs import scene_pairs
 from clockwork_experiments.models import encoders
 from clockwork_experiments.report.figures.benchmark import draw_pareto, family
 from clockwork_experiments.report.kinds import Given
@@ -46,6 +45,7 @@ from clockwork_experiments.steps import (
     sample_reference,
 )
 from clockwork_experiments.steps.list_measures import list_measures
+from clockwork_experiments.world.pairs import scene_pairs
 
 MINI = ROOT / "resources" / "mini"
 TASK = TaskSpec("text", "dpmpp", 3, 4, 2.0, 7, 2, 4)

@@ -133,8 +133,8 @@ def test_each_command_has_one_example_that_it_takes(
         (("run", "--scheduler", "dpmm", "--steps", "3"), "'dpmm' does not match"),
         (("run", "--guidance", "nan"), "not a finite number"),
         (("run", "--adaptor-steps", "3;4"), "no list of whole numbers"),
-        (("run", "--steps", "3", "--captions", "2"), "not between 3 and the 64"),
-        (("run", "--steps", "3", "--captions", "65"), "not between 3 and the 64"),
+        (("run", "--steps", "3", "--captions", "2"), "not between 3 and the 48"),
+        (("run", "--steps", "3", "--captions", "49"), "not between 3 and the 48"),
         (
             ("run", "--backbone=efficient", "--adaptor=sd_resnet", "--clock=2"),
             "must have the same model",

@@ -86,7 +86,7 @@ def wide(mini) -> UNet2DConditionModel:
     new = UNet2DConditionModel.from_config(mini.config, in_channels=8).eval()
     weights = mini.state_dict()
     weights["conv_in.weight"] = torch.cat(
-        [weights["conv_in.weight"], 0.1 * torch.randn(24, 4, 3, 3)], dim=1
+        [weights["conv_in.weight"], 0.1 * torch.randn(32, 4, 3, 3)], dim=1
     )
     new.load_state_dict(weights)
     return new.requires_grad_(False)
@@ -502,7 +502,7 @@ def test_residuals_of_another_controlnet(unet, mini):
     with pytest.raises(ValueError, match="6 residuals, and the UNet has 9 skip"):
         depth_skip(mini, 9)(*inputs, **few)
     other = depth_skip(unet, 9)
-    with pytest.raises(ValueError, match=r"residual 1 is \(24, 16, 16\), and the skip"):
+    with pytest.raises(ValueError, match=r"residual 1 is \(32, 16, 16\), and the skip"):
         other(*given(unet), **residuals)
 
 

@@ -412,10 +412,10 @@ def arguments(root, tmp_path):
     model = root / "resources" / "mini" / "stable-diffusion"
     generator = torch.Generator().manual_seed(2)
     tensors = {
-        "r_in": torch.randn(2, 2, 4, 24, 8, 8, generator=generator),
-        "r_out": torch.randn(2, 2, 4, 48, 8, 8, generator=generator),
+        "r_in": torch.randn(2, 2, 4, 32, 8, 8, generator=generator),
+        "r_out": torch.randn(2, 2, 4, 64, 8, 8, generator=generator),
         "pooled": torch.zeros(2, 2, 64),
-        "t_emb": torch.zeros(4, 96),
+        "t_emb": torch.zeros(4, 128),
         "log_snr": torch.arange(4.0),
     }
     notes = {"teacher": storage.sha256_folder(model), "spec": json.dumps(TRAJECTORY)}

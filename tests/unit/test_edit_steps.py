@@ -10,8 +10,8 @@ from clockwork_experiments.base import storage
 from clockwork_experiments.config.parse import parse
 from clockwork_experiments.data import edit_sets
 from clockwork_experiments.generate.inverting import InvertSpec
-from clockwork_experiments.mini import edits as scene_edits
 from clockwork_experiments.steps import edit_images, invert_images, prepare_edit_set
+from clockwork_experiments.world import edit_sets as scene_edits
 
 MODEL = Path(__file__).parents[2] / "resources" / "mini" / "stable-diffusion"
 INVERT = {

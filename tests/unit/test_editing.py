@@ -36,8 +36,9 @@ from clockwork_diffusion.plug_and_play.loops import (
 )
 from clockwork_diffusion.unet import SplitUNet, Step
 from clockwork_experiments.cost.architectures import build_unet
-from clockwork_experiments.mini import scenes
 from clockwork_experiments.models.loading import load_pipeline
+from clockwork_experiments.world import scenes
+from clockwork_experiments.world.captions import captions
 
 KINDS = ("epsilon", "v_prediction")
 SCHEDULE = {
@@ -728,7 +729,7 @@ def pictures() -> SimpleNamespace:
     seeds = scenes.split_seeds("test", 4)
     shown = [scenes.render(scenes.sample_scene(seed)) for seed in seeds]
     images = torch.from_numpy(np.round(np.stack(shown) * 255).astype(np.uint8))
-    prompts = scenes.captions("test", 4)
+    prompts = captions("test", 4)
     return SimpleNamespace(images=images.permute(0, 3, 1, 2), prompts=prompts)
 
 
@@ -738,18 +739,20 @@ def psnr(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
 
 
 def test_a_scene_comes_back_from_its_inversion(mini, pictures):
-    """Measured: 31 dB; the autoencoder alone has 32."""
+    """Measured: at most 0.6 dB below what the autoencoder alone leaves."""
     clean = encode_images(mini.vae, pictures.images)
+    coded = psnr(decode_latents(mini, clean), pictures.images)
     passes, config = Passes(SplitUNet(mini.unet)), mini.scheduler.config
     prompts = encode_prompts(mini, pictures.prompts)
-    inverted = invert(passes, config, clean, prompts, InversionSpec(20))
+    inverted = invert(passes, config, clean, prompts, InversionSpec(50))
     edits = encode_edits(mini, pictures.prompts, "")
-    spec = GenerationSpec(20, 1.0, 0, 0)
+    spec = GenerationSpec(50, 1.0, 0, 0)
     with Injection(mini.unet) as injection:
         latents = generate(passes, config, inverted, edits, spec, injection)
-    assert psnr(decode_latents(mini, latents), pictures.images).min() > 25
+    again = psnr(decode_latents(mini, latents), pictures.images)
+    assert (coded - again).max() < 2
     # The last latent is noise: nothing of the picture is in sight.
-    assert psnr(decode_latents(mini, inverted.at(951)), pictures.images).max() < 15
+    assert psnr(decode_latents(mini, inverted.at(981)), pictures.images).max() < 15
 
 
 def test_prompts_of_edits_are_encoded_with_their_negative(mini):

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 from clockwork_experiments.base import storage
-from clockwork_experiments.mini import scenes
-from clockwork_experiments.mini.data import scene_images
 from clockwork_experiments.models import encoders, mini
+from clockwork_experiments.world import scenes
+from clockwork_experiments.world.captions import captions as words
+from clockwork_experiments.world.data import scene_images
 
 SHIPPED = Path(__file__).parents[2] / "resources" / "mini"
 
@@ -31,11 +32,14 @@ def image_of(scene: scenes.Scene) -> torch.Tensor:
 
 
 def test_a_caption_is_closer_to_its_scene_than_to_another(clip):
-    said = ["a large red star in the centre of the sand"]
-    star = scenes.SceneObject("star", "red", "plain", "large", "centre")
-    ring = scenes.SceneObject("ring", "blue", "plain", "large", "centre")
+    said = ["a large red star on sand"]
+    star = scenes.Thing("star", "red", "plain", "large", 32, 32, 16)
+    ring = scenes.Thing("ring", "blue", "plain", "large", 32, 32, 16)
     images = torch.cat(
-        [image_of(scenes.Scene((item,), "sand")) for item in (star, ring)]
+        [
+            image_of(scenes.Scene((item,), "beach", "day", "left", 20))
+            for item in (star, ring)
+        ]
     )
     text = encoders.clip_text_features(clip, said)
     right, wrong = (encoders.clip_image_features(clip, images) @ text.T)[:, 0]
@@ -44,7 +48,7 @@ def test_a_caption_is_closer_to_its_scene_than_to_another(clip):
 
 def test_clip_features_are_unit_float32_whatever_the_batch(clip, monkeypatch):
     images = scene_images("test", 5)
-    captions = scenes.captions("test", 5)
+    captions = words("test", 5)
     image, text = (
         encoders.clip_image_features(clip, images),
         encoders.clip_text_features(clip, captions),
@@ -155,8 +159,8 @@ def test_damaged_configuration_and_tokenizer_are_named(copy):
 
 
 def test_weights_of_another_network_are_refused():
-    with pytest.raises(ValueError, match="holds a 'Classifier', not a"):
-        mini.load(mini.FeatureNetwork, SHIPPED / "classifier")
+    with pytest.raises(ValueError, match="holds a 'Restorer', not a"):
+        mini.load(mini.FeatureNetwork, SHIPPED / "restorer")
 
 
 def test_a_folder_as_published_loads_with_clips_own_tokenizer(tmp_path):

@@ -12,8 +12,8 @@ from clockwork_experiments.config.parse import parse
 from clockwork_experiments.generate import translators
 from clockwork_experiments.mini.finetuning import FineTuneSpec, cut, finetune
 from clockwork_experiments.mini.gains import FineTuneStepSpec
-from clockwork_experiments.mini.pairs import scene_pairs
 from clockwork_experiments.steps import finetune_translator, prepare_pairs
+from clockwork_experiments.world.pairs import scene_pairs
 
 MINI = Path(__file__).parents[2] / "resources" / "mini"
 MODEL = MINI / "instruct-pix2pix"

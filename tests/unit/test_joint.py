@@ -13,7 +13,6 @@ from clockwork_diffusion.timesteps import gamma_timesteps
 from clockwork_experiments.base import storage
 from clockwork_experiments.cost import formulas
 from clockwork_experiments.data.pair_sets import PairSet
-from clockwork_experiments.mini.pairs import scene_pairs
 from clockwork_experiments.models import encoders
 from clockwork_experiments.report.figures.joint import (
     JointParetoSpec,
@@ -34,6 +33,7 @@ from clockwork_experiments.report.tables.joint import (
 )
 from clockwork_experiments.report.tables.table import UNKNOWN, Results, Value
 from clockwork_experiments.score import translation_scores
+from clockwork_experiments.world.pairs import scene_pairs
 
 PAIRS = 48
 GAMMAS = {3: 0.3, 5: 0.5, 10: 0.7, 15: 0.8}

@@ -191,7 +191,7 @@ def test_overheads_are_written_with_their_bars(root, tmp_path):
     output = tmp_path / "overhead.json"
     measure_overhead.measure_overhead(parse(OverheadSpec, spec), output)
     result = storage.read_json(output)
-    assert [case["channels"][0] for case in result["cases"]] == [24, 32]
+    assert [case["channels"][0] for case in result["cases"]] == [32, 32]
     assert result["cases"][1]["unet"] == "random weights"
     result["cases"][0]["steps"]["adaptor"]["overhead"] = 0.009
     result["cases"][1]["steps"]["adaptor"]["overhead"] = 0.011

@@ -14,9 +14,9 @@ from clockwork_diffusion.level_schedule import LevelPasses
 from clockwork_diffusion.passes import Passes, WholePasses
 from clockwork_diffusion.unet import SplitUNet
 from clockwork_experiments.generate.translate import TranslationSpec, Translator
-from clockwork_experiments.mini.data import scene_images
 from clockwork_experiments.mini.translators import widen_input
 from clockwork_experiments.models import loading
+from clockwork_experiments.world.data import scene_images
 
 MODEL = Path(__file__).parents[2] / "resources" / "mini" / "stable-diffusion"
 STEPS = (999, 700, 320, 40)

@@ -1,5 +1,6 @@
 import math
 
+import numpy as np
 import pytest
 import torch
 
@@ -198,3 +199,40 @@ def test_values_without_their_groups_have_no_means(values, groups, message):
         metrics.group_means(
             torch.tensor(values), torch.tensor(groups, dtype=torch.int64)
         )
+
+
+def test_a_kernel_distance_is_unbiased_and_as_its_formula():
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(count: int, shift: float = 0.0) -> torch.Tensor:
+        return torch.randn(count, 8, generator=generator) + shift
+
+    same = [metrics.kernel_distance(drawn(30), drawn(40)) for _ in range(60)]
+    mean, error = np.mean(same), np.std(same) / 60**0.5
+    assert min(same) < 0 < max(same)
+    assert abs(mean) < 3 * error
+    assert metrics.kernel_distance(drawn(30, 1.0), drawn(40)) > max(same)
+    one, other = drawn(5), drawn(4)
+
+    def kernel(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+        return (a.double() @ b.double().T / 8 + 1) ** 3
+
+    within = [
+        (k.sum() - k.trace()) / (len(k) * (len(k) - 1))
+        for k in (kernel(one, one), kernel(other, other))
+    ]
+    wanted = within[0] + within[1] - 2 * kernel(one, other).mean()
+    assert metrics.kernel_distance(one, other) == pytest.approx(float(wanted))
+    with pytest.raises(ValueError, match="needs 2 images or more, not 1"):
+        metrics.kernel_distance(drawn(1), drawn(4))
+    with pytest.raises(ValueError, match="8 and 5 features do not belong together"):
+        metrics.kernel_distance(drawn(3), drawn(4)[:, :5])
+
+
+def test_a_captions_error_is_to_the_mean_of_its_own_references():
+    reference = torch.tensor([[[0.0, 0.0], [2.0, 0.0]], [[5.0, 5.0], [5.0, 7.0]]])
+    features = torch.tensor([[1.0, 0.0], [5.0, 6.0], [1.0, 2.0], [5.0, 5.0]])
+    found = metrics.caption_errors(features, reference)
+    assert found.tolist() == [0.0, 0.0, 2.0, 0.5]
+    with pytest.raises(ValueError, match="do not belong together"):
+        metrics.caption_errors(features[:3], reference)

@@ -9,13 +9,13 @@ import pytest
 import torch
 
 from clockwork_experiments.generate import translators
-from clockwork_experiments.mini import cfw, pairs, restorer, scenes
+from clockwork_experiments.mini import cfw, restorer
 from clockwork_experiments.mini import translators as mini
-from clockwork_experiments.mini.quality import ATTRIBUTES
 from clockwork_experiments.models import loading
 from clockwork_experiments.models.mini import Restorer, save
 from clockwork_experiments.score.metrics import psnr
 from clockwork_experiments.train.training import Optimisation
+from clockwork_experiments.world import edits, pairs, scenes
 
 SHORT = Optimisation(steps=3, batch_size=4, lr=1e-4)
 PARTS = mini.StableSRParts(8, 8, (8, 8, 16, 16), cfw.FuseSpec(1, 4, 4, 2, SHORT))
@@ -115,18 +115,18 @@ def test_a_wider_input_is_ignored_at_first_and_then_learned(pipe):
 def test_labels_say_what_an_instruction_changes():
     labels = mini.change_labels("train", 40, 50)
     made = pairs.scene_pairs("edit", "train", 40, 50)
-    names = list(ATTRIBUTES)
+    names, several = list(edits.VALUES), 0
     for row, kind, prompt in zip(labels, made.kinds, made.prompts, strict=True):
-        changed = [
-            (name, values[index])
-            for (name, values), index in zip(ATTRIBUTES.items(), row, strict=True)
-            if index < len(values)
-        ]
-        ((name, value),) = changed
-        assert name == kind
-        if name != "background":
+        (changed,) = row[: len(names)].nonzero().flatten().tolist()
+        assert names[changed] == kind
+        value = edits.VALUES[kind][row[changed] - 1]
+        if kind in ("recolour", "retexture", "resize", "move", "hour"):
             assert prompt.endswith(value)
-    assert {names.index(kind) for kind in made.kinds} == set(range(6))
+        spoken = row[len(names) :]
+        assert bool(spoken.all()) == (kind not in ("background", "hour", "light"))
+        several += bool(spoken.all())
+    assert 0 < several < 40
+    assert set(made.kinds) == set(names)
 
 
 def test_instructions_are_learned(pipe, tmp_path):
@@ -148,6 +148,8 @@ def test_instructions_are_learned(pipe, tmp_path):
         ("control", {"reading": SHORT}, "task 'control' and a recipe for reading"),
         ("inpainting", {"parts": PARTS}, "task 'inpainting' and parts of StableSR"),
         ("edit", {"empty_prompts": 0.5, "empty_inputs": 0.3}, "leave no sample"),
+        ("edit", {"beside": ("control",)}, "'edit' does not learn 'control' beside"),
+        ("inpainting", {"beside": ("synthesis",)}, "'inpainting' does not learn"),
     ],
 )
 def test_specs_that_fit_nothing_are_refused(task, changes, message):
@@ -155,27 +157,29 @@ def test_specs_that_fit_nothing_are_refused(task, changes, message):
         spec_of(task, **changes)
 
 
-@pytest.mark.parametrize("task", ["edit", "control", "restoration", "synthesis"])
+@pytest.mark.parametrize("task", ["edit", "control", "restoration"])
 def test_the_step_ships_what_loads_again(root, tmp_path, task):
     teacher = root / "resources/mini/stable-diffusion"
-    recipe, reads = "translator", [f"teacher={teacher}"]
-    if task == "synthesis":
+    recipe, reads, changes = "translator", [f"teacher={teacher}"], {}
+    if task == "edit":
         save(Restorer(8, 1), tmp_path / "restorer")
-        recipe, reads = "synthesis", [*reads, f"restorer={tmp_path / 'restorer'}"]
+        recipe, reads = "instruct", [*reads, f"restorer={tmp_path / 'restorer'}"]
+        changes = {"beside": ("inpainting", "synthesis")}
     command = [
         *(sys.executable, "-m", "clockwork_experiments.steps.train_mini"),
         *("--recipe", f"clockwork_experiments.mini.recipes.{recipe}"),
-        *("--spec", json.dumps(dataclasses.asdict(spec_of(task)))),
+        *("--spec", json.dumps(dataclasses.asdict(spec_of(task, **changes)))),
         *("--reads", *reads),
         *("--state", str(tmp_path / "state.pt"), "--output", str(tmp_path / "made")),
     ]
     done = subprocess.run(command, capture_output=True, text=True, cwd=root)
     assert done.returncode == 0, done.stderr
     card = (tmp_path / "made/README.md").read_text(encoding="utf-8")
-    assert "PSNR to the right answer, dB (2 validation pairs" in card
     model = teacher if task == "control" else None
-    loaded = translators.load_translator(task, tmp_path / "made", model)
-    assert loaded.task == task
+    for each in (task, *changes.get("beside", ())):
+        assert f"{each}: PSNR to the right answer, dB (2 validation pairs" in card
+        loaded = translators.load_translator(each, tmp_path / "made", model)
+        assert loaded.task == each
     stored = [path.read_bytes() for path in (tmp_path / "made").rglob("*.json")]
     assert not any(str(tmp_path).encode() in text for text in stored)
     assert not list(tmp_path.glob("state*"))

@@ -52,13 +52,12 @@ MINI = {
     },
     "translators": {
         "restorer": {"path": "restorer", "task": "restoration", "model": "sd"},
-        "pruned": {"path": "pruned", "task": "restoration", "over": "restorer"},
     },
     "translation_sets": {"pairs": {"path": "own pairs", "shards": 2}},
     "translations": {
         "whole": {"translator": "restorer", "set": "pairs", "steps": 4, "seed": 0},
         "cut": {
-            **{"translator": "pruned", "set": "pairs", "steps": 4, "seed": 0},
+            **{"translator": "restorer", "set": "pairs", "steps": 4, "seed": 0},
             **{"teacher": "whole", "adaptor": "identity"},
             "searched": {"search": "gamma", "method": "greedy"},
         },
@@ -217,9 +216,8 @@ def test_edits_are_those_of_their_settings_and_sets():
     assert editing.edits_at(CONFIG, "mini", "other", "few") == ["pnp"]
 
 
-def test_translations_read_what_lies_beneath_their_weights():
+def test_translations_read_the_search_whose_time_steps_they_visit():
     needs = translating.translation_needs(CONFIG, job(translation="cut"))
-    assert needs["model"].path == "restorer"
     options = told(needs)
     assert options["--searched"] == ["results/mini/timesteps/gamma.json"]
     assert options["--method"] == ["greedy"]

@@ -14,9 +14,10 @@ from clockwork_experiments.base import storage
 from clockwork_experiments.data import canny, datasets, pair_sets
 from clockwork_experiments.data.pair_sets import PairSet, PairSetSpec
 from clockwork_experiments.generate.tasks import TASKS
-from clockwork_experiments.mini import pairs, restorer
+from clockwork_experiments.mini import restorer
 from clockwork_experiments.models import mini
 from clockwork_experiments.steps import prepare_images, prepare_pairs
+from clockwork_experiments.world import pairs
 
 
 def prepare(output: Path, **spec) -> tuple[PairSet, torch.Tensor, torch.Tensor | None]:

@@ -7,7 +7,7 @@ import torch
 
 from clockwork_experiments.data import canny
 from clockwork_experiments.generate.tasks import PROMPTED, TASKS
-from clockwork_experiments.mini import pairs, scenes
+from clockwork_experiments.world import captions, edits, pairs, scenes
 
 
 def _scene(seed: int) -> torch.Tensor:
@@ -38,23 +38,17 @@ def test_an_edit_is_exact_and_says_what_it_does() -> None:
     made = pairs.scene_pairs("edit", "test", 40)
     for index, seed in enumerate(scenes.split_seeds("test", 40)):
         scene = scenes.sample_scene(seed)
-        edit = scenes.sample_edit(scene, seed)
+        edit = edits.sample_edit(scene, seed)
+        before, (after,) = edits.prompts(scene, [edit], seed)
         assert made.inputs[index].equal(_scene(seed))
         assert made.prompts[index] == edit.instruction
         assert made.kinds[index] == edit.kind
-        assert made.source_captions[index] == scenes.caption(scene, seed)
-        assert made.target_captions[index] == scenes.caption(edit.scene, seed)
+        assert made.source_captions[index] == before
+        assert made.target_captions[index] == after
         exact = np.round(scenes.render(edit.scene) * 255).astype(np.uint8)
         assert np.array_equal(made.targets[index].permute(1, 2, 0).numpy(), exact)
         assert not made.inputs[index].equal(made.targets[index])
-    assert set(made.kinds) == {
-        "colour",
-        "texture",
-        "shape",
-        "size",
-        "position",
-        "background",
-    }
+    assert set(made.kinds) == set(edits.EDITS)
 
 
 @pytest.mark.parametrize("task", ["control", "restoration", "inpainting", "text"])
@@ -62,7 +56,7 @@ def test_the_target_of_other_tasks_is_the_scene(task: str) -> None:
     made = pairs.scene_pairs(task, "validation", 3)
     seeds = scenes.split_seeds("validation", 3)
     assert made.targets.equal(torch.stack([_scene(seed) for seed in seeds]))
-    words = tuple(scenes.captions("validation", 3))
+    words = tuple(captions.captions("validation", 3))
     assert made.source_captions == made.target_captions == words
     assert made.prompts == (words if task in PROMPTED else ("", "", ""))
     assert set(made.kinds) == {task}

@@ -8,10 +8,10 @@ import torchvision
 from torchmetrics.functional.image.lpips import _NoTrainLpips
 
 from clockwork_experiments.base import storage
-from clockwork_experiments.mini.data import scene_images
-from clockwork_experiments.mini.scenes import degrade
 from clockwork_experiments.models import perceptual
 from clockwork_experiments.models.mini import WEIGHTS, FeatureNetwork, load
+from clockwork_experiments.world.data import scene_images
+from clockwork_experiments.world.scenes import degrade
 
 FEATURES = Path(__file__).parents[2] / "resources" / "mini" / "features"
 
@@ -103,7 +103,7 @@ def test_paper_distance_is_that_of_torchmetrics(tmp_path, images):
         ("vgg", FEATURES, "perceptual 'vgg' is not one of mini, alex"),
         ("alex", Path("none.pth"), "none.pth does not exist"),
         ("alex", FEATURES / WEIGHTS, "is corrupt, truncated or not torchv"),
-        ("mini", FEATURES.parent / "classifier", "holds a 'Classifier'"),
+        ("mini", FEATURES.parent / "restorer", "holds a 'Restorer'"),
     ],
 )
 def test_wrong_weights_are_named(kind, path, message):

@@ -15,11 +15,11 @@ from clockwork_diffusion.plug_and_play.loops import (
 )
 from clockwork_diffusion.plug_and_play.pipeline import edit_image
 from clockwork_diffusion.unet import SplitUNet
-from clockwork_experiments.mini import scenes
 from clockwork_experiments.models import loading
+from clockwork_experiments.world import scenes
 
 MODEL = Path(__file__).parents[2] / "resources" / "mini" / "stable-diffusion"
-TARGETS = ["a blue ring at the top of the sea", "a red ring at the top of the sand"]
+TARGETS = ["a blue ring at the top on the sea", "a red ring at the top on sand"]
 INVERSION = InversionSpec(5, clock=2)
 GENERATION = GenerationSpec(5, 2.0, 0.8, 0.5, clock=2)
 
@@ -31,13 +31,13 @@ def pipe():
 
 @pytest.fixture(scope="module")
 def image():
-    thing = scenes.SceneObject("ring", "red", "plain", "large", "top")
-    pixels = scenes.render(scenes.Scene((thing,), "sea"))
+    thing = scenes.Thing("ring", "red", "plain", "large", 32, 20, 16)
+    pixels = scenes.render(scenes.Scene((thing,), "sea", "day", "left", 20))
     return Image.fromarray(np.round(pixels * 255).astype(np.uint8))
 
 
 def test_one_call_does_what_its_parts_do(pipe, image):
-    source = "a red ring at the top of the sea"
+    source = "a red ring at the top on the sea"
     edited = edit_image(pipe, image, source, TARGETS, INVERSION, GENERATION)
     identity = adaptors.build_adaptor("identity", pipe.unet, "stage1", 1)
     passes = Passes(SplitUNet(pipe.unet), identity)

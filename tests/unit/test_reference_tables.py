@@ -91,7 +91,7 @@ def cell(line: dict[str, str], key: str, kind: str) -> Value | str | None:
         number = float(text)
     except ValueError:
         return text or ("" if key in ("front", "encoder", "decoder") else None)
-    if as_text or line.get("method") == "published":
+    if as_text or (line.get("method") == "published" and key != "steps"):
         return text
     ends = [line.get(f"{key}_{end}") or None for end in ("low", "high")]
     return Value(number, *(end and float(end) for end in ends))

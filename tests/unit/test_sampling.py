@@ -229,17 +229,21 @@ def test_clock_1_equals_diffusers_own_pipeline_bit_for_bit(mini, kind, guidance)
 
 
 def test_all_schedulers_solve_the_same_equation(mini):
-    """At many steps they meet, so that none has another noise schedule or scale."""
-    prompts = encode_prompts(mini, ["a red ring on the sea"])
+    """At many steps they meet, so that none has another noise schedule or scale.
+
+    At few they do not: DDIM and PNDM take noise for the latents of a timestep before
+    the last, and in an open world that is another picture.
+    """
+    prompts = encode_prompts(mini, ["a blue star at night"])
     passes = Passes(SplitUNet(mini.unet))
 
-    def draw(kind: str, steps: int) -> torch.Tensor:
-        spec = SamplerSpec(kind, steps, 1.0)
+    def draw(kind: str) -> torch.Tensor:
+        spec = SamplerSpec(kind, 200, 1.0)
         return sample_latents(passes, mini.scheduler.config, prompts, noise_of(1), spec)
 
-    reference = draw("dpmpp", 60)
+    reference = draw("dpmpp")
     for kind in SCHEDULERS:
-        error = (draw(kind, 60) - reference).norm() / reference.norm()
+        error = (draw(kind) - reference).norm() / reference.norm()
         assert error < 0.05, (kind, error)
 
 

@@ -14,10 +14,11 @@ from clockwork_experiments.generate.text import (
     generators,
     sample,
 )
-from clockwork_experiments.mini import edits, scenes
-from clockwork_experiments.mini.edits import SceneEditsSpec
 from clockwork_experiments.models import loading
 from clockwork_experiments.steps import make_scene_edits, prepare_edit_set
+from clockwork_experiments.world import edit_sets as scene_edits
+from clockwork_experiments.world import edits, scenes
+from clockwork_experiments.world.edit_sets import SceneEditsSpec
 
 MODEL = Path(__file__).parents[2] / "resources" / "mini" / "stable-diffusion"
 SPEC = '{"source": "scenes", "size": 64}'
@@ -34,84 +35,89 @@ def rendered(scene: scenes.Scene) -> torch.Tensor:
 
 def test_a_real_set_is_read_back_with_its_prompts_and_exact_edits(tmp_path):
     spec = SceneEditsSpec(count=5, offset=40)
-    edits.write_layout(spec, tmp_path / "set")
+    scene_edits.write_layout(spec, tmp_path / "set")
     layout = edit_sets.read_layout(tmp_path / "set", scenes.SIZE)
     seeds = scenes.split_seeds("test", 5, 40)
     drawn = [scenes.sample_scene(seed) for seed in seeds]
-    assert layout.edits.source_prompts == tuple(map(edits.describe, drawn, seeds))
+    made = [
+        [edits.sample_edit(scene, seed, kind) for kind in edits.KEEP_LAYOUT]
+        for scene, seed in zip(drawn, seeds, strict=True)
+    ]
+    prompts = [edits.prompts(*each) for each in zip(drawn, made, seeds, strict=True)]
+    assert layout.edits.source_prompts == tuple(source for source, _ in prompts)
     for image, scene in zip(layout.sources, drawn, strict=True):
         assert torch.equal(image, rendered(scene))
-    # All recolourings, then all retexturings, then all new grounds.
-    assert layout.edits.pair_sources == tuple(range(5)) * 3
-    assert layout.targets.shape == (15, 3, 64, 64)
+    # All recolourings, then all retexturings, and so on.
+    assert layout.edits.pair_sources == tuple(range(5)) * 4
+    assert layout.targets.shape == (20, 3, 64, 64)
     for row, (source, prompt) in enumerate(
         zip(layout.edits.pair_sources, layout.edits.target_prompts, strict=True)
     ):
-        kind = ("recolour", "retexture", "background")[row // 5]
-        edited = scenes.sample_edit(drawn[source], seeds[source], kind).scene
+        edited = made[source][row // 5].scene
         assert torch.equal(layout.targets[row], rendered(edited))
-        assert prompt == edits.describe(edited, seeds[source])
+        assert prompt == prompts[source][1][row // 5]
         assert prompt != layout.edits.source_prompts[source]
-    assert layout.edits.ids[0] == f"{drawn[0].objects[0].shape}-scene_{seeds[0]}"
+    assert layout.edits.ids[0] == f"{drawn[0].things[0].kind}-scene_{seeds[0]}"
 
 
 def test_the_yaml_is_as_the_benchmarks(tmp_path):
-    edits.write_layout(SceneEditsSpec(count=2, kinds=("move",)), tmp_path / "mini")
+    scene_edits.write_layout(
+        SceneEditsSpec(count=2, kinds=("reshape",)), tmp_path / "mini"
+    )
     (found,) = (tmp_path / "mini").glob("*.yaml")
     first, _ = yaml.safe_load(found.read_text())
-    shape = scenes.sample_scene(1_100_000).objects[0].shape
+    shape = scenes.sample_scene(1_100_000).things[0].kind
     assert first["init_img"] == f"/mini/{shape}/scene_1100000.png"
-    assert first["target_imgs"] == [f"/mini/{shape}/scene_1100000_move.png"]
+    assert first["target_imgs"] == [f"/mini/{shape}/scene_1100000_reshape.png"]
     # It may be renamed, as downloaded ones are.
     (tmp_path / "mini").rename(tmp_path / "renamed")
     assert len(edit_sets.read_layout(tmp_path / "renamed", 64).sources) == 2
 
 
 def test_a_target_prompt_differs_from_its_source_prompt_whatever_the_edit(tmp_path):
-    kinds = tuple(kind for kind in scenes.EDITS if kind != "resize")
+    kinds = tuple(kind for kind in edits.EDITS if kind not in ("resize", "move"))
     spec = SceneEditsSpec(count=150, kinds=kinds, split="validation")
     sampled = SceneEditsSpec(
         **{**vars(spec), "sampled": True, "guidance": 3, "steps": 5}
     )
-    edits.write_layout(sampled, tmp_path / "set")
+    scene_edits.write_layout(sampled, tmp_path / "set")
     found = edit_sets.read_layout(tmp_path / "set", 64).edits
     assert len(found.target_prompts) == 150 * len(kinds)
     for source, target in zip(found.pair_sources, found.target_prompts, strict=True):
         assert target != found.source_prompts[source]
 
 
-def test_prompts_leave_the_size_to_the_source():
-    thing = scenes.SceneObject("ring", "orange", "plain", "small", "top")
-    large = scenes.SceneObject("star", "red", "dotted", "large", "left")
-    for seed in range(20):
-        text = edits.describe(scenes.Scene((thing,), "brick"), seed)
-        assert "an orange ring" in text and "small" not in text
-        text = edits.describe(scenes.Scene((large,), "sea"), seed)
-        assert "a dotted red star" in text and "large" not in text
-    with pytest.raises(ValueError, match="resize does not change the prompt"):
-        edits.write_layout(SceneEditsSpec(count=1, kinds=("resize",)), Path("never"))
-    assert not Path("never").exists()
+def test_prompts_leave_places_and_sizes_to_the_source():
+    words = {*scenes.SIZES, "left", "right", "top", "bottom", "middle", "above"}
+    for seed in range(100):
+        scene = scenes.sample_scene(seed)
+        made = [edits.sample_edit(scene, seed, kind) for kind in edits.KEEP_LAYOUT]
+        source, targets = edits.prompts(scene, made, seed)
+        for text in (source, *targets):
+            assert not words & set(text.split()), text
 
 
-def test_an_edit_that_words_do_not_tell_is_rejected(tmp_path, monkeypatch):
-    monkeypatch.setattr(scenes, "caption", lambda scene, seed: "a scene")
+def test_an_edit_that_cannot_be_done_or_told_makes_no_set(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="resize cannot be done"):
+        scene_edits.write_layout(
+            SceneEditsSpec(count=50, kinds=("resize",)), tmp_path / "set"
+        )
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(edits, "prompts", lambda *_: ("a scene", ("a scene",) * 4))
     with pytest.raises(ValueError, match="recolour does not change the prompt 'a sce"):
-        edits.write_layout(SceneEditsSpec(count=1), tmp_path / "set")
+        scene_edits.write_layout(SceneEditsSpec(count=1), tmp_path / "set")
     assert not list(tmp_path.iterdir())
 
 
 def test_a_fake_set_has_seeds_and_no_images(tmp_path):
     spec = SceneEditsSpec(count=3, sampled=True, guidance=7.5, steps=50)
-    edits.write_layout(spec, tmp_path / "set")
+    scene_edits.write_layout(spec, tmp_path / "set")
     assert [path.name for path in (tmp_path / "set").iterdir()] == ["prompts.yaml"]
     layout = edit_sets.read_layout(tmp_path / "set", 64)
     assert layout.sources == tuple(
         edit_sets.Sampling(seed, 7.5, 50) for seed in scenes.split_seeds("test", 3)
     )
-    assert layout.edits.source_prompts == tuple(
-        edits.describe(scenes.sample_scene(seed), seed)
-        for seed in scenes.split_seeds("test", 3)
-    )
+    assert len(set(layout.edits.source_prompts)) == 3
 
 
 @pytest.mark.parametrize(
@@ -135,7 +141,7 @@ def test_settings_that_make_no_set_are_rejected(settings, message):
 
 def test_the_steps_prepare_a_real_set_without_a_model(tmp_path):
     folder, output = tmp_path / "set", tmp_path / "prepared" / "real.json"
-    make_scene_edits.make_scene_edits(spec=edits.SceneEditsSpec(count=2), output=folder)
+    make_scene_edits.make_scene_edits(spec=SceneEditsSpec(count=2), output=folder)
     prepare(SPEC, folder, output)
     layout = edit_sets.read_layout(folder, 64)
     prepared = edit_sets.read_set(output)
@@ -149,7 +155,7 @@ def test_the_steps_prepare_a_real_set_without_a_model(tmp_path):
 
 def test_the_step_samples_sources_from_their_seeds(tmp_path):
     folder, output = tmp_path / "set", tmp_path / "prepared" / "mixed.json"
-    edits.write_layout(SceneEditsSpec(count=1), folder)
+    scene_edits.write_layout(SceneEditsSpec(count=1), folder)
     (path,) = folder.glob("*.yaml")
     entries = yaml.safe_load(path.read_text())
     del entries[0]["target_imgs"]
@@ -211,7 +217,7 @@ def test_the_step_rejects_what_it_cannot_prepare(tmp_path):
     scene = {"source": "scenes", "size": 64}
     assert error(scene) == "a set of scenes needs the folder of make_scene_edits"
     fake = SceneEditsSpec(count=1, sampled=True, guidance=2, steps=2)
-    edits.write_layout(fake, folder)
+    scene_edits.write_layout(fake, folder)
     assert error({**scene, "size": 32}, folder, MODEL) == (
         f"{MODEL} samples 64×64 pixels, not 32×32"
     )
@@ -220,3 +226,19 @@ def test_the_step_rejects_what_it_cannot_prepare(tmp_path):
     assert error({**user, "colour": 1}).startswith(
         "unknown key 'colour' in spec; known are source, size, path, prompts"
     )
+
+
+def test_what_figures_and_claims_ask_for_is_an_edit_of_this_world():
+    asked = set()
+
+    def look(entry):
+        if isinstance(entry, dict):
+            kinds = entry.get("kinds")
+            asked.update(kinds if isinstance(kinds, list) else [])
+            entry = [*entry.values()]
+        for each in entry if isinstance(entry, list) else []:
+            look(each)
+
+    for path in (Path(__file__).parents[2] / "workflow/papers").glob("*.yaml"):
+        look(yaml.safe_load(path.read_text("utf-8")))
+    assert asked and asked <= set(edits.EDITS), asked - set(edits.EDITS)

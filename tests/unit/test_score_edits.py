@@ -9,11 +9,11 @@ from clockwork_experiments.base import storage
 from clockwork_experiments.claims import statistics
 from clockwork_experiments.data import edit_sets
 from clockwork_experiments.data.edit_sets import EditSet
-from clockwork_experiments.mini import edits
-from clockwork_experiments.mini.data import scene_images
 from clockwork_experiments.models import encoders
 from clockwork_experiments.score import edit_scores, metrics, structure
 from clockwork_experiments.steps import score_edits
+from clockwork_experiments.world import edit_sets as edits
+from clockwork_experiments.world.data import scene_images
 
 MINI = Path(__file__).parents[2] / "resources" / "mini"
 

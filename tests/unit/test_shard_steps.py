@@ -23,7 +23,7 @@ PROMPTS, SEEDS = 3, 2
 @pytest.fixture(scope="module")
 def prompts(tmp_path_factory) -> Path:
     path = tmp_path_factory.mktemp("prompts") / "few.json"
-    spec = datasets.DatasetSpec("scenes", PROMPTS, seeds=SEEDS)
+    spec = datasets.DatasetSpec("scenes", PROMPTS, seeds=SEEDS, redrawn=1)
     prepare_prompts.prepare_prompts(spec=spec, output=path)
     return path
 

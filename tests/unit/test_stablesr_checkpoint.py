@@ -452,7 +452,7 @@ SMALL = Architecture(
         "num_hidden_layers": 2,
         "num_attention_heads": 2,
         "hidden_act": "gelu",
-        "vocab_size": 250,
+        "vocab_size": 300,
         "max_position_embeddings": 32,
     },
 )
@@ -463,7 +463,7 @@ PARTS = {
 }
 
 
-def openclip_text(width, layers, heads, words=250, length=32):
+def openclip_text(width, layers, heads, words=300, length=32):
     """Return OpenCLIP's text tower, as the published text encoder wraps it."""
     text = open_clip.model.CLIPTextCfg(
         context_length=length, vocab_size=words, width=width, heads=heads, layers=layers
@@ -642,7 +642,7 @@ def test_the_autoencoders_compute_what_the_published_ones_do(
 
 
 def test_the_text_features_are_those_before_the_last_layer(text_model, loaded):
-    tokens = torch.randint(0, 250, (2, 32), generator=torch.Generator().manual_seed(8))
+    tokens = torch.randint(0, 300, (2, 32), generator=torch.Generator().manual_seed(8))
     with torch.no_grad():
         ours = loaded[3](tokens)[0]
         hidden = text_model.token_embedding(tokens) + text_model.positional_embedding

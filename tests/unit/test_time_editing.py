@@ -23,12 +23,12 @@ MODEL = "resources/mini/stable-diffusion"
 TABLE_S4 = {"guidance": 15.0, "tau_f": 0.8, "tau_a": 0.5}
 IDENTITY = {"clock": 2, "adaptor": "identity"}
 # Bytes of the mini model's features by hand, in float32: a convolution of 96 channels
-# at 4x4; queries and keys of 2 layers there, of 3 with 48 channels at 8x8 and of 3 with
-# 24 channels at 16x16.
+# at 4x4; queries and keys of 2 layers there, of 3 with 64 channels at 8x8 and of 3 with
+# 32 channels at 16x16.
 LATENT = 4 * 4 * 16 * 16
 CONV = 4 * 96 * 4 * 4
-LOW = 4 * 2 * (2 * 96 * 4 * 4 + 3 * 48 * 8 * 8)
-HIGH = 4 * 2 * 3 * 24 * 16 * 16
+LOW = 4 * 2 * (2 * 96 * 4 * 4 + 3 * 64 * 8 * 8)
+HIGH = 4 * 2 * 3 * 32 * 16 * 16
 
 
 # --- the loops ------------------------------------------------------------------------

@@ -31,9 +31,9 @@ from clockwork_experiments.generate.translate import (
     TranslationSpec,
     Translator,
 )
-from clockwork_experiments.mini.data import scene_images
 from clockwork_experiments.mini.translators import widen_input
 from clockwork_experiments.models import loading
+from clockwork_experiments.world.data import scene_images
 
 MODEL = Path(__file__).parents[2] / "resources" / "mini" / "stable-diffusion"
 STEPS = (999, 700, 320, 40)

@@ -7,7 +7,16 @@ import pytest
 import torch
 from diffusers import UNet2DConditionModel
 
-from clockwork_experiments.world import captions, edits, gate, judge, scenes, teacher
+from clockwork_experiments.mini import teacher
+from clockwork_experiments.world import (
+    captioned,
+    captions,
+    edits,
+    gate,
+    judge,
+    scenes,
+    verdicts,
+)
 
 SEEDS = range(1_100_000, 1_100_200)
 SCENES = [scenes.sample_scene(seed) for seed in SEEDS]
@@ -95,7 +104,7 @@ def test_an_edit_changes_what_it_says_and_its_prompts_differ(kind):
         if not edits.choices(scene, kind):
             continue
         edit = edits.sample_edit(scene, seed, kind)
-        source, target = edits.prompts(scene, edit, seed)
+        source, (target,) = edits.prompts(scene, [edit], seed)
         assert source != target
         assert edit.scene != scene
         attribute = {"background": "ground", "hour": "hour", "light": "light"}.get(kind)
@@ -224,3 +233,88 @@ def test_layouts_differ_where_an_object_moved_or_is_another():
     assert gate._other_layout(seen, far)
     assert gate._other_layout(seen, other)
     assert gate._other_layout(seen, replace(seen, things=(*seen.things, first)))
+
+
+def test_a_captions_scenes_are_as_it_says_and_vary_in_what_it_leaves_open():
+    for index, (seed, scene) in enumerate(zip(SEEDS[:60], SCENES, strict=False)):
+        caption = captions.caption_of(scene, seed)
+        drawn = [captioned.scene_for(caption, k) for k in range(3)]
+        for each in drawn:
+            assert all(judge.as_captioned(caption, judge.truth(each)).values())
+            seen = judge.agreement([judge.truth(each)])
+            assert all(seen.shadows) and all(seen.twins)
+        assert len({each.things[0].x for each in drawn}) == 3
+        assert captioned.scene_for(caption, index) == captioned.scene_for(
+            caption, index
+        )
+    open_to_much = captions.Caption("a fish", (captions.Mention(kind="fish"),))
+    many = [captioned.scene_for(open_to_much, k) for k in range(200)]
+    for name in ("ground", "hour", "light"):
+        # As often as in the world itself.
+        for value in {getattr(scene, name) for scene in SCENES}:
+            here, there = (
+                np.mean([getattr(scene, name) == value for scene in those])
+                for those in (many, SCENES)
+            )
+            assert abs(here - there) < 0.13
+
+
+def test_a_caption_that_contradicts_itself_is_named():
+    two = captions.Mention(kind="fish", place="left")
+    wrong = captions.Caption(
+        "a fish on the left, right of a boat on the right",
+        (two, captions.Mention(kind="boat", place="right")),
+        relation="right of",
+    )
+    with pytest.raises(ValueError, match="no scene is found that 'a fish on the left"):
+        captioned.scene_for(wrong, 0)
+
+
+def test_pixels_name_the_frontmost_kind():
+    scene = next(s for s in SCENES if min(scenes.visible_shares(s)) < 0.93)
+    kinds = scenes.kind_map(scene)
+    front = scene.things[-1]
+    alone = scenes.kind_map(replace(scene, things=(front,)))
+    assert (kinds[alone > 0] == alone.max()).all()
+    assert ((kinds > 0) == (scenes.object_mask(scene) > 0.5)).mean() > 0.99
+
+
+def test_faultless_pictures_are_all_right_and_others_by_their_share():
+    said = [captions.caption_of(s, k) for k, s in zip(SEEDS, SCENES, strict=True)]
+    right = [judge.truth(scene) for scene in SCENES]
+    found = verdicts.shares(said, right)
+    assert {score.value for score in found.values()} == {1.0}
+    assert found[verdicts.ALL].n == len(SCENES)
+    assert "by chance 2" in found[verdicts.SHADOWS].note
+    others = right[1:] + right[:1]
+    wrong = verdicts.shares(said, others)
+    assert wrong[verdicts.ALL].value < 0.1
+    # What no caption says still agrees.
+    assert wrong[verdicts.SHADOWS].value == wrong[verdicts.TWINS].value == 1.0
+    assert verdicts.share_said(said, right + others)[: len(said)].eq(1).all()
+    assert verdicts.share_said(said, others).mean() < 0.6
+    turned = replace(right[0], light="none")
+    assert verdicts.share_agreed([right[0], turned])[0] == 1
+    assert verdicts.share_agreed([right[0], turned])[1] < 1
+    with pytest.raises(ValueError, match="3 pictures are not a whole number a caption"):
+        verdicts.shares(said[:2], right[:3])
+    table = verdicts.to_markdown("Title", wrong, found)
+    assert "| shadows (by chance 2" in table and "100.0 [" in table
+
+
+def test_captions_read_back_as_what_they_say() -> None:
+    """Reading is the inverse of wording, over all that the world says."""
+    for seed in range(2000):
+        scene = scenes.sample_scene(seed)
+        said = captions.caption_of(scene, seed + 10_000_000 * (seed % 4))
+        assert captions.read(said.text) == said
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "a dog", "a red ring and", "two circle", "a circles", "a red ring, lit"],
+)
+def test_what_the_world_does_not_say_is_refused(text: str) -> None:
+    """Words outside the grammar are named, not guessed at."""
+    with pytest.raises(ValueError, match=r"no caption of the world|does not go with"):
+        captions.read(text)

@@ -166,10 +166,10 @@ CASES = {
     "unknown prompt in a figure": (
         PAPER,
         "figures.figure_1.mini.prompts",
-        [0, 64],
+        [0, 48],
         "figure_1 at mini",
-        "prompt 64",
-        "of the 64",
+        "prompt 48",
+        "of the 48",
     ),
     "an adaptor of another model": (
         CONFIG,

@@ -372,7 +372,7 @@ def test_process_names_an_unknown_key(folder):
     line = fail(prepare_prompts, folder, spec=spec)
     assert line == (
         "error: unknown key 'spllit' in spec; "
-        "known are source, count, split, offset, path, size, seeds"
+        "known are source, count, split, offset, path, size, seeds, redrawn"
     )
     assert not files(folder / "out")
 

@@ -7,6 +7,7 @@ from snakemake.exceptions import WorkflowError
 
 from clockwork_experiments.base import texts
 from clockwork_experiments.config.load import SCALES, read_config
+from clockwork_experiments.config.needs.entries import SMALL
 from clockwork_experiments.config.needs.files import model_files
 
 ROOT = Path(workflow.basedir)

@@ -8,9 +8,9 @@ MINI_MODELS = texts.read_yaml(ROOT / "workflow" / "mini_models.yaml")
 HUB = published(config, MINI_MODELS)
 
 
-def classifier_path(wildcards):
-    """Return the folder of the classifier of renders."""
-    return entry(wildcards.scale, "encoders", "classifier")["path"]
+def judge_path(wildcards):
+    """Return the folder of the judge of scenes."""
+    return entry(wildcards.scale, "encoders", "judge")["path"]
 
 
 def judged_run(wildcards):
@@ -28,7 +28,8 @@ def judged_images(wildcards):
 def judged_scenes(wildcards):
     """Return the scenes that they should show."""
     dataset = entry(wildcards.scale, "datasets", judged_run(wildcards)["dataset"])
-    return json.dumps({key: dataset[key] for key in ("split", "count", "offset")})
+    told = ("source", "split", "count", "offset")
+    return json.dumps({key: dataset[key] for key in told})
 
 
 def judged_grid(wildcards):
@@ -58,6 +59,18 @@ def mini_models():
     """Return the names of the mini models that rules train and the project ships."""
     trained = [name for name, model in MINI_MODELS.items() if model.get("shipped")]
     return trained + list(entries("mini", "backbones"))
+
+
+def mini_teachers():
+    """Return the mini model that each of them was made from, where there is one."""
+    made = {
+        name: model["reads"]["teacher"]
+        for name, model in MINI_MODELS.items()
+        if "teacher" in model.get("reads", {})
+    }
+    for name, backbone in entries("mini", "backbones").items():
+        made[name] = Path(entry("mini", "models", backbone["teacher"])["path"]).name
+    return made
 
 
 def mini_model_recipe(wildcards):

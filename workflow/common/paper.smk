@@ -4,7 +4,7 @@ import json
 import shlex
 from functools import cache
 
-from clockwork_experiments.claims import needs as claim_needs
+from clockwork_experiments.claims import needs as claim_needs, power
 from clockwork_experiments.claims.registry import ClaimsSpec
 from clockwork_experiments.config import parse as spec_parser
 from clockwork_experiments.config.needs.papers import Known
@@ -33,7 +33,7 @@ def numbered_tables(wildcards):
 
 def measured(scale):
     """Tell whether tables of a scale wait for whatever they can show."""
-    return scale == "mini" or (scale == "paper" and config["measured"])
+    return scale in SMALL or (scale == "paper" and config["measured"])
 
 
 PACKAGES = {"table": (kinds.TABLES, "results"), "figure": (kinds.FIGURES, "grid")}
@@ -151,6 +151,18 @@ def claims_settings(wildcards):
 def claims_inputs(wildcards):
     """Return what the claims are judged by."""
     return claim_needs.needs(claims_spec(wildcards), Known(config, wildcards.scale))
+
+
+def power_counts(wildcards):
+    """Return how many units each claim's primary part has: of mini scale, and its own."""
+    spec = claims_spec(wildcards)
+    quick, study = (Known(config, scale) for scale in ("mini", wildcards.scale))
+    return json.dumps(
+        {
+            name: [power.units(claim.parts[0], known) for known in (quick, study)]
+            for name, claim in spec.claims.items()
+        }
+    )
 
 
 def named_inputs(files):

@@ -86,7 +86,7 @@ def memory(mini, paper=None):
     """Return a resources function for the memory in MB, at mini scale and at others."""
 
     def get(wildcards, attempt):
-        small = wildcards.get("scale", "mini") == "mini" or paper is None
+        small = wildcards.get("scale", "mini") in SMALL or paper is None
         return min((mini if small else paper) * attempt, config["max_mem_mb"])
 
     return get

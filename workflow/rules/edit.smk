@@ -180,6 +180,7 @@ rule score_edits:
     Writes: each score with n, interval, encoders and versions; the value of each pair.
     """
     input:
+        unpack(files(edits.judge_needs)),
         set="results/{scale}/edit_sets/{edit_set}.json",
         sources="results/{scale}/edit_sets/{edit_set}.safetensors",
         edited=edits.edited_images,
@@ -205,11 +206,12 @@ rule score_edits:
         clip=models.clip_path,
         structure=edits.structure_path,
         teachers=edits.edit_teachers,
+        options=options(edits.judge_needs),
     shell:
         "python -m clockwork_experiments.steps.score_edits"
         " --teachers {params.teachers:q} --set {input.set} --sources {input.sources}"
         " --edited {input.edited} --clip {params.clip:q}"
-        " --structure {params.structure:q} --output {output.json}"
+        " --structure {params.structure:q} {params.options} --output {output.json}"
         " --threads {threads} --log {log}"
 
 

@@ -30,8 +30,11 @@ rule ship_models:
         "../../environment.yml"
     params:
         folders=expand("results/mini/models/{model}", model=mini_models()),
+        teachers=json.dumps(mini_teachers()),
     shell:
-        "cp -r {params.folders:q} resources/mini/ 2> {log}"
+        "python -m clockwork_experiments.steps.ship_models"
+        " --models {params.folders:q} --teachers {params.teachers:q}"
+        " --into resources/mini --log {log}"
 
 
 rule mini_adaptors:
@@ -210,22 +213,22 @@ rule convert_stablesr:
         " --threads {threads} --log {log}"
 
 
-rule recognise_images:
-    """Recognise a model's images with the classifier of renders.
+rule judge_images:
+    """Judge what share of a model's images is as captioned, and hangs together.
 
-    Reads: images of the run that the model is judged by, the classifier.
-    Writes: the share recognised by attribute, with intervals; JSON and a table.
+    Reads: images of the run that the model is judged by, the judge of scenes.
+    Writes: shares by attribute, with intervals, and those of renderings; JSON, a table.
     """
     input:
         images=judged_images,
-        classifier=files_of(classifier_path),
+        judge=files_of(judge_path),
     output:
         json="results/{scale}/quality/{judged}.json",
         md="results/{scale}/quality/{judged}.md",
     log:
-        "logs/{scale}/recognise_images/{judged}.log",
+        "logs/{scale}/judge_images/{judged}.log",
     benchmark:
-        "benchmarks/{scale}/recognise_images/{judged}.tsv"
+        "benchmarks/{scale}/judge_images/{judged}.tsv"
     conda:
         "../../environment.yml"
     threads: 1
@@ -233,14 +236,14 @@ rule recognise_images:
         mem_mb=memory(4000),
         runtime=walltime(30),
     params:
-        code=code("recognise_images"),
+        code=code("judge_images"),
         dataset=judged_scenes,
         title=setting("quality", "judged", "title"),
-        classifier=classifier_path,
+        judge=judge_path,
     shell:
-        "python -m clockwork_experiments.steps.recognise_images"
-        " --images {input.images:q} --classifier {params.classifier:q}"
-        " --dataset-spec {params.dataset:q} --title {params.title:q}"
+        "python -m clockwork_experiments.steps.judge_images"
+        " --images {input.images:q} --judge {params.judge:q}"
+        " --dataset {params.dataset:q} --title {params.title:q}"
         " --output {output.json} --log {log}"
 
 

@@ -9,6 +9,51 @@ localrules:
     estimate_costs,
     paper_scale,
     pilot,
+    plan_study,
+    power,
+    study,
+
+
+rule power:
+    """What the study can see, by the spreads of the mini scale's run."""
+    input:
+        expand(
+            "results/study/power/{paper}.md",
+            paper=[p for p, _ in claim_registries("study")],
+        ),
+
+
+rule plan_study:
+    """Tell what a study can see of a paper's claims, before it is made.
+
+    Reads: the verdicts of the quick run.
+    Writes: of each claim's primary part the smallest effect that is seen.
+    """
+    input:
+        claims="results/mini/claims/{paper}.json",
+    output:
+        json="results/{scale}/power/{paper}.json",
+        md="results/{scale}/power/{paper}.md",
+    log:
+        "logs/{scale}/plan_study/{paper}.log",
+    wildcard_constraints:
+        scale="study",
+    conda:
+        "../../environment.yml"
+    params:
+        code=code("plan_study"),
+        spec=claims_told,
+        counts=power_counts,
+    shell:
+        "python -m clockwork_experiments.steps.plan_study"
+        " --spec {params.spec:q} --counts {params.counts:q}"
+        " --claims {input.claims} --output {output.json} --log {log}"
+
+
+rule study:
+    """Every table, figure and claim of the shipped models at sizes that decide."""
+    input:
+        of_a_run(tables("study"), figures("study"), claims("study")),
 
 
 rule paper_scale:

@@ -5,7 +5,8 @@ rule extract_features:
     """Run the scoring networks over one shard of a run, or of a set with its captions.
 
     Reads: images, captions, the encoders.
-    Writes: `clip_image` and `frechet`; of a set `clip_text`, too.
+    Writes: `clip_image` and `frechet`; of a set `clip_text`, too; of scenes what a
+    judge finds, where the scale has one.
     """
     input:
         unpack(files(sampling.shown_captions)),
@@ -44,6 +45,8 @@ rule extract_features:
 rule score_images:
     """Score a run: Fréchet distance, CLIP score, distance to its teacher's images.
 
+    Or a set's own images, the best that a run could be.
+
     Reads: features of the run, its teacher and the reference; images of both runs.
     Writes: each score with n, interval, seed, encoders and versions; the values of
     each image.
@@ -57,6 +60,8 @@ rule score_images:
         "logs/{scale}/score_images/{run}.log",
     benchmark:
         "benchmarks/{scale}/score_images/{run}.tsv"
+    wildcard_constraints:
+        run=f"{ids('runs')}|{ids('datasets')}",
     conda:
         "../../environment.yml"
     threads: 1

@@ -44,8 +44,7 @@ rule prepare_pairs:
 rule translate_images:
     """Translate one shard of a set, with the whole UNet or some levels, with a clock.
 
-    Reads: the translator, the set; the pipeline that a ControlNet controls, or that the
-    translator's weights lie over.
+    Reads: the translator, the set; the pipeline that a ControlNet controls.
     Writes: `images`, uint8 (N, 3, H, W).
     """
     input:
@@ -82,6 +81,8 @@ rule translate_images:
 rule score_translations:
     """Score a translation against targets, prompts, and its teacher's images.
 
+    Or a set's inputs as they are, under the set's id.
+
     Reads: the set, the images, the encoders.
     Writes: each score with n, interval, encoders and versions; the value of each pair.
     """
@@ -94,6 +95,8 @@ rule score_translations:
         "logs/{scale}/score_translations/{translation}.log",
     benchmark:
         "benchmarks/{scale}/score_translations/{translation}.tsv"
+    wildcard_constraints:
+        translation=f"{ids('translations')}|{ids('translation_sets')}",
     conda:
         "../../environment.yml"
     threads: 1

@@ -1,4 +1,4 @@
-"""The gate that the open world must pass; rule train_mini trains its models."""
+"""The gate that the mini world must pass, for claims to hold or fail in it."""
 
 
 localrules:
@@ -6,7 +6,7 @@ localrules:
 
 
 rule world:
-    """Measure the gate: can the papers' claims hold or fail in this world?"""
+    """Measure the gate."""
     input:
         "results/mini/quality/world.json",
 
@@ -14,14 +14,18 @@ rule world:
 rule measure_world:
     """Measure the gate's criteria.
 
-    Reads: the teacher, and the judge of what its pictures show.
-    Writes: each criterion's value, interval, bar and verdict.
+    Reads: the teacher, the judge of what its pictures show, the networks that describe
+        features and structure.
+    Writes: each criterion's value, interval, bar and verdict; a table of them.
     """
     input:
-        teacher="results/mini/models/world/teacher/README.md",
-        judge="results/mini/models/world/judge/README.md",
+        teacher="resources/mini/stable-diffusion",
+        judge="resources/mini/judge",
+        features="resources/mini/features",
+        structure="resources/mini/structure",
     output:
-        "results/mini/quality/world.json",
+        json="results/mini/quality/world.json",
+        md="results/mini/quality/world.md",
     log:
         "logs/mini/measure_world/world.log",
     benchmark:
@@ -36,7 +40,10 @@ rule measure_world:
         runtime=walltime(60),
     params:
         code=code("measure_world"),
+        conv_layer=config["mini"]["editing"]["edits"]["pnp"]["conv_layer"],
     shell:
         "python -m clockwork_experiments.steps.measure_world"
-        " --teacher {input.teacher} --judge {input.judge} --output {output}"
+        " --teacher {input.teacher} --judge {input.judge}"
+        " --features {input.features} --structure {input.structure}"
+        " --conv-layer {params.conv_layer} --output {output.json}"
         " --threads {threads} --log {log}"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # seconds, and there is a job for each method.
 
 Judge = Callable[[torch.Tensor, slice], torch.Tensor]
-"""Tells of images, and which rows they are, whether each is as captioned."""
+"""Tells of images, and of which rows they are, how much of each caption is true."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def measure_images(
 
     Returns:
         ``values``: of each image by metric, ``psnr_to_reference`` and, with a judge,
-        ``as_captioned`` (0 or 1), all captions once, then again for the next seed;
+        ``as_captioned`` (a share), all captions once, then again for the next seed;
         ``frechet``: the distance between the method's images and the teacher's of the
         same captions, as a score.
     """
@@ -164,23 +164,17 @@ def time_method(
     return latency.compare(ours, lambda: subject.latents(row, steps), pairs)
 
 
-def as_captioned(folder: Path, split: str, count: int, offset: int) -> Judge:
-    """Return a judge of scenes by the mini classifier: right in every attribute.
+def as_captioned(folder: Path, prompts: Sequence[str]) -> Judge:
+    """Return a judge of scenes: what share of its caption is true of an image.
 
     Args:
-        folder: The classifier's.
-        split: Of the scenes that the captions describe.
-        count: How many there are.
-        offset: Scenes that are skipped.
+        folder: The judge's.
+        prompts: Captions of the world, all of them, once for each seed or once alone.
     """
-    from clockwork_experiments.mini import quality
-    from clockwork_experiments.models import mini
-
-    network = mini.load(mini.Classifier, folder)
-    labels = quality.scene_labels(split, count, offset)
+    from clockwork_experiments.world import verdicts
 
     def judge(images: torch.Tensor, rows: slice) -> torch.Tensor:
-        places = [index % count for index in range(rows.start, rows.stop)]
-        return (quality.recognise(network, images) == labels[places]).all(dim=1)
+        said = [prompts[row % len(prompts)] for row in range(rows.start, rows.stop)]
+        return verdicts.judged(folder, said, images)["as_captioned"] / 100
 
     return judge

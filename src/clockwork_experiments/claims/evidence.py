@@ -120,6 +120,11 @@ class Measurements:
             )
             values = torch.cat([metrics.psnr(*both) for both in parts])
             return per_caption(values, captions)
+        if metric in ("as_captioned", "agreement"):
+            judged = self.evidence.features[name].get(metric)
+            if judged is None:
+                raise ValueError("its images were not judged: the scale has no judge")
+            return per_caption(judged, captions)
         image = self.evidence.features[name]["clip_image"]
         text = self.evidence.features[run["dataset"]]["clip_text"]
         rows = torch.arange(len(image)) % captions

@@ -43,6 +43,8 @@ METRICS: dict[str, Metric] = {
     "frechet": _score("frechet", "features", 3),
     "clip": _score("clip", "features"),
     "clip_above_chance": _score("clip_above_chance", "features"),
+    "as_captioned": _score("as_captioned", "features"),
+    "agreement": _score("agreement", "features"),
     "psnr": _score("psnr_to_teacher", "images"),
     "edit_clip": _score("clip", "edits"),
     "structure": _score("structure", "edits"),
@@ -143,6 +145,7 @@ class Margin:
         value: The margin itself, or for ``counted`` the lower bound.
         at_most: For ``counted``, the upper bound.
         share: Share of a measured loss that is the margin instead.
+        shares: The same of ``better``'s own score, by metric.
         better: Run that the loss is measured from.
         worse: Run that has it; without one, all of ``better``'s score is the loss.
     """
@@ -151,19 +154,29 @@ class Margin:
     value: float = 0.0
     at_most: float | None = None
     share: float = 0.0
+    shares: dict[str, float] = field(default_factory=dict)
     better: str = ""
     worse: str = ""
 
     def __post_init__(self) -> None:
         """Reject margins that are both a number and a share, or half a share."""
-        if bool(self.share) != bool(self.better) or (self.worse and not self.better):
+        relative = bool(self.share or self.shares)
+        if relative != bool(self.better) or (self.worse and not self.better):
             raise ValueError("a share needs the run it is measured from, and no other")
-        if self.share < 0 or (self.share and (self.value or self.at_most is not None)):
+        if min(self.share, *self.shares.values(), 0.0) < 0 or (
+            relative and (self.value or self.at_most is not None)
+        ):
             raise ValueError(
                 f"share {self.share} is negative, or stands beside a value"
             )
+        if self.shares and (self.share or self.worse):
+            raise ValueError("shares by metric are of one run's own score")
         if edit_set_of(self.better) != edit_set_of(self.worse or self.better):
             raise ValueError(f"{self.better!r} and {self.worse!r} make no pairs")
+
+    def share_of(self, metric: str) -> float:
+        """Return the share for a metric; 0 if the margin is a number."""
+        return self.shares.get(metric, self.share)
 
 
 @dataclass(frozen=True)
@@ -298,7 +311,8 @@ class Claim:
 
     Attributes:
         statement: What the paper says.
-        parts: What follows for what can be measured; all must hold.
+        parts: What follows for what can be measured; all must hold. The first one, by
+            its first metric, is the primary part.
     """
 
     statement: str
@@ -324,8 +338,10 @@ class ClaimsSpec:
     def __post_init__(self) -> None:
         """Reject unknown margins, and shares of no loss or of another edit set's."""
         for name, claim in self.claims.items():
-            if not any(not part.ours for part in claim.parts):
-                raise ValueError(f"claim {name!r} has no part that decides it")
+            if not claim.parts or claim.parts[0].ours:
+                raise ValueError(
+                    f"claim {name!r}: its first part is the primary one, and not ours"
+                )
             for part in claim.parts:
                 if part.margin not in self.margins:
                     raise ValueError(
@@ -333,7 +349,7 @@ class ClaimsSpec:
                         f"{', '.join(self.margins)}"
                     )
                 margin = self.margins[part.margin]
-                if not margin.share:
+                if not margin.better:
                     continue
                 if part.steps is not None:
                     raise ValueError(
@@ -350,4 +366,9 @@ class ClaimsSpec:
                     raise ValueError(
                         f"claim {name!r}: margin {part.margin!r} is a share of a loss, "
                         f"which {', '.join(part.metrics)} does not have"
+                    )
+                if missing := [n for n in part.metrics if not margin.share_of(n)]:
+                    raise ValueError(
+                        f"claim {name!r}: margin {part.margin!r} has no share for "
+                        f"{', '.join(missing)}"
                     )

@@ -111,6 +111,25 @@ class Measured:
         half = student_quantile(count - 1, (1 + level) / 2) * error
         return self.value - half, self.value + half
 
+    def tail(self) -> float:
+        """Return the one-sided p-value of the number being no more than zero.
+
+        It is what the intervals say: half of what the widest one that lies above zero
+        leaves out.
+        """
+        if self._boots is not None:
+            below = int((self._boots <= 0).sum())
+            return (below + 1) / (len(self._boots) + 1)
+        wide, narrow = 1.0, -1.0  # As shares of the two sides: 1 − 2p.
+        for _ in range(50):
+            middle = (wide + narrow) / 2
+            low, high = self.interval(abs(middle))
+            if (low if middle >= 0 else high) > 0:
+                narrow = middle
+            else:
+                wide = middle
+        return (1 - narrow) / 2
+
     @property
     def method(self) -> str:
         """Say how the interval is made."""

@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
+import torch
+
 from clockwork_experiments.claims.registry import METRICS, ClaimsSpec, Margin, Metric
 from clockwork_experiments.claims.verdicts import (
     FAILS,
@@ -17,6 +19,7 @@ from clockwork_experiments.claims.verdicts import (
     Number,
 )
 from clockwork_experiments.report.tables.table import UNKNOWN
+from clockwork_experiments.score.metrics import share_score
 
 
 def to_json(spec: ClaimsSpec, judged: Mapping[str, JudgedClaim]) -> dict[str, Any]:
@@ -33,9 +36,23 @@ def to_json(spec: ClaimsSpec, judged: Mapping[str, JudgedClaim]) -> dict[str, An
             }
             for name, claim in judged.items()
         },
+        "signs": score_of_signs(judged),
         "correction": "claims hold by 95 % intervals of all parts; a part fails by "
-        "the interval at 1 − 0.05 / tested; none between claims",
+        "the interval at 1 − 0.05 / tested; none between claims; Holm between primary "
+        "parts",
     }
+
+
+def score_of_signs(judged: Mapping[str, JudgedClaim]) -> dict[str, Any]:
+    """Return how many printed effects have our sign, of how many, as a share."""
+    agree, known = (
+        sum(each) for each in zip(*(c.signs for c in judged.values()), strict=True)
+    )
+    found: dict[str, Any] = {"agree": agree, "printed": known}
+    if known:
+        share = share_score(torch.arange(known) < agree)
+        found |= {"value": share.value, "low": share.low, "high": share.high}
+    return found
 
 
 def to_markdown(spec: ClaimsSpec, judged: Mapping[str, JudgedClaim]) -> str:
@@ -45,17 +62,20 @@ def to_markdown(spec: ClaimsSpec, judged: Mapping[str, JudgedClaim]) -> str:
     lines = [
         f"**{spec.title}**",
         "",
-        f"Of {len(verdicts)} claims {_tally(verdicts)}.",
+        *_layers(judged),
         "",
-        "| claim | the paper says | parts that hold | fail | open | verdict |",
-        "|:--|:--|--:|--:|--:|:--|",
+        "| claim | the paper says | signs as printed | primary part | parts that hold, "
+        "fail, are open | all parts |",
+        "|:--|:--|--:|:--|--:|:--|",
     ]
     for name, claim in judged.items():
         deciding = [part.verdict for part in claim.parts if not part.ours]
         counts = [deciding.count(kind) for kind in (HOLDS, FAILS, UNDECIDED)]
+        agree, known = claim.signs
         lines.append(
-            f"| {name} | {claim.statement} | {' | '.join(map(str, counts))} "
-            f"| **{claim.verdict}** |"
+            f"| {name} | {claim.statement} "
+            f"| {f'{agree} of {known}' if known else UNKNOWN} | **{claim.primary}** "
+            f"| {', '.join(map(str, counts))} | {claim.verdict} |"
         )
     lines += ["", spec.caption, "", *_reading(tested, len(verdicts))]
     for name, claim in judged.items():
@@ -77,6 +97,25 @@ def to_markdown(spec: ClaimsSpec, judged: Mapping[str, JudgedClaim]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _layers(judged: Mapping[str, JudgedClaim]) -> list[str]:
+    """Return the three layers of verdicts, a line each."""
+    signs, lines = score_of_signs(judged), []
+    if signs["printed"]:
+        lines.append(
+            f"- **Signs**: {signs['agree']} of {signs['printed']} printed effects have "
+            f"the printed sign here, {signs['value']:.0%} [{signs['low']:.0%}, "
+            f"{signs['high']:.0%}]."
+        )
+    count = len(judged)
+    primary = [claim.primary for claim in judged.values()]
+    every = [claim.verdict for claim in judged.values()]
+    return [
+        *lines,
+        f"- **Primary parts**: of {count} claims {_tally(primary)}.",
+        f"- **All parts**: of {count} claims {_tally(every)}.",
+    ]
+
+
 def _reading(tested: int, claims: int) -> list[str]:
     return [
         "Effects are gains: positive where the first run is better. Brackets: 95 % "
@@ -85,6 +124,11 @@ def _reading(tested: int, claims: int) -> list[str]:
         "seed: the effect of each sampling seed alone; a Fréchet distance of fewer "
         "images is larger, so compare these with each other only. A margin with an "
         "interval is measured, and its uncertainty counts in the verdict.",
+        "",
+        "A claim's first part, by its first metric, is its primary one. What these "
+        f"say is corrected by Holm's method among the {claims} claims. A sign is that "
+        "of an effect that the paper prints; its interval takes effects as "
+        "independent, which those of one run are not.",
         "",
         "A part holds by its 95 % interval; a claim holds if all its parts do, which "
         "needs no correction. A part fails by the wider interval at 1 − 0.05 / k for "
@@ -200,6 +244,11 @@ def _margin(name: str, margin: Margin) -> str:
     if margin.worse:
         what = f" ({margin.share:g} of the loss of `{margin.worse}` against "
         what += f"`{margin.better}`)"
+    elif margin.shares:
+        listed = ", ".join(
+            f"{METRICS[n].label} {x:g}" for n, x in margin.shares.items()
+        )
+        what = f" (of the score of `{margin.better}`: {listed})"
     elif margin.share:
         what = f" ({margin.share:g} of the score of `{margin.better}`)"
     return f"- **{name}**{what}: {margin.why}"

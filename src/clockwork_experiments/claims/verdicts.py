@@ -15,21 +15,31 @@ be positive. A margin that is a share of a measured loss is measured with it, so
 its own uncertainty is within the contrast's interval (`statistics`). Where that loss is
 not clear of zero there is no scale to judge by, and the part is undecided.
 
-**Several parts.** A part holds by its 95 % interval. A claim holds if all its parts
-hold, which is an intersection-union test and needs no correction. It does not hold if
-any part fails, and so to fail a part takes more: Bonferroni's interval, at
-1 − 0.05 / k for k tested parts of a claim. Between claims nothing is corrected.
+**Three layers.** From the coarsest to the strictest:
+
+1. *Signs.* Of all effects that a paper prints, how many of ours have the printed sign.
+2. *The primary part*: the first of a claim's parts, by its first metric. Each paper
+   makes a dozen claims at once, so that these verdicts are corrected by Holm's method,
+   for what holds and for what fails.
+3. *All parts.* A part holds by its 95 % interval. A claim holds if all its parts hold,
+   which is an intersection-union test and needs no correction. It does not hold if any
+   part fails, and so to fail a part takes more: Bonferroni's interval, at 1 − 0.05 / k
+   for k tested parts of a claim. Between claims nothing is corrected. Of k parts that
+   are all true, each seen with a chance of 80 %, all hold with a chance of no less than
+   1 − 0.2 k and, were they independent, of 0.8 to the power of k: a claim of many parts
+   is rarely seen to hold as a whole.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from clockwork_experiments.claims import timesteps
 from clockwork_experiments.claims.evidence import Evidence, Measurements
+from clockwork_experiments.claims.printed import printed_effect
 from clockwork_experiments.claims.registry import METRICS, ClaimsSpec, Margin, Part
 from clockwork_experiments.claims.statistics import LEVEL, Measured
 
@@ -53,11 +63,15 @@ class Contrast:
         value: The contrast.
         low: Lower end of its 95 % interval: above zero, it holds.
         high: Upper end of its interval at the level for failures: below zero, it fails.
+        p_holds: One-sided p-value of its being no more than zero, if it has one.
+        p_fails: The same of its being no less.
     """
 
     value: float
     low: float
     high: float
+    p_holds: float | None = None
+    p_fails: float | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +98,7 @@ class Judged:
         printed: What the paper prints, if it does.
         ours: Whether it has no part in the verdict.
         note: What else a reader must know.
+        judgeable: Whether there is a scale to judge by.
     """
 
     label: str
@@ -105,6 +120,7 @@ class Judged:
     printed: tuple[float, float] | None = None
     ours: bool = False
     note: str = ""
+    judgeable: bool = True
 
 
 @dataclass(frozen=True)
@@ -113,15 +129,22 @@ class JudgedClaim:
 
     Attributes:
         statement: What the paper says.
-        verdict: `HOLDS`, `FAILS` or `UNDECIDED`.
+        verdict: `HOLDS`, `FAILS` or `UNDECIDED`, by all parts.
         tested: Number of parts that a failure is corrected for.
-        parts: The parts.
+        parts: The parts; the first is the primary one.
+        primary: The verdict by the primary part, corrected among the paper's claims.
     """
 
     statement: str
     verdict: str
     tested: int
     parts: tuple[Judged, ...]
+    primary: str = UNDECIDED
+
+    @property
+    def signs(self) -> tuple[int, int]:
+        """How many printed effects have our sign, and how many there are."""
+        return sign_agreement(self.parts)
 
 
 def contrasts(
@@ -142,7 +165,13 @@ def contrasts(
     }[test]
     level = failing_level(tested)
     return tuple(
-        Contrast(each.value, each.interval()[0], each.interval(level)[1])
+        Contrast(
+            each.value,
+            each.interval()[0],
+            each.interval(level)[1],
+            each.tail(),
+            (-each).tail(),
+        )
         for each in needed
     )
 
@@ -157,6 +186,50 @@ def verdict_of(needed: Sequence[Contrast]) -> str:
 def failing_level(tested: int) -> float:
     """Return Bonferroni's level for one of so many tested parts."""
     return 1 - (1 - LEVEL) / max(tested, 1)
+
+
+def primary_verdicts(parts: Mapping[str, Judged]) -> dict[str, str]:
+    """Return the verdicts by primary parts, by claim, with Holm's correction.
+
+    What is counted without chance takes no share of the error, nor does what has no
+    p-value: it keeps its own verdict. A part without a scale to judge by is undecided.
+    """
+    chance = {
+        name: part
+        for name, part in parts.items()
+        if part.contrasts and all(c.p_holds is not None for c in part.contrasts)
+    }
+    found = {name: part.verdict for name, part in parts.items() if name not in chance}
+    found |= dict.fromkeys(chance, UNDECIDED)
+    for verdict, worst, key in ((HOLDS, max, "p_holds"), (FAILS, min, "p_fails")):
+        # All contrasts must be positive to hold; one that is not is enough to fail.
+        ps = {
+            name: worst(getattr(each, key) for each in part.contrasts)
+            for name, part in chance.items()
+        }
+        for rank, name in enumerate(sorted(ps, key=lambda name: ps[name])):
+            if ps[name] > (1 - LEVEL) / 2 / (len(ps) - rank):
+                break
+            if chance[name].judgeable:
+                found[name] = verdict
+    return found
+
+
+def sign_agreement(parts: Iterable[Judged]) -> tuple[int, int]:
+    """Return how many printed effects have our sign, and how many there are.
+
+    Effects that the paper prints as none have no sign; what is counted is compared as
+    the rest.
+    """
+    agree, known = 0, 0
+    for part in parts:
+        if part.printed is None:
+            continue
+        printed = printed_effect(part.metric, *part.printed)
+        if printed:
+            known += 1
+            agree += printed * part.effect.value > 0
+    return agree, known
 
 
 def verdict_of_all(verdicts: Sequence[str]) -> str:
@@ -190,7 +263,8 @@ def judge(spec: ClaimsSpec, evidence: Evidence) -> dict[str, JudgedClaim]:
             raise ValueError(f"claim {name}: {error}") from error
         verdict = verdict_of_all([part.verdict for part in parts if not part.ours])
         judged[name] = JudgedClaim(claim.statement, verdict, tested, parts)
-    return judged
+    primary = primary_verdicts({name: each.parts[0] for name, each in judged.items()})
+    return {n: replace(each, primary=primary[n]) for n, each in judged.items()}
 
 
 def _judge_part(
@@ -225,9 +299,9 @@ def _judge_part(
     margin: Measured | float = chosen.value
     shown = Number(chosen.value)
     note, measurable = "", True
-    if chosen.share:
+    if chosen.better:
         loss = measurements.loss(metric, chosen, part.to, part.kinds)
-        margin = loss * chosen.share
+        margin = loss * chosen.share_of(metric)
         shown = Number(margin.value, *margin.interval())
         measurable = loss.interval()[0] > 0
     needed = contrasts(part.test, effect, margin, tested)
@@ -259,6 +333,7 @@ def _judge_part(
         interval=f"95 % {effect.method}",
         compared=compared,
         note=note,
+        judgeable=measurable,
     )
 
 

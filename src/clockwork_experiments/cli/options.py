@@ -19,6 +19,7 @@ class Scale(enum.StrEnum):
     """The scales that people ask for."""
 
     mini = "mini"
+    study = "study"
     paper = "paper"
     pilot = "pilot"
 

@@ -15,6 +15,7 @@ from clockwork_experiments.config.pilot import with_pilot_table
 from clockwork_experiments.config.registry import (
     Registry,
     with_random_tables,
+    with_study,
 )
 from clockwork_experiments.config.validate import check
 
@@ -48,7 +49,8 @@ def checked(
         _check(known, registry, of_papers, f"workflow/papers/{paper}.yaml")
     of_random = texts.read_yaml(schemas / "random.schema.yaml")
     _check(known, random, of_random, "workflow/random.yaml")
-    known = Registry(known.config, with_pilot_table(known.papers, config["pilot"]))
+    papers = with_study(with_pilot_table(known.papers, config["pilot"]))
+    known = Registry(known.config, papers)
     known = Registry(
         {**known.config, "random": random_scale(random, config["paper"])},
         known.papers,

@@ -115,13 +115,6 @@ def _check_level(known: Registry, scale: str, what: str, run: Settings) -> None:
 
 
 def _check_models(known: Registry, scale: str) -> None:
-    for translator in known.entries(scale, "translators").values():
-        if "over" in translator:
-            base = known.entry(scale, "translators", translator["over"])
-            what = f"{scale}: a translator and {translator['over']!r} beneath it"
-            check_equal(what, translator, base, "task")
-            if "over" in base:
-                raise ValueError(f"{what}, which lies over another itself")
     for name, dataset in known.entries(scale, "datasets").items():
         reference = known.entry(scale, "datasets", dataset.get("reference", name))
         what = f"{scale}: data set {name!r} and its reference"

@@ -11,7 +11,7 @@ scale's defaults, the shared entry, the scale's entry, and what a user gives wit
 - ``matrix: {model: [sd, efficient], steps: [6, 4]}`` makes an entry of each
   combination: ``<model>`` and ``<steps>`` in its id and its texts are replaced, and
   each is a setting of the entry, too;
-- ``only: mini`` keeps it to that scale.
+- ``only: mini`` keeps it to that scale, and to those that are like it.
 
 A scale that says what is ``chosen`` of each section has that alone, and what a user
 gives it, whatever ``only`` says; ``like: paper`` takes all of another scale's sections.
@@ -118,7 +118,7 @@ def scale_settings(
     shared, own, given = _flat(shared), _flat(own), _flat(given)
     defaults = laid_over(shared.pop("defaults", {}), own.pop("defaults", {}))
     templates = laid_over(shared.pop("templates", {}), own.pop("templates", {}))
-    own.pop("like", None)
+    alike = (scale, own.pop("like", scale))
     chosen = own.pop("chosen", None)
     sections = dict.fromkeys([*own, *shared, *given])
     if chosen is not None:
@@ -134,7 +134,7 @@ def scale_settings(
             layers = [layer.get(section) or {} for layer in (shared, own, given)]
             kept = None if chosen is None else chosen.get(section, ())
             default = defaults.get(section, {})
-            found[section] = _entries(layers, default, kept, scale, section)
+            found[section] = _entries(layers, default, kept, alike, section)
         else:
             known = [layer[section] for layer in (shared, own) if section in layer]
             found[section] = laid_over(known[0], known[-1]) if known else None
@@ -163,7 +163,7 @@ def _entries(
     layers: Sequence[Settings],
     default: Settings,
     chosen: Collection[str] | None,
-    scale: str,
+    alike: tuple[str, ...],
     section: str,
 ) -> Settings:
     """Return a section's entries at a scale.
@@ -172,10 +172,10 @@ def _entries(
         layers: For all scales, of this one, and given by a user.
         default: What an entry has that it does not say.
         chosen: The only ones to keep beside those that a user adds; None keeps all.
-        scale: The scale.
+        alike: The scale, and the one that it is like.
         section: The section.
     """
-    where = f"{scale}.{section}"
+    where = f"{alike[0]}.{section}"
     *own, given = (_multiplied(layer, where) for layer in layers)
     _refuse_nulls(own, where)
     new = {
@@ -187,7 +187,7 @@ def _entries(
     there = {
         name
         for name, entry in entries.items()
-        if not isinstance(entry, dict) or entry.pop("only", scale) == scale
+        if not isinstance(entry, dict) or entry.pop("only", alike[0]) in alike
     }
     if chosen is not None:
         # A user may have taken some of it out; and what is chosen may be like what is

@@ -15,7 +15,10 @@ from clockwork_experiments.config.experiments import (
 )
 from clockwork_experiments.config.validate import check
 
-SCALES = ("mini", "paper", "pilot", "random")
+SCALES = ("mini", "study", "paper", "pilot", "random")
+
+WRITTEN = SCALES[:-1]
+"""Those that have sections of their own; ``random`` is made of the paper scale's."""
 
 SECTIONS = (
     *(name for name in ENTRIES if "." not in name),
@@ -26,7 +29,7 @@ SECTIONS = (
 SCHEMA = Path("workflow", "schemas", "config.schema.json")
 """What `config.yaml` may hold."""
 
-MORE = {"mini": "recipes", "paper": "sources"}
+MORE = {"mini": "recipes", "study": "recipes", "paper": "sources"}
 """Files of the sections of a scale that are not in `workflow/scales.yaml`."""
 
 CONTROLS = ("sections", "at_most", "real_sizes", "weights", "everywhere")
@@ -58,7 +61,7 @@ def read_config(given: Mapping[str, Any], root: Path) -> Settings:
     for key, section in shared.items():
         _mapping(section, key)
     scales = files["scales"]
-    for scale in ("mini", "paper", "pilot"):
+    for scale in WRITTEN:
         own = scales[scale]
         if "like" in own:
             own = laid_over(scales[own["like"]], own)

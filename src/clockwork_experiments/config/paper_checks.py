@@ -74,6 +74,9 @@ def _check_table(
             if column not in columns:
                 raise ValueError(f"{what}: column {one_of(column, columns, 'columns')}")
         runs = known.entries(scale, "runs") | known.entries(scale, "translations")
+        # The images of a set, and the inputs of one of pairs, are shown beside runs.
+        for shown in ("datasets", "translation_sets"):
+            runs |= dict.fromkeys(known.entries(scale, shown), {})
         for row in table["rows"]:
             for key in ("run", "baseline"):
                 if is_edited(row.get(key, "")):

@@ -148,6 +148,17 @@ def with_random_tables(
     return papers
 
 
+def with_study(papers: Settings) -> Settings:
+    """Return the papers; the study shows and claims what the mini scale does."""
+    papers = copy.deepcopy(papers)
+    for registry in papers.values():
+        shown = [*registry["tables"].values(), *registry["figures"].values()]
+        for item in (*shown, registry.get("claims", {})):
+            if "mini" in item:
+                item["study"] = item["mini"]
+    return papers
+
+
 def ids(known: Registry, section: str) -> str:
     """Return the ids of a section at any scale, as a wildcard's constraint."""
     names = {name for scale in SCALES for name in known.entries(scale, section)}

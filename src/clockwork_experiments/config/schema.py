@@ -200,7 +200,7 @@ def written_schema(whole: Schema) -> Schema:
     sections["templates"] = {"description": "What nested settings may be like."}
     own = dict(whole["properties"])
     own["random"] = {"description": "What differs from workflow/random.yaml."}
-    for name in ("mini", "paper", "pilot"):
+    for name in ("mini", "study", "paper", "pilot"):
         said = f"What differs at this scale alone: {own[name]['description'].lower()}"
         own[name] = {"description": said, "$ref": "#/$defs/sections"}
     return {

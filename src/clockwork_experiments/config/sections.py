@@ -72,6 +72,7 @@ NARROWED: dict[str, Any] = {
     **{"clip_norm": Annotated[float, Bounds(0)]},
     **{"tolerance": Annotated[float, Bounds(0)], "size": Natural, "count": Positive},
     **{"offset": Natural, "seeds": Positive, "groups": Positive, "verified": Positive},
+    **{"redrawn": Natural},
     **{"input_size": Positive, "population": Positive, "parents": Positive},
     **{"mutants": Natural, "crossovers": Natural},
     **{"mutation": Annotated[float, Bounds(above=0, most=1)]},
@@ -173,21 +174,6 @@ class Steering:
 
 
 @dataclass(frozen=True)
-class Overlay:
-    """A restoring model by its weights where they differ from another's.
-
-    Attributes:
-        task: What it does: ``restoration``.
-        path: The folder of these weights.
-        over: The translator beneath.
-    """
-
-    task: Literal["restoration"]
-    path: Path
-    over: Annotated[str, Ref("translators")]
-
-
-@dataclass(frozen=True)
 class Clip:
     """A CLIP that scores images.
 
@@ -247,7 +233,7 @@ class Encoders:
         clip_translations: CLIP that scores translations, if it is another.
         lpips: LPIPS's.
         structure: The ViT whose keys tell the structure of an image.
-        classifier: What judges mini models.
+        judge: What tells whether a scene is as captioned, and hangs together.
         aesthetic: A linear aesthetic score on CLIP.
     """
 
@@ -256,7 +242,7 @@ class Encoders:
     clip_translations: Clip | None = None
     lpips: LpipsNet | None = None
     structure: Folder | None = None
-    classifier: Folder | None = None
+    judge: Folder | None = None
     aesthetic: Folder | None = None
 
 
@@ -837,7 +823,7 @@ class Backbone:
 
 @dataclass(frozen=True)
 class Quality:
-    """A model that a classifier judges by a run, and a grid to show.
+    """A model that the judge of scenes judges by a run, and a grid to show.
 
     Attributes:
         run: The run.
@@ -921,7 +907,7 @@ class Scale:
     encoders: Encoders
     datasets: dict[str, Dataset]
     runs: dict[str, Run]
-    translators: dict[str, Pipeline | Steering | Overlay] = field(default_factory=dict)
+    translators: dict[str, Pipeline | Steering] = field(default_factory=dict)
     trajectories: dict[str, Trajectory] = field(default_factory=dict)
     adaptors: dict[str, Weightless | Branch | Trained] = field(default_factory=dict)
     edit_sets: dict[str, SceneEdits | FolderEdits] = field(default_factory=dict)
@@ -953,7 +939,8 @@ class Config:
         gpu_model: The model of GPU, such as ``a100``, if any other will not do.
         measured: Whether the paper scale's tables show our scores.
         hub_owner: Whose repositories the cards of `hub_folders` name.
-        mini: Small shipped models.
+        mini: Small shipped models, at sizes that a laptop makes in half an hour.
+        study: The same models at sizes that decide, made in hours.
         paper: Real models.
         pilot: Rows of the paper scale that one GPU makes in hours.
         random: The paper scale with random weights.
@@ -964,6 +951,7 @@ class Config:
     gpu_model: Annotated[str, Text("[A-Za-z0-9_.]*")]
     measured: bool
     mini: Scale
+    study: Scale
     paper: Scale
     pilot: Scale
     hub_owner: Annotated[str, Text(r"[\w.-]+")] = "clockwork-diffusion"

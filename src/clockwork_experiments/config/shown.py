@@ -107,6 +107,7 @@ NARROWED: dict[str, Any] = {
     **{"Part.over": Names, "Part.kinds": Names},
     "Margin.at_most": float,
     "Margin.share": Annotated[float, Bounds(above=0)],
+    "Margin.shares": dict[str, Annotated[float, Bounds(above=0)]],
     "expected": Annotated[float, Bounds(above=0)],
 }
 """The ranges of the settings of kinds, by field, or by class and field."""

@@ -32,6 +32,10 @@ class DatasetSpec:
             Fréchet distance; 0 keeps them.
         seeds: Sampling seeds per prompt: the whole list of prompts is repeated so many
             times, and each repetition starts from other noise.
+        redrawn: Number of the first of the scenes that are drawn anew for every prompt
+            and repetition, as varied as what the prompt leaves open; 0 shows each
+            prompt's own scene, once. Sets that share a prompt have other scenes where
+            their numbers differ.
     """
 
     source: str
@@ -41,6 +45,7 @@ class DatasetSpec:
     path: str = ""
     size: int = 0
     seeds: int = 1
+    redrawn: int = 0
 
     def __post_init__(self) -> None:
         """Reject unknown sources and empty sets."""
@@ -52,6 +57,28 @@ class DatasetSpec:
             raise ValueError(f"seeds {self.seeds} is less than 1")
         if self.source == "folder" and not self.path:
             raise ValueError("source 'folder' needs a path")
+        if self.redrawn < 0:
+            raise ValueError(f"redrawn {self.redrawn} is less than 0")
+        if self.source == "scenes" and self.seeds > 1 and not self.redrawn:
+            raise ValueError(f"{self.seeds} seeds of scenes need redrawn")
+        if self.source == "folder" and self.redrawn:
+            raise ValueError(
+                "images of a folder cannot be drawn anew: leave out redrawn"
+            )
+
+    @property
+    def images(self) -> int:
+        """Return how many images the set has of its own."""
+        return self.count * self.seeds if self.redrawn else self.count
+
+
+def shard_prompts(path: Path, shard: int, shards: int, images: int) -> list[str]:
+    """Return the captions of a shard, which must be one for each of its images."""
+    prompts = read_prompts(path)
+    rows = shard_rows(len(prompts), shard, shards)
+    if len(rows) != images:
+        raise ValueError(f"{images} images are not the {len(rows)} of the shard")
+    return prompts[rows.start : rows.stop]
 
 
 def shard_rows(count: int, shard: int, shards: int) -> range:

@@ -4,8 +4,7 @@ On disk: ``edit``, ``inpainting`` and ``synthesis`` are folders of diffusers'
 InstructPix2Pix pipeline, whose UNet takes the input's latents as further channels;
 ``text`` is one of Stable Diffusion's; ``control`` is a ControlNet's folder, beside the
 pipeline that it controls; ``restoration`` is a StableSR folder
-(`clockwork_diffusion.stablesr.pipeline`), or what lies over one
-(`clockwork_diffusion.stablesr.overlay`).
+(`clockwork_diffusion.stablesr.pipeline`).
 """
 
 from __future__ import annotations
@@ -22,7 +21,6 @@ from diffusers import (
     UNet2DConditionModel,
 )
 
-from clockwork_diffusion.stablesr import overlay
 from clockwork_diffusion.stablesr.cfw import CFWAutoencoder
 from clockwork_diffusion.stablesr.pipeline import FIDELITY, StableSRPipeline
 from clockwork_experiments.base import storage
@@ -43,8 +41,7 @@ def load_translator(
     Args:
         task: A key of `clockwork_experiments.generate.tasks.TASKS`.
         path: Its folder.
-        model: Folder of the pipeline that a ControlNet controls; for ``restoration``
-            that of the StableSR which ``path`` lies over, if it does.
+        model: Folder of the pipeline that a ControlNet controls.
         device: Where to put it.
         dtype: Precision to compute in.
 
@@ -53,19 +50,13 @@ def load_translator(
             damaged, or does not fit, naming it.
     """
     check_task(task)
-    fits = {"control": model is not None, "restoration": True}
-    if not fits.get(task, model is None):
+    if (model is not None) != (task == "control"):
         raise ValueError(
-            f"task {task!r}: control needs the pipeline that it controls, restoration "
-            "may have one that it lies over, and no other task has one"
+            f"task {task!r}: control needs the pipeline that it controls, and no other "
+            "task has one"
         )
     if task == "restoration":
-        restoring = loading.load_pipeline(
-            model or path, device, dtype, StableSRPipeline
-        )
-        if model is not None:
-            storage.check_weights(path)
-            overlay.lay_over(restoring, path, model)
+        restoring = loading.load_pipeline(path, device, dtype, StableSRPipeline)
         # Our input images are of the size of the result.
         restoring.register_to_config(upscale=1)
         # A plain decoder has no features of the input to weigh.

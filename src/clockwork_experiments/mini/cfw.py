@@ -18,14 +18,14 @@ from clockwork_diffusion.stablesr.cfw import CFWAutoencoder
 from clockwork_diffusion.stablesr.pipeline import StableSRPipeline
 from clockwork_experiments.generate.text import image_seed
 from clockwork_experiments.generate.translate import TranslationSpec, Translator
-from clockwork_experiments.mini.data import to_unit
-from clockwork_experiments.mini.pairs import Pairs
 from clockwork_experiments.train.training import (
     Optimisation,
     Trained,
     fit,
     generator_for,
 )
+from clockwork_experiments.world.data import to_unit
+from clockwork_experiments.world.pairs import Pairs
 
 
 @dataclass(frozen=True)

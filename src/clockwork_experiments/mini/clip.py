@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import open_clip
 import torch
 from torch import nn
@@ -13,9 +16,6 @@ from torch.nn import functional
 from transformers import CLIPTokenizer
 
 from clockwork_experiments.base import storage
-from clockwork_experiments.mini import scenes
-from clockwork_experiments.mini.augment import disturb_mildly
-from clockwork_experiments.mini.data import scene_images, to_unit
 from clockwork_experiments.mini.teacher import build_tokenizer_of_world, tokenize
 from clockwork_experiments.train.training import (
     Optimisation,
@@ -23,6 +23,9 @@ from clockwork_experiments.train.training import (
     fit,
     generator_for,
 )
+from clockwork_experiments.world import captions, edits, judge, scenes
+from clockwork_experiments.world.augment import disturb_mildly
+from clockwork_experiments.world.data import scene_images, to_unit
 
 PHRASINGS = 4
 """Captions kept of each training scene; a step draws one."""
@@ -85,69 +88,62 @@ def build(spec: ClipSpec, tokenizer: CLIPTokenizer) -> open_clip.CLIP:
     return open_clip.CLIP(**model_config(spec, tokenizer))
 
 
-def meaning(scene: scenes.Scene) -> tuple[str, ...]:
-    """Return what every caption of a scene says; equal ones need the same image."""
-    words = [scene.background]
-    for item in scene.objects:
-        words += [item.shape, item.colour, item.texture, item.size, item.position]
-    return tuple(words)
-
-
 def train(
     spec: ClipSpec, state: Path, device: torch.device
 ) -> tuple[Trained, CLIPTokenizer]:
     """Train on pairs of a scene and one of its captions.
 
-    No two scenes of a batch mean the same: the loss would push apart a pair that
-    belongs together.
+    No two captions of a batch are the same words: the loss would push apart a pair
+    that belongs together. Other captions may be true of other pictures too, as those
+    of photographs are.
     """
     tokenizer = build_tokenizer_of_world()
-    images = scene_images("train", spec.images, spec.offset)
-    drawn = [
-        (seed, scenes.sample_scene(seed))
-        for seed in scenes.split_seeds("train", spec.images, spec.offset)
-    ]
-    tokens = torch.stack(
-        [
-            tokenize(
-                tokenizer, [scenes.caption(scene, seed + k) for seed, scene in drawn]
-            )
-            for k in range(PHRASINGS)
-        ],
-        dim=1,
-    )
-    numbers: dict[tuple[str, ...], int] = {}
-    meanings = torch.tensor(
-        [numbers.setdefault(meaning(scene), len(numbers)) for _, scene in drawn]
-    )
+
+    @cache
+    def images() -> torch.Tensor:
+        return scene_images("train", spec.images, spec.offset)
+
+    @cache
+    def said() -> tuple[torch.Tensor, torch.Tensor]:
+        """Return tokens ``(N, PHRASINGS, L)`` and texts' numbers ``(N, PHRASINGS)``."""
+        texts = [
+            text
+            for seed in scenes.split_seeds("train", spec.images, spec.offset)
+            for text in captions.phrasings(seed, PHRASINGS)
+        ]
+        numbers: dict[str, int] = {}
+        which = [numbers.setdefault(text, len(numbers)) for text in texts]
+        tokens = tokenize(tokenizer, texts)
+        return tokens.unflatten(0, (-1, PHRASINGS)), torch.tensor(which).unflatten(
+            0, (-1, PHRASINGS)
+        )
+
     model = build(spec, tokenizer).to(device)
     contrast = open_clip.ClipLoss()
 
     def loss_of_step(step: int) -> torch.Tensor:
         generator = generator_for(spec.optimisation.seed, step)
-        chosen = _distinct(meanings, spec.optimisation.batch_size, generator)
-        count = len(chosen)
+        tokens, texts = said()
+        count = 2 * spec.optimisation.batch_size
+        scene = torch.randint(spec.images, (count,), generator=generator)
         phrasing = torch.randint(PHRASINGS, (count,), generator=generator)
-        pixels = disturb_mildly(to_unit(images[chosen]), generator)
-        seen, said, scale = model(
-            pixels.to(device), tokens[chosen, phrasing].to(device)
-        )
+        kept = _distinct(texts[scene, phrasing])[: spec.optimisation.batch_size]
+        scene, phrasing = scene[kept], phrasing[kept]
+        pixels = disturb_mildly(to_unit(images()[scene]), generator)
+        seen, read, scale = model(pixels.to(device), tokens[scene, phrasing].to(device))
         # As in CLIP's paper: a temperature below 1/100 makes the training unstable.
-        return contrast(seen, said, scale.clamp(max=100.0))
+        return contrast(seen, read, scale.clamp(max=100.0))
 
     trained = fit(model, loss_of_step, spec.optimisation, state, name="clip")
     return trained, tokenizer
 
 
-def _distinct(
-    meanings: torch.Tensor, count: int, generator: torch.Generator
-) -> torch.Tensor:
-    """Draw ``count`` indices at random such that no two have the same meaning."""
-    drawn = torch.randint(len(meanings), (2 * count,), generator=generator)
-    _, inverse = torch.unique(meanings[drawn], return_inverse=True)
-    first = torch.full((int(inverse.max()) + 1,), len(drawn))
-    first.scatter_reduce_(0, inverse, torch.arange(len(drawn)), "amin")
-    return drawn[first.sort().values[:count]]
+def _distinct(values: torch.Tensor) -> torch.Tensor:
+    """Return where each value stands first, in order."""
+    _, inverse = torch.unique(values, return_inverse=True)
+    first = torch.full((int(inverse.max()) + 1,), len(values))
+    first.scatter_reduce_(0, inverse, torch.arange(len(values)), "amin")
+    return first.sort().values
 
 
 def save(
@@ -181,17 +177,20 @@ def measure(
     """Measure a CLIP on validation scenes.
 
     Returns:
-        Top-1 retrieval among 100 captions (images) of distinct meaning, mean over the
-        sets; mean cosine of matching and of other pairs; and for each kind of edit,
-        how often an image prefers its caption to the edited scene's.
+        How often the nearest of 100 captions is true of an image, and the nearest of
+        100 images shows what a caption says; mean cosine of matching and of other
+        pairs; and for each kind of edit, how often an image prefers its prompt to the
+        edited scene's.
     """
     assert isinstance(model, open_clip.CLIP)
     device = next(model.parameters()).device
     seeds = scenes.split_seeds("validation", 100 * sets)
     drawn = [scenes.sample_scene(seed) for seed in seeds]
+    said = [captions.caption_of(s, seed) for s, seed in zip(drawn, seeds, strict=True)]
+    shown = [judge.truth(scene) for scene in drawn]
 
-    def said(captions: list[str]) -> torch.Tensor:
-        parts = tokenize(tokenizer, captions).split(500)
+    def read(texts: Sequence[str]) -> torch.Tensor:
+        parts = tokenize(tokenizer, list(texts)).split(500)
         return torch.cat(
             [model.encode_text(part.to(device), normalize=True) for part in parts]
         )
@@ -203,30 +202,41 @@ def measure(
             for part in pixels.split(500)
         ]
     )
-    true = said([scenes.caption(*pair) for pair in zip(drawn, seeds, strict=True)])
+    true = read([caption.text for caption in said])
     matched = functional.cosine_similarity(seen, true)
     to_text, to_image, other = [], [], []
     for start in range(0, len(seeds), 100):
-        keys = [meaning(scene) for scene in drawn[start : start + 100]]
-        kept = [start + i for i, key in enumerate(keys) if key not in keys[:i]]
-        cosines = seen[kept] @ true[kept].T
-        target = torch.arange(len(kept), device=device)
-        to_text.append((cosines.argmax(1) == target).float().mean())
-        to_image.append((cosines.argmax(0) == target).float().mean())
-        other.append((cosines.sum() - cosines.trace()) / (len(kept) * (len(kept) - 1)))
+        cosines = seen[start : start + 100] @ true[start : start + 100].T
+        for row, best in enumerate(cosines.argmax(1).tolist()):
+            to_text.append(_says(said[start + best], shown[start + row]))
+        for row, best in enumerate(cosines.argmax(0).tolist()):
+            to_image.append(_says(said[start + row], shown[start + best]))
+        other.append((cosines.sum() - cosines.trace()) / (100 * 99))
     quality = {
-        "top-1, image to 100 captions": float(torch.stack(to_text).mean()),
-        "top-1, caption to 100 images": float(torch.stack(to_image).mean()),
+        "nearest of 100 captions is true of the image": float(np.mean(to_text)),
+        "nearest of 100 images shows the caption": float(np.mean(to_image)),
         "mean cosine, matching pairs": float(matched.mean()),
         "mean cosine, other pairs": float(torch.stack(other).mean()),
     }
-    for kind in scenes.EDITS:
-        edited = [
-            scenes.caption(scenes.sample_edit(scene, seed, kind).scene, seed)
-            for seed, scene in zip(seeds, drawn, strict=True)
+    for kind in edits.EDITS:
+        rows = [row for row, scene in enumerate(drawn) if edits.choices(scene, kind)]
+        asked = [
+            edits.prompts(
+                drawn[row],
+                [edits.sample_edit(drawn[row], seeds[row], kind)],
+                seeds[row],
+            )
+            for row in rows
         ]
-        wrong = functional.cosine_similarity(seen, said(edited))
-        quality[f"prefers its caption to one after {kind}"] = float(
-            (matched > wrong).float().mean()
+        right = functional.cosine_similarity(seen[rows], read([p for p, _ in asked]))
+        wrong = functional.cosine_similarity(
+            seen[rows], read([target for _, (target,) in asked])
+        )
+        quality[f"prefers its prompt to one after {kind}"] = float(
+            (right > wrong).float().mean()
         )
     return quality
+
+
+def _says(caption: captions.Caption, shown: judge.Seen) -> bool:
+    return all(judge.as_captioned(caption, shown).values())

@@ -1,23 +1,24 @@
 """Train the feature network of the mini Fréchet distance.
 
 Inception's features come from naming what photographs show. Those of this network come
-from measuring what a scene shows (where, how large, which colour in numbers, which
-shape, texture and ground) *and* how it is rendered (blur, noise, contrast, blocks):
-a distance of distributions must notice lost detail as well as wrong contents. Neither
-the network nor its task is the classifier's.
+from measuring what a scene shows (where objects are, which kinds, colours, textures,
+which ground, hour and light, and the palette in numbers) *and* how it is rendered
+(blur, noise, contrast, blocks): a distance of distributions must notice lost detail as
+well as wrong contents. Neither the network nor its task is the judge's.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 from torch.nn import functional
 
-from clockwork_experiments.mini import augment, scenes
-from clockwork_experiments.mini.data import scene_images, to_unit
 from clockwork_experiments.models.mini import FeatureNetwork
 from clockwork_experiments.score.metrics import frechet_distance, statistics
 from clockwork_experiments.train.training import (
@@ -26,9 +27,22 @@ from clockwork_experiments.train.training import (
     fit,
     generator_for,
 )
+from clockwork_experiments.world import augment, scenes, shapes
+from clockwork_experiments.world.data import made_of, scene_images, to_unit
 
-_KINDS = (tuple(scenes.SHAPES), scenes.TEXTURES, tuple(scenes.BACKGROUNDS))
-_MEASURES = 6  # centre x and y, radius, red, green, blue
+_THERE = {
+    "kind": tuple(shapes.KINDS),
+    "colour": tuple(scenes.COLOURS),
+    "texture": scenes.TEXTURES,
+}
+"""What an object of the scene may have."""
+_WHOLE = {
+    "ground": scenes.GROUNDS,
+    "hour": tuple(scenes.HOURS),
+    "light": tuple(scenes.LIGHTS),
+}
+_CELLS, _PALETTE = 8, 4
+"""Sides of the grids on which cover and palette are measured."""
 _RENDERING = 4  # blur, noise, contrast, share of blocks
 
 
@@ -58,12 +72,47 @@ class _Measuring(nn.Module):
         super().__init__()
         self.network = network
         dim = network.last.out_features
-        self.measures = nn.Linear(dim, _MEASURES + _RENDERING)
-        self.kinds = nn.ModuleList(nn.Linear(dim, len(values)) for values in _KINDS)
+        numbers = _CELLS**2 + 3 * _PALETTE**2 + _RENDERING
+        self.numbers = nn.Linear(dim, numbers)
+        self.there = nn.Linear(dim, sum(len(values) for values in _THERE.values()))
+        self.whole = nn.ModuleList(
+            nn.Linear(dim, len(values)) for values in _WHOLE.values()
+        )
 
-    def forward(self, pixels: torch.Tensor) -> tuple[torch.Tensor, list[torch.Tensor]]:
+    def loss(
+        self, pixels: torch.Tensor, rendering: torch.Tensor, true: _Targets
+    ) -> torch.Tensor:
+        """Return the loss of a batch of disturbed pixels, and how much they were."""
         x = functional.silu(self.network.describe(pixels))
-        return self.measures(x), [kind(x) for kind in self.kinds]
+        cover, palette, made = self.numbers(x).split(
+            [_CELLS**2, 3 * _PALETTE**2, _RENDERING], 1
+        )
+        losses = [
+            functional.mse_loss(cover, true.cover),
+            functional.mse_loss(palette, true.palette),
+            functional.mse_loss(made, rendering),
+            functional.binary_cross_entropy_with_logits(self.there(x), true.there),
+        ] + [
+            0.1 * functional.cross_entropy(head(x), true.whole[:, index])
+            for index, head in enumerate(self.whole)
+        ]
+        return torch.stack(losses).sum()
+
+
+class _Targets(NamedTuple):
+    """What scenes show.
+
+    Attributes:
+        cover: How much objects cover of each cell, of about unit spread, ``(N, 64)``.
+        palette: Mean colours of 4×4 parts, likewise, ``(N, 48)``.
+        there: 1 for each kind, colour and texture that is there, ``(N, 23)``.
+        whole: Class numbers of ground, hour and light, ``(N, 3)``.
+    """
+
+    cover: torch.Tensor
+    palette: torch.Tensor
+    there: torch.Tensor
+    whole: torch.Tensor
 
 
 def build(spec: FeaturesSpec) -> FeatureNetwork:
@@ -79,46 +128,59 @@ def train(spec: FeaturesSpec, state: Path, device: torch.device) -> Trained:
         The network without its heads; each feature has mean 0 and variance 1 over
         training scenes, which sets the scale of the distance.
     """
-    images = scene_images("train", spec.images, spec.offset)
-    measures, kinds = _targets(scenes.split_seeds("train", spec.images, spec.offset))
+    seeds = scenes.split_seeds("train", spec.images, spec.offset)
+
+    @cache
+    def images() -> torch.Tensor:
+        return scene_images("train", spec.images, spec.offset)
+
+    @cache
+    def targets() -> _Targets:
+        return _targets(seeds, images())
+
     model = _Measuring(build(spec)).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def loss_of_step(step: int) -> torch.Tensor:
         generator = generator_for(spec.optimisation.seed, step)
         count = spec.optimisation.batch_size
         chosen = torch.randint(spec.images, (count,), generator=generator)
-        pixels, rendering = _disturb(to_unit(images[chosen]), generator)
-        target = torch.cat([measures[chosen], rendering], dim=1).to(device)
-        numbers, logits = model(pixels.to(device))
-        losses = [functional.mse_loss(numbers, target)] + [
-            0.1 * functional.cross_entropy(scores, kinds[chosen, i].to(device))
-            for i, scores in enumerate(logits)
-        ]
-        return torch.stack(losses).sum()
+        pixels, rendering = _disturb(to_unit(images()[chosen]), generator)
+        true = _Targets(*(part[chosen].to(device) for part in targets()))
+        loss: torch.Tensor = model.loss(pixels.to(device), rendering.to(device), true)
+        return loss
 
     trained = fit(model, loss_of_step, spec.optimisation, state, name="features")
     assert isinstance(trained.module, _Measuring)
     network = trained.module.network
-    _standardise(network, images[:4096])
+    _standardise(network, images()[:4096])
     return Trained(network, trained.history, trained.seconds)
 
 
-def _targets(seeds: list[int]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return measures ``(N, 6)``, each of about unit spread, and kinds ``(N, 3)``."""
-    numbers, names = [], []
-    for seed in seeds:
-        scene = scenes.sample_scene(seed)
-        (item,) = scene.objects
-        x, y = scenes.POSITIONS[item.position]
-        place = [(x + item.jitter[0] - 32) / 12, (y + item.jitter[1] - 32) / 12]
-        radius = (scenes.SIZES[item.size] - 11.75) / 2.25
-        colour = [(level - 128) / 80 for level in scenes.COLOURS[item.colour]]
-        numbers.append([*place, radius, *colour])
-        said = (item.shape, item.texture, scene.background)
-        names.append(
-            [values.index(word) for values, word in zip(_KINDS, said, strict=True)]
-        )
-    return torch.tensor(numbers), torch.tensor(names)
+def _shown(seed: int) -> tuple[np.ndarray, list[float], list[int]]:
+    scene = scenes.sample_scene(seed)
+    side = scenes.SIZE // _CELLS
+    mask = scenes.object_mask(scene).reshape(_CELLS, side, _CELLS, side)
+    there = [
+        float(any(getattr(thing, name) == value for thing in scene.things))
+        for name, values in _THERE.items()
+        for value in values
+    ]
+    whole = [values.index(getattr(scene, name)) for name, values in _WHOLE.items()]
+    return mask.mean((1, 3)).flatten(), there, whole
+
+
+def _targets(seeds: list[int], images: torch.Tensor) -> _Targets:
+    cover, there, whole = zip(*made_of(_shown, seeds), strict=True)
+    parts = [
+        functional.avg_pool2d(to_unit(batch), scenes.SIZE // _PALETTE).flatten(1)
+        for batch in images.split(1024)
+    ]
+    return _Targets(
+        (torch.tensor(np.stack(cover)) - 0.2) / 0.3,
+        torch.cat(parts) / 0.5,
+        torch.tensor(there),
+        torch.tensor(whole),
+    )
 
 
 def _disturb(

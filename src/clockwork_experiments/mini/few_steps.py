@@ -25,14 +25,13 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from clockwork_diffusion.stablesr.overlay import learned_parts
 from clockwork_diffusion.stablesr.pipeline import StableSRPipeline
+from clockwork_diffusion.stablesr.spade import spades
 from clockwork_diffusion.timesteps import check_timesteps
 from clockwork_experiments.base import chunks
 from clockwork_experiments.generate.text import image_seed, initial_noise
 from clockwork_experiments.generate.translate import TranslationSpec, Translator
 from clockwork_experiments.generate.translators import load_translator
-from clockwork_experiments.mini.pairs import Pairs
 from clockwork_experiments.models.loading import default_device
 from clockwork_experiments.score.metrics import psnr
 from clockwork_experiments.train.backbones import Noise
@@ -42,6 +41,7 @@ from clockwork_experiments.train.training import (
     fit,
     generator_for,
 )
+from clockwork_experiments.world.pairs import Pairs
 
 BATCH = 64
 """Images at once where nothing is learned."""
@@ -86,6 +86,18 @@ class FewStepsSpec:
     def many(self) -> TranslationSpec:
         """How the teacher restores."""
         return TranslationSpec("restoration", self.reference)
+
+
+def learned_parts(
+    unet: nn.Module, structure_encoder: nn.Module
+) -> dict[str, nn.Parameter]:
+    """Return the parameters that StableSR's training changes, by name."""
+    layers = {f"unet.{name}": spade for name, spade in spades(unet)}
+    return {
+        f"{name}.{key}": parameter
+        for name, layer in {**layers, "structure_encoder": structure_encoder}.items()
+        for key, parameter in layer.named_parameters()
+    }
 
 
 class Student(nn.Module):
@@ -256,12 +268,12 @@ def measure(
         pairs: Pairs that it was not trained on.
     """
     device, images = default_device(), {}
-    for name, path, base, how in (
-        ("student", folder, teacher, spec.few),
-        ("hasty teacher", teacher, None, spec.few),
-        ("teacher", teacher, None, spec.many),
+    for name, path, how in (
+        ("student", folder, spec.few),
+        ("hasty teacher", teacher, spec.few),
+        ("teacher", teacher, spec.many),
     ):
-        translator = load_translator("restoration", path, base, device)
+        translator = load_translator("restoration", path, device=device)
         latents = restore(translator, pairs.inputs, how, 0)
         images[name] = translator.decode(latents.to(device), pairs.inputs)
     many, few = f"{spec.reference} steps", f"{len(spec.timesteps)} steps"

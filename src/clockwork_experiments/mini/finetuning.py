@@ -16,9 +16,9 @@ from typing import Any
 from clockwork_diffusion.depth_skip import depth_skip
 from clockwork_experiments.generate.tasks import JOINED
 from clockwork_experiments.generate.translate import Translator
-from clockwork_experiments.mini.pairs import Pairs
 from clockwork_experiments.mini.translators import Joined, TranslatorSpec, train
 from clockwork_experiments.train.training import Trained
+from clockwork_experiments.world.pairs import Pairs
 
 
 @dataclass(frozen=True)

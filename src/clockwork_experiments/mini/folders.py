@@ -52,12 +52,12 @@ class RandomDataSpec:
 def write(spec: RandomDataSpec, output: Path) -> None:
     """Render a set and write it as a folder."""
     if spec.of in EDITED:
-        from clockwork_experiments.mini import edits
+        from clockwork_experiments.world import edit_sets
 
-        chosen = edits.SceneEditsSpec(
+        chosen = edit_sets.SceneEditsSpec(
             spec.count, kinds=("recolour",), **EDITED[spec.of]
         )
-        edits.write_layout(chosen, output)
+        edit_sets.write_layout(chosen, output)
         return
     with storage.atomic_path(output) as folder:
         if spec.of in CAPTIONED:
@@ -67,18 +67,18 @@ def write(spec: RandomDataSpec, output: Path) -> None:
 
 
 def _write_captions(spec: RandomDataSpec, folder: Path) -> None:
-    from clockwork_experiments.mini import scenes
-    from clockwork_experiments.mini.data import scene_images
+    from clockwork_experiments.world.captions import captions
+    from clockwork_experiments.world.data import scene_images
 
     split, offset = CAPTIONED[spec.of]
     _write_images(scene_images(split, spec.count, offset), folder / "images", spec.size)
-    captions = scenes.captions(split, spec.count, offset)
-    storage.write_text(folder / "prompts.txt", "".join(f"{c}\n" for c in captions))
+    said = captions(split, spec.count, offset)
+    storage.write_text(folder / "prompts.txt", "".join(f"{c}\n" for c in said))
 
 
 def _write_pairs(spec: RandomDataSpec, folder: Path) -> None:
     from clockwork_experiments.data import pair_sets
-    from clockwork_experiments.mini import pairs
+    from clockwork_experiments.world import pairs
 
     # Synthesis starts from blurred scenes: what would restore them is of no account.
     restorer = (lambda images: images) if spec.of == "synthesis" else None

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from clockwork_experiments.generate.translate import TranslationSpec
     from clockwork_experiments.generate.translators import Translator
     from clockwork_experiments.mini.finetuning import FineTuneSpec
-    from clockwork_experiments.mini.pairs import Pairs
     from clockwork_experiments.mini.translators import TranslatorSpec
     from clockwork_experiments.search.evaluator import Evaluator
     from clockwork_experiments.train.training import Trained
+    from clockwork_experiments.world.pairs import Pairs
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ def training_pairs(
 ) -> Callable[[], Pairs]:
     """Return what makes the pairs to train on."""
     from clockwork_experiments.mini import restorer as nets
-    from clockwork_experiments.mini.pairs import scene_pairs
     from clockwork_experiments.models import mini
+    from clockwork_experiments.world.pairs import scene_pairs
 
     restore = None
     if restorer is not None:

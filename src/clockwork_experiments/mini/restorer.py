@@ -12,8 +12,6 @@ from pathlib import Path
 import torch
 from torch.nn import functional
 
-from clockwork_experiments.mini.data import to_unit
-from clockwork_experiments.mini.pairs import blurred_scenes
 from clockwork_experiments.models.mini import Restorer
 from clockwork_experiments.score.metrics import psnr
 from clockwork_experiments.train.training import (
@@ -22,6 +20,8 @@ from clockwork_experiments.train.training import (
     fit,
     generator_for,
 )
+from clockwork_experiments.world.data import to_unit
+from clockwork_experiments.world.pairs import blurred_scenes
 
 
 @dataclass(frozen=True)

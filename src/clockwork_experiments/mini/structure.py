@@ -3,15 +3,15 @@
 It stands for the DINO ViT whose keys measure whether an edit keeps an image's layout.
 DINO's self-distillation encodes every image several times per step and needs many
 steps; for the minutes of one CPU thread that this model may take, a stronger teacher
-is at hand: the generator's masks. Each patch token predicts, pixel by pixel, where the
-object and its outline are, and which shape it is part of. Colours are exchanged and
-rendering disturbed, so that appearance says as little as possible.
+is at hand: the generator's masks. Each patch token predicts, pixel by pixel, where
+objects and their outlines are, and which kind of object it is part of. Colours are
+exchanged and rendering disturbed, so that appearance says as little as possible.
 """
 
 from __future__ import annotations
 
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,14 +20,21 @@ from torch import nn
 from torch.nn import functional
 from transformers import ViTConfig, ViTModel
 
-from clockwork_experiments.mini import augment, scenes
-from clockwork_experiments.mini.data import scene_images, to_unit
 from clockwork_experiments.score.structure import keys, self_similarity
 from clockwork_experiments.train.training import (
     Optimisation,
     Trained,
     fit,
     generator_for,
+)
+from clockwork_experiments.world import augment, edits, scenes, shapes
+from clockwork_experiments.world.data import (
+    Pixels,
+    eight_bit,
+    images_of,
+    scene_images,
+    stacked,
+    to_unit,
 )
 
 
@@ -62,12 +69,12 @@ class _Parsing(nn.Module):
         self.vit = vit
         width, patch = vit.config.hidden_size, vit.config.patch_size
         self.pixels = nn.Linear(width, 2 * patch**2)
-        self.shape = nn.Linear(width, len(scenes.SHAPES))
+        self.kind = nn.Linear(width, len(shapes.KINDS))
 
     def forward(self, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return logits of mask and outline ``(N, P, 2p²)``, of shape ``(N, P, 6)``."""
+        """Return logits of mask and outline ``(N, P, 2p²)``, of kind ``(N, P, 12)``."""
         tokens = self.vit(images).last_hidden_state[:, 1:]
-        return self.pixels(tokens), self.shape(tokens)
+        return self.pixels(tokens), self.kind(tokens)
 
 
 def build(spec: StructureSpec) -> ViTModel:
@@ -93,54 +100,50 @@ def build(spec: StructureSpec) -> ViTModel:
 
 def train(spec: StructureSpec, state: Path, device: torch.device) -> Trained:
     """Train on scenes and their masks; the result's module is the bare `ViTModel`."""
-    images = scene_images("train", spec.images, spec.offset)
     seeds = scenes.split_seeds("train", spec.images, spec.offset)
-    outlines = _outlines(seeds)
-    shapes = torch.tensor(
-        [
-            list(scenes.SHAPES).index(scenes.sample_scene(seed).objects[0].shape)
-            for seed in seeds
-        ]
-    )
+
+    @cache
+    def images() -> torch.Tensor:
+        return scene_images("train", spec.images, spec.offset)
+
+    @cache
+    def maps() -> torch.Tensor:
+        return images_of(_maps, seeds)
+
     model = _Parsing(build(spec)).to(device)
+
+    def patches(of: torch.Tensor) -> torch.Tensor:
+        # (N, C, 64, 64) → (N, patches, C·p²), rows of patches first, as the ViT's.
+        return functional.unfold(of, spec.patch, stride=spec.patch).transpose(1, 2)
 
     def loss_of_step(step: int) -> torch.Tensor:
         generator = generator_for(spec.optimisation.seed, step)
         count = spec.optimisation.batch_size
         chosen = torch.randint(spec.images, (count,), generator=generator)
         pixels = augment.disturb_mildly(
-            _shuffle_colours(to_unit(images[chosen]), generator), generator
+            _shuffle_colours(to_unit(images()[chosen]), generator), generator
         )
-        # (N, 2, 64, 64) → (N, patches, 2p²), rows of patches first, as the ViT's.
-        target = functional.unfold(
-            outlines[chosen].float() / 255, spec.patch, stride=spec.patch
-        ).transpose(1, 2)
         drawn, named = model(pixels.to(device))
-        target = target.to(device)
-        # A patch that the object fills by less than a twentieth has no shape to name.
-        filled = target[..., : spec.patch**2].mean(dim=-1) > 0.05
-        wanted = shapes[chosen].to(device)[:, None].expand(filled.shape)
+        target = patches(maps()[chosen, :2].float() / 255).to(device)
+        shown = patches(maps()[chosen, 2:].float()).long().to(device)
+        filled = functional.one_hot(shown, 1 + len(shapes.KINDS)).float().mean(2)
+        share, kind = filled[..., 1:].max(-1)
+        # A patch that objects fill by less than a twentieth has no kind to name.
+        asked = share > 0.05
         return functional.binary_cross_entropy_with_logits(
             drawn, target
-        ) + 0.2 * functional.cross_entropy(named[filled], wanted[filled])
+        ) + 0.2 * functional.cross_entropy(named[asked], kind[asked])
 
     trained = fit(model, loss_of_step, spec.optimisation, state, name="structure")
     assert isinstance(trained.module, _Parsing)
     return Trained(trained.module.vit, trained.history, trained.seconds)
 
 
-def _outline(seed: int) -> np.ndarray:
+def _maps(seed: int) -> Pixels:
+    """Return a scene's mask, outlines and kinds, uint8, ``(64, 64, 3)``."""
     scene = scenes.sample_scene(seed)
-    both = np.stack([scenes.object_mask(scene), scenes.edge_map(scene)])
-    return np.round(both * 255).astype(np.uint8)
-
-
-def _outlines(seeds: list[int]) -> torch.Tensor:
-    """Return object masks and outlines, uint8, ``(N, 2, 64, 64)``."""
-    with ProcessPoolExecutor() as pool:
-        return torch.from_numpy(
-            np.stack(list(pool.map(_outline, seeds, chunksize=256)))
-        )
+    both = [eight_bit(draw(scene)) for draw in (scenes.object_mask, scenes.edge_map)]
+    return np.stack([*both, scenes.kind_map(scene)], -1)
 
 
 def _shuffle_colours(images: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
@@ -159,9 +162,9 @@ def measure(vit: ViTModel, count: int = 500) -> dict[str, float]:
     """Return the mean structure distance that each kind of edit makes.
 
     The distance is the mean squared difference of the self-similarities. Recolouring,
-    retexturing and a new ground keep the layout; a new shape or place does not.
-    ``same scene, disturbed`` blurs and relights only. The last figure is how often a
-    layout-changing edit is farther from its scene than a layout-keeping one.
+    retexturing, a new ground, hour or light keep the layout; a new kind, size or place
+    does not. ``same scene, disturbed`` blurs and relights only. The last figure is how
+    often a layout-changing edit is farther from its scene than a layout-keeping one.
     """
     seeds = scenes.split_seeds("validation", count)
     drawn = [scenes.sample_scene(seed) for seed in seeds]
@@ -174,35 +177,29 @@ def measure(vit: ViTModel, count: int = 500) -> dict[str, float]:
         )
 
     def rendered(those: list[scenes.Scene]) -> torch.Tensor:
-        pixels = np.stack([scenes.render(scene) for scene in those])
-        return torch.from_numpy(pixels).permute(0, 3, 1, 2) * 2 - 1
+        return to_unit(stacked([eight_bit(scenes.render(scene)) for scene in those]))
 
     pixels = rendered(drawn)
     original = described(pixels)
 
-    def distance(changed: torch.Tensor) -> torch.Tensor:
-        return (described(changed) - original).square().mean(dim=(1, 2)).cpu()
+    def distance(changed: torch.Tensor, rows: list[int]) -> torch.Tensor:
+        difference = described(changed) - original[rows]
+        return difference.square().mean(dim=(1, 2)).cpu()
 
-    distances = {
-        kind: distance(
-            rendered(
-                [
-                    scenes.sample_edit(scene, seed, kind).scene
-                    for seed, scene in zip(seeds, drawn, strict=True)
-                ]
-            )
-        )
-        for kind in scenes.EDITS
-    }
+    distances = {}
+    for kind in edits.EDITS:
+        rows = [row for row, scene in enumerate(drawn) if edits.choices(scene, kind)]
+        changed = [edits.sample_edit(drawn[row], seeds[row], kind) for row in rows]
+        distances[kind] = distance(rendered([edit.scene for edit in changed]), rows)
     quality = {
         f"structure distance, {kind}": float(values.mean())
         for kind, values in distances.items()
     }
     disturbed = augment.disturb_mildly(pixels, generator_for(0))
     quality["structure distance, same scene, disturbed"] = float(
-        distance(disturbed).mean()
+        distance(disturbed, list(range(count))).mean()
     )
-    kept = torch.cat([distances[k] for k in ("recolour", "retexture", "background")])
+    kept = torch.cat([distances[kind] for kind in edits.KEEP_LAYOUT])
     lost = torch.cat([distances[kind] for kind in ("reshape", "move")])
     quality["layout-changing edit ranks above layout-keeping (AUC)"] = float(
         (lost[:, None] > kept[None, :]).float().mean()

@@ -7,7 +7,8 @@ Diffusion's, and differs from it as they do:
   whose weights start at zero; prompts are instructions. SD's text encoder can read
   instructions before; ours knows captions alone, so it learns to read them first, and
   is then trained with the UNet.
-- ``inpainting`` and ``synthesis``: the same UNet with the empty prompt.
+- ``inpainting`` and ``synthesis``: the same UNet with the empty prompt. One model may
+  learn them beside its edits: what there is to do can be seen from the input.
 - ``control`` (ControlNet): a copy of the UNet's encoder sees Canny edges; the UNet and
   the text encoder stay as they are.
 - ``restoration`` (StableSR): the structure encoder and the SPADE layers learn; the UNet
@@ -49,10 +50,7 @@ from clockwork_experiments.generate.tasks import JOINED, PROMPTED, check_task
 from clockwork_experiments.generate.text import image_seed
 from clockwork_experiments.generate.translate import TranslationSpec
 from clockwork_experiments.generate.translators import load_translator
-from clockwork_experiments.mini import scenes
 from clockwork_experiments.mini.cfw import FuseSpec
-from clockwork_experiments.mini.pairs import Pairs
-from clockwork_experiments.mini.quality import ATTRIBUTES
 from clockwork_experiments.mini.teacher import Reader, tokenize
 from clockwork_experiments.models.loading import default_device
 from clockwork_experiments.score.metrics import psnr
@@ -62,6 +60,8 @@ from clockwork_experiments.train.training import (
     fit,
     generator_for,
 )
+from clockwork_experiments.world import edits, scenes, shapes
+from clockwork_experiments.world.pairs import Pairs
 
 
 @dataclass(frozen=True)
@@ -96,6 +96,8 @@ class TranslatorSpec:
         empty_prompts: Share of samples without the prompt, for guidance.
         empty_inputs: Share of samples without the input image, for its guidance, and
             as many again without either.
+        beside: For ``edit``, tasks without prompts that the same model learns, from as
+            many pairs each.
         blind_share: Share of samples that show noise alone, at a timestep from which a
             sampler may start; their target is the clean image's.
         blind_from: First such timestep.
@@ -110,6 +112,7 @@ class TranslatorSpec:
     parts: StableSRParts | None = None
     empty_prompts: float = 0.0
     empty_inputs: float = 0.0
+    beside: tuple[str, ...] = ()
     blind_share: float = 0.15
     blind_from: int = 850
     judged: int = 128
@@ -119,6 +122,9 @@ class TranslatorSpec:
         check_task(self.task)
         if (self.reading is not None) != (self.task == "edit"):
             raise ValueError(f"task {self.task!r} and a recipe for reading do not fit")
+        for other in self.beside:
+            if self.task != "edit" or other not in JOINED or other in PROMPTED:
+                raise ValueError(f"task {self.task!r} does not learn {other!r} beside")
         if (self.parts is not None) != (self.task == "restoration"):
             raise ValueError(f"task {self.task!r} and parts of StableSR do not fit")
         if not 0 <= self.empty_prompts + 2 * self.empty_inputs <= 1:
@@ -285,30 +291,32 @@ def build(spec: TranslatorSpec, pipe: StableDiffusionPipeline) -> nn.Module:
     return Controlled(pipe.unet, pipe.text_encoder, factor)
 
 
+_SUBJECT = {"kind": tuple(shapes.KINDS), "colour": tuple(scenes.COLOURS)}
+
+
 def change_labels(split: str, count: int, offset: int) -> torch.Tensor:
     """Return what each edit of `pairs.scene_pairs` changes, as class numbers.
 
     Returns:
-        int64, ``(count, 6)``, columns as in `ATTRIBUTES`: the new value, or the number
-        of values if the attribute stays as it is.
+        int64, ``(count, 10)``: by kind of edit, in the order of `edits.VALUES`, the new
+        value, then kind and colour of the object that is spoken of; 0 for what the
+        instruction does not say.
     """
     rows = []
     for seed in scenes.split_seeds(split, count, offset):
-        before = scenes.sample_scene(seed)
-        after = scenes.sample_edit(before, seed).scene
-        old, new = _named(before), _named(after)
-        rows.append(
-            [
-                values.index(new[name]) if new[name] != old[name] else len(values)
-                for name, values in ATTRIBUTES.items()
-            ]
-        )
+        scene = scenes.sample_scene(seed)
+        edit = edits.sample_edit(scene, seed)
+        row = [
+            1 + values.index(edit.value) if kind == edit.kind else 0
+            for kind, values in edits.VALUES.items()
+        ]
+        thing = edits.subject(scene, edit.kind)
+        row += [
+            0 if thing is None else 1 + values.index(getattr(thing, name))
+            for name, values in _SUBJECT.items()
+        ]
+        rows.append(row)
     return torch.tensor(rows)
-
-
-def _named(scene: scenes.Scene) -> dict[str, str]:
-    (item,) = scene.objects
-    return {**vars(item), "background": scene.background}
 
 
 def learn_instructions(
@@ -323,16 +331,16 @@ def learn_instructions(
     Args:
         text_encoder: Trained in place.
         make_data: Makes the instructions' tokens, int64, ``(N, L)``, and what they
-            change, ``(N, 6)``, of `change_labels`; called once, on first use.
+            change, ``(N, 10)``, of `change_labels`; called once, on first use.
         recipe: The recipe.
         state: Where the resumable state lies.
         work: Says what else decides the outcome.
     """
     reader = Reader(text_encoder, text_encoder.config.hidden_size)
-    # One class more than the reader of captions has: not changed.
+    # One class more than there are values: not said.
     reader.heads = nn.ModuleList(
         nn.Linear(text_encoder.config.hidden_size, len(values) + 1)
-        for values in ATTRIBUTES.values()
+        for values in (*edits.VALUES.values(), *_SUBJECT.values())
     )
 
     data = cache(make_data)
@@ -388,7 +396,7 @@ class _Lessons:
         spec = self.spec
         generator = generator_for(spec.optimisation.seed, step)
         count = spec.optimisation.batch_size
-        chosen = torch.randint(spec.pairs, (count,), generator=generator)
+        chosen = torch.randint(len(self.pairs), (count,), generator=generator)
         target, given = self.clean[chosen], self.inputs[chosen].float()
         if spec.task == "control":
             given = given / 255
@@ -428,7 +436,8 @@ def train(
     Args:
         spec: Task, data and recipe.
         pipe: The teacher; not changed.
-        make_pairs: Makes the training pairs, ``spec.pairs`` of them.
+        make_pairs: Makes the training pairs, ``spec.pairs`` of each task, those of
+            ``spec.task`` first.
         state: Where the resumable state lies.
         work: Says what else decides the outcome: teacher, code.
         model: An untrained translator, if `build` is not to make it.
@@ -450,7 +459,10 @@ def train(
         assert isinstance(model, Joined)
         read = learn_instructions(
             model.text_encoder,
-            lambda: (lessons.tokens, change_labels("train", spec.pairs, spec.offset)),
+            lambda: (
+                lessons.tokens[: spec.pairs],
+                change_labels("train", spec.pairs, spec.offset),
+            ),
             spec.reading,
             state.with_suffix(".text.pt"),
             work,
@@ -523,29 +535,28 @@ def save(made: DiffusionPipeline | ControlNetModel, folder: Path) -> None:
 
 
 @torch.inference_mode()
-def measure(
-    folder: Path, teacher: Path, spec: TranslatorSpec, pairs: Pairs
-) -> dict[str, float]:
+def measure(folder: Path, teacher: Path, task: str, pairs: Pairs) -> dict[str, float]:
     """Return how near a saved translator comes to the right answers of pairs.
 
     Args:
         folder: The translator's.
         teacher: That of the pipeline that it was made from.
-        spec: Its specification.
-        pairs: Pairs that it was not trained on.
+        task: What to ask of it.
+        pairs: Pairs of the task that it was not trained on.
     """
     device = default_device()
-    model = teacher if spec.task == "control" else None
-    translator = load_translator(spec.task, folder, model, device)
-    steps, guidance = 20, 2.0 if spec.task in PROMPTED else 1.0
-    translation = TranslationSpec(spec.task, steps, guidance)
-    prompts = pairs.prompts if spec.task in PROMPTED else [""] * len(pairs)
+    model = teacher if task == "control" else None
+    translator = load_translator(task, folder, model, device)
+    steps, guidance = 20, 2.0 if task in PROMPTED else 1.0
+    translation = TranslationSpec(task, steps, guidance)
+    prompts = pairs.prompts if task in PROMPTED else [""] * len(pairs)
     seeds = [image_seed(0, index) for index in range(len(pairs))]
     latents = translator.translate(pairs.inputs, prompts, seeds, translation)
     images = translator.decode(latents, pairs.inputs)
     found = float(psnr(images, pairs.targets).mean())
     what = f"{len(pairs)} validation pairs, {steps} steps, guidance {guidance:g}"
+    given = float(psnr(pairs.inputs, pairs.targets).mean())
     return {
-        f"PSNR to the right answer, dB ({what})": found,
-        "PSNR of the input to it, dB": float(psnr(pairs.inputs, pairs.targets).mean()),
+        f"{task}: PSNR to the right answer, dB ({what})": found,
+        f"{task}: PSNR of the input to it, dB": given,
     }

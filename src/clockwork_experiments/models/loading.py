@@ -14,7 +14,7 @@ from diffusers.utils import logging as diffusers_logging
 from transformers.utils import logging as transformers_logging
 
 from clockwork_experiments.base import storage
-from clockwork_experiments.models import inspection
+from clockwork_experiments.models import inspection, overlay
 
 UNREAD = ("safety_checker", "feature_extractor", "image_encoder")
 """Parts of a pipeline that nothing here uses, and that are not loaded."""
@@ -26,10 +26,11 @@ def load_pipeline(
     dtype: torch.dtype = torch.float32,
     kind: type[Any] = StableDiffusionPipeline,
 ) -> Any:
-    """Load a pipeline folder as diffusers saves it.
+    """Load a pipeline folder as diffusers saves it, or what lies over one.
 
     Args:
-        folder: Folder with ``model_index.json``, or of a model in the hub's cache.
+        folder: Folder with ``model_index.json``, or of a model in the hub's cache; what
+            its weights lie over (`models.overlay`), if they do, is beside it.
         device: Where to put it.
         dtype: Precision to compute in; the files may be stored in another.
         kind: Stable Diffusion's pipeline, or one that is made like it.
@@ -122,6 +123,8 @@ def load_network(
     """
     inspection.inspect(folder)
     inspection.check_config(folder)
+    if overlay.is_over(folder.parent):
+        return _load_over(kind, folder).to(dtype).eval()
     if pickled:
         chosen: dict[str, Any] = {"weights_only": True}
     else:
@@ -148,6 +151,27 @@ def load_network(
     inspection.check_report(report, weights, surplus)
     inspection.check_finite(network, weights)
     return network.eval()
+
+
+def _load_over(kind: type[Any], folder: Path) -> Any:
+    """Load a network of a pipeline that lies over another."""
+    weights = folder.parent / overlay.WEIGHTS
+    tensors = overlay.tensors_of(folder.parent, folder.name)
+    # What the network is made with is replaced, and must not change what is drawn next.
+    with torch.random.fork_rng(devices=[]):
+        if issubclass(kind, ModelMixin):
+            network = kind.from_config(kind.load_config(folder))
+        else:
+            config = kind.config_class.from_pretrained(folder, local_files_only=True)
+            network = kind(config)
+    found = network.load_state_dict(tensors, strict=False)
+    report = {
+        "missing_keys": found.missing_keys,
+        "unexpected_keys": found.unexpected_keys,
+    }
+    inspection.check_report(report, weights)
+    inspection.check_finite(network, weights)
+    return network
 
 
 def _check_fit(pipe: Any, folder: Path) -> None:

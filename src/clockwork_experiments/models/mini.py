@@ -1,8 +1,6 @@
-"""Define the mini scale's three convolutional networks, and keep them in files.
+"""Define the mini scale's convolutional networks, and keep them in files.
 
 They lie apart from their training, so that scoring with them depends on nothing else.
-They share nothing: the classifier tells whether the teacher draws what it is asked to,
-and must have no part in any score or guidance.
 """
 
 from __future__ import annotations
@@ -20,40 +18,6 @@ from clockwork_experiments.models import inspection
 
 WEIGHTS = "model.safetensors"
 """Name of the weight file in a network's folder; its metadata hold the sizes."""
-
-
-class Classifier(nn.Module):
-    """Name the attributes of a scene's only object, and its ground."""
-
-    def __init__(self, width: int, classes: list[int]) -> None:
-        """Build for ``len(classes)`` attributes.
-
-        Args:
-            width: Channels of the first level; the last has four times as many.
-            classes: Number of values of each attribute.
-        """
-        super().__init__()
-        self.settings = {"width": width, "classes": classes}
-        self.body = nn.Sequential(
-            *_conv(3, width, 5, 2),
-            *_conv(width, 2 * width, 3, 2),
-            *_conv(2 * width, 2 * width, 3, 1),
-            *_conv(2 * width, 4 * width, 3, 2),
-            *_conv(4 * width, 4 * width, 3, 2),
-            nn.Flatten(),
-            nn.Linear(4 * width * 4 * 4, 8 * width),
-            nn.ReLU(),
-        )
-        self.heads = nn.ModuleList(nn.Linear(8 * width, count) for count in classes)
-
-    def forward(self, pixels: torch.Tensor) -> list[torch.Tensor]:
-        """Return logits ``(N, classes)`` by attribute.
-
-        Args:
-            pixels: float32 in ``[-1, 1]``, ``(N, 3, 64, 64)``.
-        """
-        common = self.body(pixels)
-        return [head(common) for head in self.heads]
 
 
 class FeatureNetwork(nn.Module):
@@ -135,18 +99,10 @@ class Restorer(nn.Module):
         return restored
 
 
-def _conv(before: int, after: int, kernel: int, stride: int) -> list[nn.Module]:
-    return [
-        nn.Conv2d(before, after, kernel, stride=stride, padding=kernel // 2),
-        nn.GroupNorm(8, after),
-        nn.ReLU(),
-    ]
+Network = TypeVar("Network", FeatureNetwork, Restorer)
 
 
-Network = TypeVar("Network", Classifier, FeatureNetwork, Restorer)
-
-
-def save(network: Classifier | FeatureNetwork | Restorer, folder: Path) -> None:
+def save(network: FeatureNetwork | Restorer, folder: Path) -> None:
     """Write a network's weights as fp16 into a folder."""
     storage.write_tensors(
         folder / WEIGHTS,

@@ -109,7 +109,7 @@ def what(folder: Path, place: str) -> Made:
         )
         return Made(LIBRARY, "text-to-image", use)
     tasks = {
-        "classifier": "image-classification",
+        "judge": "object-detection",
         "features": "image-feature-extraction",
     }
     return Made(LIBRARY, tasks.get(folder.name, "image-to-image"))

@@ -13,6 +13,9 @@ from clockwork_experiments.base import storage
 from clockwork_experiments.data import shards
 from clockwork_experiments.score import dead, metrics
 
+JUDGED = ("as_captioned", "agreement")
+"""What a judge finds of scenes, in percent of each image."""
+
 
 class Scorer:
     """Scores runs on one data set from their shards, a few rows at a time."""
@@ -76,6 +79,15 @@ class Scorer:
                 values[key].append(measure(*pair))
         return {key: torch.cat(parts) for key, parts in values.items()}
 
+    def judged(self, name: str, key: str) -> torch.Tensor | None:
+        """Return what a judge found of each image, in percent; None without one."""
+        paths = shards_of(self.features, name)
+        with storage.opened(sorted(paths)[0]) as file:
+            known = set(file.keys())
+        if key not in known:
+            return None
+        return torch.cat(list(_rows(paths, key).blocks(shards.FEATURES)))
+
     def scores(
         self, name: str, seeds: int, teacher: str
     ) -> tuple[dict[str, metrics.Score], dict[str, torch.Tensor]]:
@@ -92,6 +104,11 @@ class Scorer:
             "clip": metrics.mean_score(cosines, seeds=seeds),
         }
         values = {"clip": cosines}
+        for key in JUDGED:
+            found = self.judged(name, key)
+            if found is not None:
+                values[key] = found
+                scores[key] = metrics.mean_score(found, seeds=seeds)
         if not teacher:
             return scores, values
         values |= self.distances(name, teacher)
@@ -102,6 +119,12 @@ class Scorer:
         scores["clip_minus_teacher"] = metrics.difference_score(
             cosines, self.cosines(teacher), seeds=seeds
         )
+        for key in JUDGED:
+            one, other = (self.judged(each, key) for each in (name, teacher))
+            if one is not None and other is not None:
+                scores[f"{key}_minus_teacher"] = metrics.difference_score(
+                    one, other, seeds=seeds
+                )
         return scores, values
 
 

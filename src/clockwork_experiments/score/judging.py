@@ -28,13 +28,15 @@ def outputs_of(
     teachers: Mapping[str, str],
     files: Mapping[str, Sequence[Path]],
 ) -> dict[str, Path]:
-    """Return where each translation's scores go.
+    """Return where each translation's scores go, or those of the inputs as they are.
 
     Raises:
         ValueError: If they are not one for each, or a teacher's images are missing.
     """
-    wanted = {*by_translation(translated)}
     outputs = {path.stem: path for path in output}
+    if not translated:
+        return outputs
+    wanted = {*by_translation(translated)}
     if {*outputs} != wanted or len(output) != len(wanted):
         raise ValueError(
             f"outputs {', '.join(sorted(outputs))} do not match the translations "
@@ -55,12 +57,14 @@ class Judges:
         frechet: The Fréchet distance's.
         lpips: LPIPS's.
         aesthetic: File of the aesthetic predictor, or None.
+        scenes: Folder of the judge of scenes, or None.
     """
 
     clip: encoders.ClipEncoder
     frechet: encoders.FrechetEncoder
     lpips: perceptual.PerceptualEncoder
     aesthetic: Path | None
+    scenes: Path | None = None
 
     def described(self) -> dict[str, dict[str, str]]:
         """Return what scored, with checksums."""
@@ -78,6 +82,8 @@ class Judges:
                 "sha256": storage.sha256(self.aesthetic),
                 "preprocessing": "linear on CLIP's unit image features",
             }
+        if self.scenes is not None:
+            named["judge"] = {"sha256": storage.sha256_folder(self.scenes)}
         return named
 
 
@@ -87,6 +93,7 @@ def score_translation(
     against: dict[str, shards.Rows],
     described: Described,
     reference: Statistics | None,
+    shows: Sequence[str],
     counter: dead.Counter,
 ) -> tuple[dict[str, Score], dict[str, torch.Tensor]]:
     """Return the scores of a translation, and the value of each pair.
@@ -97,6 +104,7 @@ def score_translation(
 
     from clockwork_experiments.models import encoders, perceptual
     from clockwork_experiments.score import metrics, translation_scores
+    from clockwork_experiments.world import verdicts
 
     parts: dict[str, list[torch.Tensor]] = {}
     measured = _measure(judges.clip, judges.lpips, images, against, parts)
@@ -113,6 +121,9 @@ def score_translation(
     if judges.aesthetic is not None:
         predict = perceptual.load_aesthetic(judges.aesthetic, features.shape[1])
         values["aesthetic"] = predict(features)
+    if judges.scenes is not None:
+        whole = torch.cat(list(images.blocks(shards.IMAGES)))
+        values |= verdicts.judged(judges.scenes, shows, whole)
     values |= {key: torch.cat(each) for key, each in parts.items()}
     scores = {key: metrics.mean_score(each) for key, each in values.items()}
     for key in scores.keys() & {"lpips", "lpips_to_teacher"}:
@@ -120,8 +131,8 @@ def score_translation(
     if distance is not None:
         scores["frechet"] = distance.score()
         # Not of a pair: the distance, and that without each group of pairs.
-        whole = {"frechet": (distance.value,), "frechet_without": distance.without}
-        for key, numbers in whole.items():
+        of_all = {"frechet": (distance.value,), "frechet_without": distance.without}
+        for key, numbers in of_all.items():
             values[key] = torch.tensor(numbers, dtype=torch.float64)
     return scores, values
 

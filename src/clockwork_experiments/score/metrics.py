@@ -369,6 +369,47 @@ def _rank_note(generated: Statistics, reference: Statistics) -> str:
     return note
 
 
+# --- kernel distance ------------------------------------------------------------------
+
+
+def kernel_distance(features: torch.Tensor, reference: torch.Tensor) -> float:
+    """Return the squared kernel distance of two sets, unbiased whatever their sizes.
+
+    With the cubic polynomial kernel of the kernel inception distance (Bińkowski et al.
+    2018, Eq. 4), over any features. torchmetrics takes random subsets of equal size;
+    here every image counts once.
+
+    Args:
+        features: Of the generated images, ``(N, D)``.
+        reference: Of the reference images, ``(M, D)``.
+
+    Raises:
+        ValueError: If a set has fewer than 2 images, or the features differ in number.
+    """
+    for each in (features, reference):
+        _check_features(each)
+        if len(each) < 2:
+            raise ValueError(
+                f"a kernel distance needs 2 images or more, not {len(each)}"
+            )
+    if features.shape[1] != reference.shape[1]:
+        raise ValueError(
+            f"{features.shape[1]} and {reference.shape[1]} features do not belong "
+            "together"
+        )
+    one, other = (each.detach().cpu().double() for each in (features, reference))
+    within = sum(
+        # Without an image's kernel with itself.
+        (kernel.sum() - kernel.trace()) / (len(kernel) * (len(kernel) - 1))
+        for kernel in (_cubic(one, one), _cubic(other, other))
+    )
+    return float(within - 2 * _cubic(one, other).mean())
+
+
+def _cubic(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
+    return (one @ other.T / one.shape[1] + 1) ** 3
+
+
 # --- one value per image -------------------------------------------------------------
 
 
@@ -385,6 +426,37 @@ def cosines(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return functional.cosine_similarity(
         one.detach().cpu().double(), other.detach().cpu().double(), dim=-1
     )
+
+
+def caption_errors(features: torch.Tensor, reference: torch.Tensor) -> torch.Tensor:
+    """Return how far images are from what their captions' references show on average.
+
+    The mean squared difference to the mean of a caption's references, in units of the
+    features' variance. As each image has its own caption's, it tells a loss with far
+    fewer images than a distance of distributions does. References themselves have an
+    error too, of what their caption leaves open: the floor.
+
+    Args:
+        features: ``(N, D)``; row i is of caption i mod P.
+        reference: Of each caption's references, ``(P, R, D)``.
+
+    Returns:
+        ``(N,)`` float64.
+
+    Raises:
+        ValueError: If the shapes do not belong together, or a feature is not finite.
+    """
+    _check_features(features)
+    _check_features(reference.flatten(0, -2))
+    captions = len(reference)
+    if len(features) % captions or features.shape[1] != reference.shape[-1]:
+        raise ValueError(
+            f"features {tuple(features.shape)} and references {tuple(reference.shape)} "
+            "do not belong together"
+        )
+    mean = reference.detach().cpu().double().mean(dim=1)
+    rows = torch.arange(len(features)) % captions
+    return (features.detach().cpu().double() - mean[rows]).square().mean(dim=1)
 
 
 def pixel_rmse(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

@@ -60,6 +60,9 @@ SCORES: dict[str, Score] = {
     "frechet": Score("Fréchet", 2, False, published="FID"),
     "clip": Score("CLIP", 4, True),
     "clip_above_chance": Score("CLIP above chance", 4, True),
+    # Of scenes alone, by a judge of renderings.
+    "as_captioned": Score("As captioned", 1, True, "%", "share as captioned"),
+    "agreement": Score("Agreement", 1, True, "%", "agreement of shadows and twins"),
     "aesthetic": Score("CLIP aesthetic", 2, True),
     "clip_image": Score("CLIP_I", 4, True),
     "clip_direction": Score("CLIP_D", 4, True),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -28,23 +28,29 @@ class Described:
     inputs: torch.Tensor | None = None
 
 
-def describe(
-    pairs: PairSet, clip: encoders.ClipEncoder, inputs: Iterable[torch.Tensor]
-) -> Described:
-    """Return them, of inputs that come in consecutive parts.
+def shown_captions(pairs: PairSet) -> Sequence[str]:
+    """Return what the outputs should show, one a pair; nothing if no words tell it.
 
     An instruction shows nothing: edits are told by their captions.
     """
     if pairs.task == "edit":
+        return pairs.target_captions
+    return pairs.prompts if pairs.task in PROMPTED else ()
+
+
+def describe(
+    pairs: PairSet, clip: encoders.ClipEncoder, inputs: Iterable[torch.Tensor]
+) -> Described:
+    """Return them, of inputs that come in consecutive parts."""
+    texts = [*shown_captions(pairs)]
+    if pairs.task == "edit":
         shown = [encoders.clip_image_features(clip, part) for part in inputs]
         return Described(
-            encoders.clip_text_features(clip, list(pairs.target_captions)),
+            encoders.clip_text_features(clip, texts),
             encoders.clip_text_features(clip, list(pairs.source_captions)),
             torch.cat(shown),
         )
-    if pairs.task in PROMPTED:
-        return Described(encoders.clip_text_features(clip, list(pairs.prompts)))
-    return Described()
+    return Described(encoders.clip_text_features(clip, texts)) if texts else Described()
 
 
 def of_features(

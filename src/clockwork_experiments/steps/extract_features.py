@@ -21,6 +21,8 @@ def extract_features(
     output: list[Path],
     size: int = 0,
     prompts: Path | None = None,
+    judge: Path | None = None,
+    captioned: Path | None = None,
     shard: int = 0,
     shards: int = 1,
 ) -> None:
@@ -34,16 +36,21 @@ def extract_features(
         output: Shards to write.
         size: Side before the Fréchet network; 0 keeps it.
         prompts: Captions of a data set, JSON; they go with one shard of images.
+        judge: Folder of the judge of scenes; it goes with one shard of images.
+        captioned: Captions that it judges by, JSON.
         shard: Which one, from 0.
         shards: Number of shards of the set.
     """
     if len(output) != len(images):
         raise ValueError(f"{len(output)} outputs do not match {len(images)} shards")
-    if prompts is not None and len(images) > 1:
-        raise ValueError(f"prompts go with one shard of images, not {len(images)}")
+    if (prompts or judge) is not None and len(images) > 1:
+        raise ValueError(
+            f"prompts and a judge go with one shard of images, not {len(images)}"
+        )
 
     from clockwork_diffusion import tokens
     from clockwork_experiments.models import encoders, loading
+    from clockwork_experiments.world import verdicts
 
     device = loading.default_device()
     encoder = encoders.load_clip(clip, device)
@@ -76,6 +83,11 @@ def extract_features(
             tensors["clip_text"] = encoders.clip_text_features(encoder, some)
             lost = tokens.count_lost(encoder.tokenizer, some)
             notes["captions"] = json.dumps(dataclasses.asdict(lost))
+        if judge is not None and captioned is not None:
+            said = datasets.shard_prompts(captioned, shard, shards, len(pixels))
+            tensors.update(verdicts.judged(judge, said, pixels))
+            made_with["judge"] = {"sha256": storage.sha256_folder(judge)}
+            notes["encoders"] = json.dumps(made_with)
         storage.write_tensors(written, tensors, notes)
 
 

@@ -12,24 +12,10 @@ from clockwork_experiments.benchmark.subject import (
     TaskSpec,
     open_method,
 )
+from clockwork_experiments.data import datasets
 from clockwork_experiments.models import encoders, loading
 from clockwork_experiments.random.marks import mark
 from clockwork_experiments.run import run
-
-
-@dataclass(frozen=True)
-class Scenes:
-    """Whose scenes captions describe, so that a judge knows what is right.
-
-    Attributes:
-        split: Split of the scenes.
-        count: How many there are.
-        offset: Scenes that are skipped.
-    """
-
-    split: str
-    count: int
-    offset: int = 0
 
 
 @dataclass(frozen=True)
@@ -41,14 +27,12 @@ class MethodSpec:
         kind: A key of `benchmark.methods.METHODS`, or ``my_module:MyMethod``.
         settings: The method's own.
         light: What light steps run.
-        scenes: Whose scenes the captions describe, with a judge.
     """
 
     task: TaskSpec
     kind: str
     settings: dict[str, object] = field(default_factory=dict)
     light: LightSpec = field(default_factory=LightSpec)
-    scenes: Scenes | None = None
 
 
 def measure_method(
@@ -65,7 +49,7 @@ def measure_method(
     clip: Path | None = None,
     grids: Path | None = None,
     plan: Path | None = None,
-    classifier: Path | None = None,
+    judge: Path | None = None,
 ) -> None:
     """Sample by a method, and compare with the teacher's images of many steps.
 
@@ -83,7 +67,7 @@ def measure_method(
         clip: Folder of the CLIP that it asks.
         grids: Time steps by others' rules.
         plan: A planned method's plan.
-        classifier: What judges whether an image is as captioned.
+        judge: Folder of the judge of whether an image of a prompt is as captioned.
     """
     method, opened = open_method(
         spec,
@@ -97,12 +81,9 @@ def measure_method(
     )
     given = opened.given
     network = encoders.load_frechet(frechet_kind, frechet, loading.default_device())
-    judge = None
-    if classifier is not None and spec.scenes is not None:
-        scenes = spec.scenes
-        judge = measure.as_captioned(
-            classifier, scenes.split, scenes.count, scenes.offset
-        )
+    judged = None
+    if judge is not None and prompts is not None:
+        judged = measure.as_captioned(judge, datasets.read_prompts(prompts))
     marks = [str(spec), storage.sha256_folder(model), *opened.checksums]
     watched = (reference, grids, plan, prompts, set)
     marks += [storage.sha256(each) for each in watched if each is not None]
@@ -114,7 +95,7 @@ def measure_method(
         given,
         measure.read_reference(reference),
         network,
-        judge,
+        judged,
         task.batch_size,
         task.seeds,
         state,

@@ -20,9 +20,13 @@ def prepare_images(
         shards: Number of shards.
         output: Shard to write.
     """
-    rows = datasets.shard_rows(spec.count, shard, shards)
-    if spec.source == "scenes":
-        from clockwork_experiments.mini.data import scene_images
+    rows = datasets.shard_rows(spec.images, shard, shards)
+    if spec.source == "scenes" and spec.redrawn:
+        from clockwork_experiments.world.captioned import redrawn
+
+        images = redrawn(spec.split, spec.count, spec.offset, spec.redrawn, rows)
+    elif spec.source == "scenes":
+        from clockwork_experiments.world.data import scene_images
 
         images = scene_images(spec.split, len(rows), spec.offset + rows.start)
     else:

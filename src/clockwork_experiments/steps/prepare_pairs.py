@@ -26,9 +26,10 @@ def prepare_pairs(spec: str, output: Path) -> None:
         pairs = listed.pairs
         shards.write_rows(images, pair_sets.picture_parts(listed, chosen), notes)
     else:
-        from clockwork_experiments.mini import restorer, scenes
-        from clockwork_experiments.mini.pairs import scene_pairs
+        from clockwork_experiments.mini import restorer
         from clockwork_experiments.models import mini
+        from clockwork_experiments.world import scenes
+        from clockwork_experiments.world.pairs import scene_pairs
 
         restore = None
         if chosen.restorer:

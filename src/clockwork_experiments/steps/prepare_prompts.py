@@ -17,9 +17,9 @@ def prepare_prompts(spec: datasets.DatasetSpec, output: Path) -> None:
         output: JSON to write.
     """
     if spec.source == "scenes":
-        from clockwork_experiments.mini import scenes
+        from clockwork_experiments.world.captions import captions
 
-        prompts = scenes.captions(spec.split, spec.count, spec.offset)
+        prompts = captions(spec.split, spec.count, spec.offset)
     else:
         prompts = datasets.folder_prompts(Path(spec.path), spec.count, spec.offset)
     storage.write_json(output, prompts * spec.seeds)

@@ -21,6 +21,7 @@ def score_edits(
     output: Path,
     edited: Sequence[Path] = (),
     teachers: dict[str, str] | None = None,
+    judge: Path | None = None,
 ) -> None:
     """Score every pair of every edit, then average within sources and over them.
 
@@ -32,6 +33,7 @@ def score_edits(
         output: JSON to write; the value of each pair beside it, .safetensors.
         edited: Edited images, <edit>/<setting>.safetensors, of one setting.
         teachers: The edit that each is compared with, source by source.
+        judge: Folder of the judge of scenes.
     """
     import torch
 
@@ -40,6 +42,7 @@ def score_edits(
     from clockwork_experiments.models import encoders, loading
     from clockwork_experiments.score import edit_scores, metrics
     from clockwork_experiments.score import structure as structures
+    from clockwork_experiments.world import verdicts
 
     named = edit_scores.by_edit(edited)
     edits = edit_sets.read_set(set)
@@ -51,7 +54,7 @@ def score_edits(
     vit = structures.load_structure(structure, device)
     text = encoders.clip_text_features(encoder, list(edits.target_prompts))
     lost = tokens.count_lost(encoder.tokenizer, edits.target_prompts)
-    judge = edit_scores.Judge(encoder, vit, text, originals, targets)
+    scorer = edit_scores.Judge(encoder, vit, text, originals, targets)
 
     def edited_by(name: str) -> torch.Tensor:
         # Read each time: memory holds the images of two edits, however many there are.
@@ -62,7 +65,9 @@ def score_edits(
     for name in (edit_scores.UNEDITED, *named):
         images = edited_by(name) if name in named else originals
         counts[name] = dead.count([images], name)
-        values = judge.values(images)
+        values = scorer.values(images)
+        if judge is not None:
+            values |= verdicts.judged(judge, edits.target_prompts, images)
         per_pair |= {f"{name}/{kind}": each for kind, each in values.items()}
         scores[name] = {
             kind: statistics.score_by_source(each, owners)

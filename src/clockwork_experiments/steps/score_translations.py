@@ -18,11 +18,12 @@ def score_translations(
     frechet_kind: str,
     lpips: Path,
     lpips_kind: str,
-    translated: list[Path],
     output: list[Path],
+    translated: Sequence[Path] = (),
     aesthetic: Path | None = None,
     compared: Sequence[Path] = (),
     teachers: dict[str, str] | None = None,
+    judge: Path | None = None,
 ) -> None:
     """Score every translation pair by pair, then average over the pairs.
 
@@ -34,11 +35,13 @@ def score_translations(
         frechet_kind: Kind of that network.
         lpips: Folder or file of LPIPS's network.
         lpips_kind: Kind of that network.
-        translated: Translated images, ``<translation>/<shard>.safetensors``.
         output: ``<translation>.json`` each; the value of each pair beside it.
+        translated: Translated images, ``<translation>/<shard>.safetensors``. None: the
+            inputs are scored as they are.
         aesthetic: Linear aesthetic predictor, safetensors.
         compared: The images of further teachers.
         teachers: The translation that each is compared with.
+        judge: Folder of the judge of scenes.
     """
     beside, files = teachers or {}, judging.by_translation([*translated, *compared])
     outputs = judging.outputs_of(translated, output, beside, files)
@@ -55,6 +58,7 @@ def score_translations(
         encoders.load_frechet(frechet_kind, frechet, device),
         perceptual.load_perceptual(lpips_kind, lpips, device),
         aesthetic,
+        judge,
     )
     said = {*pairs.prompts, *pairs.source_captions, *pairs.target_captions} - {""}
     lost = tokens.count_lost(judges.clip.tokenizer, sorted(said))
@@ -70,14 +74,17 @@ def score_translations(
     shown = {
         name: judging.read_translated(paths, inputs) for name, paths in files.items()
     }
+    if not translated:
+        shown = dict.fromkeys(outputs, inputs)
+    shows = translation_scores.shown_captions(pairs)
     for name, path in outputs.items():
         others = {"": targets, "_to_teacher": shown.get(beside.get(name, ""))}
         against = {suffix: rows for suffix, rows in others.items() if rows is not None}
         counter = dead.Counter()
         scores, values = judging.score_translation(
-            judges, shown[name], against, described, reference, counter
+            judges, shown[name], against, described, reference, shows, counter
         )
-        made_with = [*files[name], clip, frechet, lpips]
+        made_with = [*files.get(name, [images]), clip, frechet, lpips]
         counts = counter.told(name)
         judging.write_scores(
             path, scores, values, judges.described(), made_with, lost, counts

@@ -40,14 +40,14 @@ def train_mini_adaptor(spec: MiniAdaptorSpec, model: Path, output: Path) -> None
     """
     from clockwork_diffusion.adaptor_training import train_adaptor
     from clockwork_diffusion.schedulers import new_scheduler
-    from clockwork_experiments.mini import scenes
     from clockwork_experiments.models import loading
+    from clockwork_experiments.world.captions import captions
 
     pipe = loading.load_pipeline(model.parent, loading.default_device())
     pipe.scheduler = new_scheduler("dpmpp", pipe.scheduler.config, spec.steps)
     train_adaptor(
         pipe,
-        scenes.captions("train", spec.captions),
+        captions("train", spec.captions),
         output,
         steps=spec.steps,
         clock=spec.clock,

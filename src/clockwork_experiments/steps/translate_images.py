@@ -69,7 +69,7 @@ def translate_images(
         images: Its images, safetensors.
         state: Resumable state.
         output: Images to write.
-        model: Pipeline folder that a ControlNet controls, or a restorer lies over.
+        model: Pipeline folder that a ControlNet controls.
         searched: A search's result, for its time steps.
         method: Method that found them.
         shard: Index from 0.

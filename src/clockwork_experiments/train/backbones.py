@@ -72,11 +72,13 @@ class BackboneSpec:
         empty_captions: Share of samples with the empty prompt; 0 for a student that
             runs without guidance.
         stages: The stages, one after the other.
+        frozen: Parts of the UNet, by the names of its modules, that stay as they are.
     """
 
     backbone: str
     empty_captions: float
     stages: tuple[Stage, ...]
+    frozen: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -256,6 +258,8 @@ def make_backbone(
     wise: nn.Module = teacher.eval().requires_grad_(False)
     for index, stage in enumerate(spec.stages):
         student = student.train().requires_grad_(True)
+        for name in spec.frozen:
+            _part(student, name).requires_grad_(False)
         trained = fit(
             student,
             _loss(spec, stage, student, wise, noise, data, empty, device),
@@ -269,6 +273,13 @@ def make_backbone(
         history += trained.history
         seconds += trained.seconds
     return Trained(student.eval(), history, seconds)
+
+
+def _part(unet: nn.Module, name: str) -> nn.Module:
+    try:
+        return unet.get_submodule(name)
+    except AttributeError as error:
+        raise ValueError(f"frozen: the UNet has no module {name!r}") from error
 
 
 def _loss(

@@ -10,17 +10,23 @@ scene's values: the same plan words a scene and its edit alike.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from clockwork_experiments.world.scenes import (
+    COLOURS,
+    SIZES,
+    TEXTURES,
     Scene,
     Thing,
     sample_scene,
     split_seeds,
     visible_shares,
 )
+from clockwork_experiments.world.shapes import KINDS
 
 GROUND_WORDS: dict[str, tuple[str, ...]] = {
     "beach": ("on the beach", "on sand"),
@@ -61,8 +67,8 @@ RELATIONS: dict[str, str] = {
     "same colour": "of the same colour",
 }
 _PLURALS = {"fish": "fish", "cross": "crosses"}
-_LOW, _HIGH = 24.0, 40.0
-_INNER = 6.0
+LOW, HIGH = 24.0, 40.0
+INNER = 6.0
 _CLEARLY_HIDDEN = 0.93
 
 
@@ -169,6 +175,13 @@ def caption_of(scene: Scene, seed: int) -> Caption:
     return say(scene, draw_plan(seed, len(scene.things)))
 
 
+def phrasings(seed: int, count: int) -> list[str]:
+    """Return several captions of the scene of a seed."""
+    scene = sample_scene(seed)
+    # Seeds far apart: neighbours of a scene's seed word its neighbours.
+    return [caption_of(scene, seed + 10_000_000 * k).text for k in range(count)]
+
+
 def say(scene: Scene, plan: Plan) -> Caption:
     """Word a scene by a plan."""
     shown = [i for i in plan.order if i != plan.omitted]
@@ -231,9 +244,9 @@ def _mention(thing: Thing, said: frozenset[str], count: int = 1) -> Mention:
 
 def place_of(x: float, y: float) -> str | None:
     """Name a place, or None where it could be called one or the other."""
-    column = "left" if x < _LOW else "right" if x > _HIGH else ""
-    row = "top" if y < _LOW else "bottom" if y > _HIGH else ""
-    middle = abs(x - 32) < _INNER and abs(y - 32) < _INNER
+    column = "left" if x < LOW else "right" if x > HIGH else ""
+    row = "top" if y < LOW else "bottom" if y > HIGH else ""
+    middle = abs(x - 32) < INNER and abs(y - 32) < INNER
     return " ".join(filter(None, (row, column))) or ("middle" if middle else None)
 
 
@@ -257,6 +270,29 @@ def _relation(scene: Scene, first: int, second: int) -> str | None:
 def plural(noun: str) -> str:
     """Return the plural of a kind of object."""
     return _PLURALS.get(noun, f"{noun}s")
+
+
+def _one_of(name: str, words: Iterable[str]) -> str:
+    # The longest first: "in the top left" before "in the top".
+    return f"(?P<{name}>{'|'.join(sorted(words, key=len, reverse=True))})"
+
+
+_SINGULARS: dict[str, str | None] = {plural(kind): kind for kind in KINDS}
+_KINDS: dict[str, str | None] = {kind: kind for kind in KINDS}
+_PLACED = {words: place for place, words in PLACES.items()}
+_MENTION = re.compile(
+    "(?P<article>two|an|a) "
+    f"(?:{_one_of('size', SIZES)} )?(?:{_one_of('texture', TEXTURES)} )?"
+    f"(?:{_one_of('colour', COLOURS)} )?"
+    f"{_one_of('noun', [*KINDS, *_SINGULARS, 'thing', 'things'])}"
+    f"(?: {_one_of('place', _PLACED)})?"
+)
+_SAME = RELATIONS["same colour"]
+_RELATED = {words: relation for relation, words in RELATIONS.items()}
+_LINK = re.compile(
+    f"(?: (?P<same>{_SAME}))?(?:, | and |$)|"
+    f" {_one_of('relation', [w for w in RELATIONS.values() if w != _SAME])} "
+)
 
 
 def _noun(mention: Mention) -> str:
@@ -295,9 +331,75 @@ def _words(caption: Caption, numbers: tuple[int, ...]) -> str:
     return f"a picture of {text}" if numbers[2] % 5 == 0 else text
 
 
-def captions(split: str, count: int, offset: int = 0) -> list[str]:
-    """Return one caption of each of a split's scenes."""
+def read(text: str) -> Caption:
+    """Return what a caption says: the inverse of its wording.
+
+    Args:
+        text: The words of a caption of the world.
+
+    Raises:
+        ValueError: If it is none, naming the part that is not understood.
+    """
+    rest = text.removeprefix("a picture of ")
+    rest, light = _ending(rest, {k: (f", lit {v}",) for k, v in LIGHT_WORDS.items()})
+    rest, hour = _ending(rest, _spaced(HOUR_WORDS))
+    rest, ground = _ending(rest, _spaced(GROUND_WORDS))
+    mentions: list[Mention] = []
+    relation = None
+    while True:
+        found = _MENTION.match(rest)
+        if found is None:
+            raise ValueError(f"{text!r} is no caption of the world: at {rest!r}")
+        mentions.append(_read_mention(found))
+        rest = rest[found.end() :]
+        if not rest:
+            break
+        link = _LINK.match(rest)
+        if link is None:
+            raise ValueError(f"{text!r} is no caption of the world: at {rest!r}")
+        relation = relation or _RELATED.get(link["relation"] or link["same"] or "")
+        rest = rest[link.end() :]
+        if link["same"] and not rest:
+            break
+    return Caption(text, tuple(mentions), relation, ground, hour, light)
+
+
+def _spaced(words: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    return {key: tuple(f" {option}" for option in some) for key, some in words.items()}
+
+
+def _ending(text: str, words: dict[str, tuple[str, ...]]) -> tuple[str, str | None]:
+    """Take one of these endings off a text, and return what it stands for."""
+    for key, options in words.items():
+        for option in options:
+            if text.endswith(option):
+                return text.removesuffix(option), key
+    return text, None
+
+
+def _read_mention(found: re.Match[str]) -> Mention:
+    noun, many = found["noun"], found["article"] == "two"
+    nouns = {**_SINGULARS, "things": None} if many else {**_KINDS, "thing": None}
+    if noun not in nouns:
+        raise ValueError(f"{noun!r} does not go with {found['article']!r}")
+    return Mention(
+        count=2 if many else 1,
+        kind=nouns[noun],
+        colour=found["colour"],
+        texture=found["texture"],
+        size=found["size"],
+        place=_PLACED.get(found["place"] or ""),
+    )
+
+
+def captions_of(split: str, count: int, offset: int = 0) -> list[Caption]:
+    """Return one caption of each of a split's scenes, with what it says."""
     return [
-        caption_of(sample_scene(seed), seed).text
+        caption_of(sample_scene(seed), seed)
         for seed in split_seeds(split, count, offset)
     ]
+
+
+def captions(split: str, count: int, offset: int = 0) -> list[str]:
+    """Return the words of `captions_of`."""
+    return [caption.text for caption in captions_of(split, count, offset)]

@@ -5,7 +5,7 @@ An edit keeps the world's rules: twins change together, shadows turn with the li
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,11 +21,13 @@ class Edit:
 
     Attributes:
         kind: A key of `EDITS`.
+        value: What changes to what: a member of `VALUES` of the kind.
         instruction: What to say.
         scene: What doing so gives.
     """
 
     kind: str
+    value: str
     instruction: str
     scene: Scene
 
@@ -53,13 +55,16 @@ def _changed(scene: Scene, **values: Any) -> Scene:
 
 def _recolour(scene: Scene, value: str) -> Edit:
     return Edit(
-        "recolour", f"make {_name(scene)} {value}", _changed(scene, colour=value)
+        "recolour", value, f"make {_name(scene)} {value}", _changed(scene, colour=value)
     )
 
 
 def _retexture(scene: Scene, value: str) -> Edit:
     return Edit(
-        "retexture", f"make {_name(scene)} {value}", _changed(scene, texture=value)
+        "retexture",
+        value,
+        f"make {_name(scene)} {value}",
+        _changed(scene, texture=value),
     )
 
 
@@ -67,7 +72,7 @@ def _reshape(scene: Scene, value: str) -> Edit:
     two = len(_subjects(scene)) == 2
     new = captions.plural(value) if two else f"a {value}"
     return Edit(
-        "reshape", f"turn {_name(scene)} into {new}", _changed(scene, kind=value)
+        "reshape", value, f"turn {_name(scene)} into {new}", _changed(scene, kind=value)
     )
 
 
@@ -75,6 +80,7 @@ def _resize(scene: Scene, value: str) -> Edit:
     radius = float(np.mean(scenes.SIZES[value]))
     return Edit(
         "resize",
+        value,
         f"make {_name(scene)} {value}",
         _changed(scene, size=value, radius=radius),
     )
@@ -84,6 +90,7 @@ def _move(scene: Scene, value: str) -> Edit:
     x, y = _anchor(value, scene.things[0].radius)
     return Edit(
         "move",
+        value,
         f"move {_name(scene)} to the {value}",
         replace(scene, things=(replace(scene.things[0], x=x, y=y), *scene.things[1:])),
     )
@@ -98,16 +105,16 @@ def _anchor(place: str, radius: float) -> tuple[float, float]:
 
 def _background(scene: Scene, value: str) -> Edit:
     where = captions.GROUND_WORDS[value][0]
-    return Edit("background", f"put it {where}", replace(scene, ground=value))
+    return Edit("background", value, f"put it {where}", replace(scene, ground=value))
 
 
 def _hour(scene: Scene, value: str) -> Edit:
-    return Edit("hour", f"make it {value}", replace(scene, hour=value))
+    return Edit("hour", value, f"make it {value}", replace(scene, hour=value))
 
 
 def _light(scene: Scene, value: str) -> Edit:
     words = captions.LIGHT_WORDS[value]
-    return Edit("light", f"light it {words}", replace(scene, light=value))
+    return Edit("light", value, f"light it {words}", replace(scene, light=value))
 
 
 EDITS: dict[str, Callable[[Scene, str], Edit]] = {
@@ -121,6 +128,18 @@ EDITS: dict[str, Callable[[Scene, str], Edit]] = {
     "light": _light,
 }
 """Edit by name: ``(scene, new value) → Edit``."""
+
+VALUES: dict[str, tuple[str, ...]] = {
+    "recolour": tuple(scenes.COLOURS),
+    "retexture": scenes.TEXTURES,
+    "reshape": tuple(shapes.KINDS),
+    "resize": tuple(scenes.SIZES),
+    "move": tuple(captions.PLACES),
+    "background": scenes.GROUNDS,
+    "hour": tuple(scenes.HOURS),
+    "light": tuple(scenes.LIGHTS),
+}
+"""What each edit may change something to."""
 
 KEEP_LAYOUT = ("recolour", "retexture", "background", "hour")
 """Edits that a method which keeps the layout should keep it under."""
@@ -145,17 +164,16 @@ def choices(scene: Scene, kind: str) -> list[str]:
     first = scene.things[0]
     if kind == "move":
         return _free_places(scene)
-    legal: Mapping[str, tuple[tuple[str, ...], set[str]]] = {
-        "recolour": (tuple(scenes.COLOURS), {first.colour}),
-        "retexture": (scenes.TEXTURES, {first.texture}),
-        "reshape": (tuple(shapes.KINDS), {thing.kind for thing in scene.things}),
-        "resize": (_sizes_that_fit(scene), {first.size}),
-        "background": (scenes.GROUNDS, {scene.ground}),
-        "hour": (tuple(scenes.HOURS), {scene.hour}),
-        "light": (tuple(scenes.LIGHTS), {scene.light}),
+    taken = {
+        "recolour": {first.colour},
+        "retexture": {first.texture},
+        "reshape": {thing.kind for thing in scene.things},
+        "resize": {first.size, *_sizes_that_do_not_fit(scene)},
+        "background": {scene.ground},
+        "hour": {scene.hour},
+        "light": {scene.light},
     }
-    values, taken = legal[kind]
-    return [value for value in values if value not in taken]
+    return [value for value in VALUES[kind] if value not in taken[kind]]
 
 
 def _clear(scene: Scene, new: Thing, index: int = 0) -> bool:
@@ -168,14 +186,14 @@ def _clear(scene: Scene, new: Thing, index: int = 0) -> bool:
     )
 
 
-def _sizes_that_fit(scene: Scene) -> tuple[str, ...]:
+def _sizes_that_do_not_fit(scene: Scene) -> tuple[str, ...]:
     large = float(np.mean(scenes.SIZES["large"]))
     fits = all(
         _clear(scene, replace(scene.things[i], radius=large), i)
         for i in _subjects(scene)
     )
     # Twins grow together.
-    return tuple(scenes.SIZES) if fits and len(_subjects(scene)) == 1 else ("small",)
+    return () if fits and len(_subjects(scene)) == 1 else ("large",)
 
 
 def _free_places(scene: Scene) -> list[str]:
@@ -189,6 +207,11 @@ def _free_places(scene: Scene) -> list[str]:
         if far and _clear(scene, replace(first, x=x, y=y)):
             found.append(place)
     return found
+
+
+def subject(scene: Scene, kind: str) -> Thing | None:
+    """Return the object that an edit of this kind speaks of; None if of the picture."""
+    return scene.things[0] if kind in _SAYS else None
 
 
 def sample_edit(scene: Scene, seed: int, kind: str | None = None) -> Edit:
@@ -211,22 +234,28 @@ def sample_edit(scene: Scene, seed: int, kind: str | None = None) -> Edit:
     return EDITS[kind](scene, str(rng.choice(values)))
 
 
-def prompts(scene: Scene, edit: Edit, seed: int) -> tuple[str, str]:
-    """Return a source and a target prompt, worded alike, that leave the layout open.
+def prompts(
+    scene: Scene, made: Sequence[Edit], seed: int
+) -> tuple[str, tuple[str, ...]]:
+    """Return a source and, for each edit, a target prompt, worded alike.
 
-    As ImageNet-R-TI2I's, they name the object and what the edit changes, and neither
-    places nor sizes nor relations; an edit of one of those adds it to both.
+    As ImageNet-R-TI2I's, they name the object and what the edits change, and leave the
+    layout open: no places, sizes or relations, but for an edit of one of those.
     """
     plan = captions.without_layout(captions.draw_plan(seed, len(scene.things)))
-    said = {"kind", "colour"} | ({_SAYS[edit.kind]} if edit.kind in _SAYS else set())
+    kinds = {edit.kind for edit in made}
+    said = {"kind", "colour"} | {_SAYS[kind] for kind in kinds & _SAYS.keys()}
     changed = _subjects(scene)
     parts = [p | said if i in changed else p for i, p in enumerate(plan.parts)]
     plan = replace(
         plan,
         parts=tuple(parts),
         omitted=None,
-        ground=plan.ground or edit.kind == "background",
-        hour=plan.hour or edit.kind == "hour",
-        light=edit.kind == "light",
+        ground=plan.ground or "background" in kinds,
+        hour=plan.hour or "hour" in kinds,
+        light="light" in kinds,
     )
-    return captions.say(scene, plan).text, captions.say(edit.scene, plan).text
+    source, *targets = (
+        captions.say(each, plan).text for each in (scene, *(e.scene for e in made))
+    )
+    return source, tuple(targets)

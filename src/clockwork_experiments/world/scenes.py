@@ -36,7 +36,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "white": (250, 250, 248),
 }
 TEXTURES = ("plain", "striped", "dotted")
-SIZES: dict[str, tuple[float, float]] = {"small": (8.5, 9.5), "large": (13.0, 14.5)}
+SIZES: dict[str, tuple[float, float]] = {"small": (10.0, 11.5), "large": (15.0, 17.0)}
 """Radii in pixels, from and to."""
 
 LIGHTS: dict[str, tuple[float, float]] = {
@@ -53,6 +53,10 @@ HOURS: dict[str, tuple[float, float, float]] = {
     "night": (0.62, 0.68, 0.86),
 }
 """Tint of everything but the sky."""
+
+HOUR_SHARES = (0.5, 0.25, 0.25)
+HORIZONS = (14, 34)
+"""Heights of the horizon in pixels from the top, from and to."""
 
 GROUNDS = ("beach", "sea", "meadow", "snow", "wall")
 SPLITS: dict[str, range] = {
@@ -163,10 +167,10 @@ def sample_scene(seed: int, *, own_lights: bool = False) -> Scene:
     rng = np.random.default_rng((seed, 7 if own_lights else 0))
     count = int(rng.choice([1, 2, 3], p=(0.35, 0.45, 0.2)))
     twins = count > 1 and rng.random() < 0.4
-    things = [_draw_thing(rng, count)]
+    things = [draw_thing(rng, count)]
     overlap = count > 1 and rng.random() < 0.2
     for index in range(1, count):
-        new = _draw_thing(rng, count)
+        new = draw_thing(rng, count)
         if twins and index == 1:
             first = things[0]
             new = replace(first, mirrored=not first.mirrored)
@@ -176,7 +180,7 @@ def sample_scene(seed: int, *, own_lights: bool = False) -> Scene:
             new = replace(new, kind=str(rng.choice(free)))
             if index == 1 and rng.random() < 0.2:
                 new = replace(new, colour=things[0].colour)
-        placed = _place(rng, new, things, overlap=overlap and index == 1)
+        placed = place(rng, new, things, overlap=overlap and index == 1)
         if placed is not None:
             things.append(placed)
     if own_lights:
@@ -184,14 +188,15 @@ def sample_scene(seed: int, *, own_lights: bool = False) -> Scene:
     return Scene(
         tuple(things),
         str(rng.choice(GROUNDS)),
-        str(rng.choice(list(HOURS), p=(0.5, 0.25, 0.25))),
+        str(rng.choice(list(HOURS), p=HOUR_SHARES)),
         str(rng.choice(list(LIGHTS))),
-        float(rng.uniform(14, 34)),
+        float(rng.uniform(*HORIZONS)),
         (float(rng.random()), float(rng.random())),
     )
 
 
-def _draw_thing(rng: np.random.Generator, count: int) -> Thing:
+def draw_thing(rng: np.random.Generator, count: int) -> Thing:
+    """Draw one of ``count`` objects, at a free place."""
     large = rng.random() < (0.5, 0.4, 0.15)[count - 1]
     size = "large" if large else "small"
     radius = float(rng.uniform(*SIZES[size]))
@@ -208,7 +213,7 @@ def _draw_thing(rng: np.random.Generator, count: int) -> Thing:
     )
 
 
-def _place(
+def place(
     rng: np.random.Generator, new: Thing, others: list[Thing], *, overlap: bool
 ) -> Thing | None:
     """Find a free place for an object, or one in front of the last; None if none is."""
@@ -350,6 +355,17 @@ def object_mask(scene: Scene) -> Image:
     """Return how much of each pixel the objects cover, ``(64, 64)`` in ``[0, 1]``."""
     cover = [np.clip(0.5 - _silhouette(thing), 0, 1) for thing in scene.things]
     return np.maximum.reduce(cover).astype(np.float32)
+
+
+def kind_map(scene: Scene) -> npt.NDArray[np.uint8]:
+    """Return which kind of object each pixel shows, ``(64, 64)``; 0 for the ground.
+
+    Others are numbered from 1, in the order of `KINDS`.
+    """
+    kinds, shown = list(KINDS), np.zeros((SIZE, SIZE), np.uint8)
+    for thing in scene.things:
+        shown[_silhouette(thing) < 0] = 1 + kinds.index(thing.kind)
+    return shown
 
 
 def visible_shares(scene: Scene) -> list[float]:

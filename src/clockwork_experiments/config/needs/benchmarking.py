@@ -115,13 +115,7 @@ def plan_spec(config: Config, wildcards: Wildcards) -> str:
 
 def method_spec(config: Config, wildcards: Wildcards) -> str:
     """Return a method to measure."""
-    scale, task = wildcards.scale, wildcards.benchmark_task
-    told = _method(config, wildcards)
-    found = task_of(config, scale, task)
-    if _judges(config, wildcards):
-        data = entry(config, scale, "datasets", found["dataset"])
-        told["scenes"] = chosen(data, "split", "count", "offset")
-    return as_json(told)
+    return as_json(_method(config, wildcards))
 
 
 def timed_spec(config: Config, wildcards: Wildcards) -> str:
@@ -194,7 +188,7 @@ def _judges(config: Config, wildcards: Wildcards) -> bool:
     """Tell whether the scale has a judge, and the captions are of scenes."""
     scale = wildcards.scale
     task = task_of(config, scale, wildcards.benchmark_task)
-    if "classifier" not in entries(config, scale, "encoders") or "model" not in task:
+    if "judge" not in entries(config, scale, "encoders") or "model" not in task:
         return False
     source: str = entry(config, scale, "datasets", task["dataset"])["source"]
     return source == "scenes"
@@ -235,8 +229,8 @@ def method_needs(config: Config, wildcards: Wildcards) -> Needs:
         "frechet": files.encoder_need(config, wildcards.scale, "frechet"),
     }
     if _judges(config, wildcards):
-        path = files.encoder_path(config, wildcards.scale, "classifier")
-        needs["classifier"] = files.model(config, path)
+        path = files.encoder_path(config, wildcards.scale, "judge")
+        needs["judge"] = files.model(config, path)
     return needs
 
 

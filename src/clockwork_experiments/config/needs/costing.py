@@ -11,6 +11,7 @@ from typing import Any
 from clockwork_experiments.base import texts
 from clockwork_experiments.config.needs import editing, files, translating
 from clockwork_experiments.config.needs.entries import (
+    SMALL,
     Config,
     Wildcards,
     as_json,
@@ -76,20 +77,13 @@ def profile_spec(config: Config, wildcards: Wildcards) -> str:
     timed = _timed_edits(config, scale).items()
     runs = {key: run for key, run in timed if run["model"] == name}
     # Nothing is computed on torch's meta device, which is slower for a small UNet.
-    device = "cpu" if scale == "mini" else "meta"
+    device = "cpu" if scale in SMALL else "meta"
     return as_json({**_counted(config, scale, name), "runs": runs, "device": device})
-
-
-def _architecture(config: Config, wildcards: Wildcards) -> dict[str, Any]:
-    """Return a translator, or the one that it lies over and computes like."""
-    scale, name = wildcards.scale, wildcards.translator
-    found = translating.translator(config, scale, name)
-    return translating.translator(config, scale, found.get("over", name))
 
 
 def levels_needs(config: Config, wildcards: Wildcards) -> Needs:
     """Return the configurations that are not those of the published model."""
-    found = _architecture(config, wildcards)
+    found = translating.translator(config, wildcards.scale, wildcards.translator)
     if "model" not in found:
         return unet_need(found)
     needs = unet_need(entry(config, wildcards.scale, "models", found["model"]))
@@ -104,7 +98,8 @@ def levels_spec(config: Config, wildcards: Wildcards) -> str:
 
 
 def _levels(config: Config, wildcards: Wildcards) -> dict[str, Any]:
-    scale, found = wildcards.scale, _architecture(config, wildcards)
+    scale = wildcards.scale
+    found = translating.translator(config, scale, wildcards.translator)
     tokens = found.get("tokens")
     if "model" in found:
         tokens = entry(config, scale, "models", found["model"])["tokens"]

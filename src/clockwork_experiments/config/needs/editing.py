@@ -190,6 +190,11 @@ def edit_teachers(config: Config, wildcards: Wildcards) -> str:
     return as_json({name: each for name, each in teachers.items() if each in made})
 
 
+def judge_needs(config: Config, wildcards: Wildcards) -> Needs:
+    """Return the judge of scenes, if the set shows some."""
+    return files.judge_needs(config, wildcards.scale, _edit_set(config, wildcards))
+
+
 def structure_path(config: Config, wildcards: Wildcards) -> str:
     """Return the folder of the ViT whose keys tell structure."""
     return files.encoder_path(config, wildcards.scale, "structure")

@@ -9,7 +9,8 @@ from typing import Any, Protocol
 Config = Mapping[str, Any]
 """The resolved configuration: scale, then section, then id."""
 
-SCALES = ("mini", "paper", "pilot", "random")
+SMALL = ("mini", "study")
+"""Scales of the shipped models: quick sizes, and those of the study."""
 
 
 class Wildcards(Protocol):

@@ -12,6 +12,7 @@ from clockwork_experiments.config.needs.entries import (
     Config,
     Wildcards,
     chosen,
+    entries,
     entry,
 )
 from clockwork_experiments.config.needs.fetching import manifest_of
@@ -155,6 +156,16 @@ def encoder_need(config: Config, scale: str, name: str) -> Need:
     path = found["path"]
     kind = (f"--{name}-kind", found["kind"])
     return Need(tuple(model_files(config, path)), path, kind)
+
+
+def judge_needs(
+    config: Config, scale: str, found: Mapping[str, object]
+) -> dict[str, Need]:
+    """Return the judge of scenes, for a set that shows some; nothing for others."""
+    judge = entries(config, scale, "encoders").get("judge")
+    if judge is None or "path" in found:
+        return {}
+    return {"judge": model(config, judge["path"])}
 
 
 def clip_path(config: Config, wildcards: Wildcards) -> str:

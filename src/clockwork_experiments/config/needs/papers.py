@@ -6,7 +6,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from clockwork_experiments.config.needs import editing, translating
-from clockwork_experiments.config.needs.entries import Config, chosen, entries, entry
+from clockwork_experiments.config.needs.entries import (
+    SMALL,
+    Config,
+    chosen,
+    entries,
+    entry,
+)
 from clockwork_experiments.config.needs.files import shards
 
 TRANSLATED = (
@@ -29,7 +35,7 @@ class Known:
         """Whether tables wait for what takes weights."""
         if self._scale == "paper":
             return bool(self._config["measured"])
-        return self._scale == "mini"
+        return self._scale in SMALL
 
     def entry(self, section: str, name: str) -> dict[str, Any]:
         """Return an entry, or say which there are."""
@@ -41,11 +47,11 @@ class Known:
         return entries(self._config, self._scale, section)
 
     def run(self, name: str) -> dict[str, Any]:
-        """Return what decides a run's FLOPs; nothing for an edit's source as it is.
+        """Return what decides a run's FLOPs; nothing for images that nothing made.
 
         Args:
-            name: Id of a run or a translation, or an edited run ``<edit>/<setting>``
-                behind any set.
+            name: Id of a run or a translation, an edited run ``<edit>/<setting>``
+                behind any set; a data set, its own images; a set of pairs, its inputs.
         """
         if editing.is_edited(name):
             if name.split("/")[-2] == editing.UNEDITED:
@@ -53,6 +59,8 @@ class Known:
             return editing.edit_run(self._config, self._scale, name)
         if name in self.entries("translations"):
             return chosen(self.entry("translations", name), *TRANSLATED)
+        if name in (*self.entries("datasets"), *self.entries("translation_sets")):
+            return {}
         run = self.entry("runs", name)
         told = {"model": run["model"], "adaptor": run.get("adaptor", "")}
         return {**told, "sampler": run["sampler"], **chosen(run, "level")}
@@ -64,7 +72,8 @@ class Known:
     def scores(self, names: Iterable[str]) -> list[str]:
         """Return the score files of runs: sampled, then edited, then translations."""
         names = list(names)
-        translated = [name for name in names if name in self.entries("translations")]
+        known = (*self.entries("translations"), *self.entries("translation_sets"))
+        translated = [name for name in names if name in known]
         edited = [name for name in names if editing.is_edited(name)]
         sampled = [name for name in names if name not in (*translated, *edited)]
         return [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from clockwork_experiments.config.needs import files
@@ -99,16 +100,27 @@ def own_images(config: Config, scale: str, dataset: str) -> str:
 
 
 def shown_captions(config: Config, wildcards: Wildcards) -> Needs:
-    """Return the captions of which features are made along with a set's own images."""
+    """Return what else features are made of: captions of a set, the judge of scenes."""
     scale, name = wildcards.scale, wildcards.images
-    if name in entries(config, scale, "runs"):
-        dataset = shown_dataset(config, wildcards)
-        if own_images(config, scale, dataset) != name:
-            return {}
-        name = dataset
-    shards = entry(config, scale, "datasets", name)["shards"]
-    told = ("--shard", str(int(wildcards.shard)), "--shards", str(shards))
-    return {"prompts": Need((files.prompts_file(scale, name),), more=told)}
+    shown = shown_dataset(config, wildcards)
+    dataset = entry(config, scale, "datasets", shown)
+    prompts = files.prompts_file(scale, shown)
+    needs: dict[str, Need] = {}
+    own = own_images(config, scale, shown) == name
+    if own or name not in entries(config, scale, "runs"):
+        needs["prompts"] = Need((prompts,))
+    if judge := files.judge_needs(config, scale, dataset):
+        needs |= {**judge, "captioned": Need((prompts,))}
+    if needs:
+        told = (
+            "--shard",
+            str(int(wildcards.shard)),
+            "--shards",
+            str(dataset["shards"]),
+        )
+        last = list(needs)[-1]
+        needs[last] = replace(needs[last], more=told)
+    return needs
 
 
 def shown_size(config: Config, wildcards: Wildcards) -> int:
@@ -118,9 +130,16 @@ def shown_size(config: Config, wildcards: Wildcards) -> int:
     return size
 
 
+def _scored(config: Config, wildcards: Wildcards) -> dict[str, Any]:
+    """Return the settings of a run, or of a set whose own images are scored as one."""
+    if wildcards.run in entries(config, wildcards.scale, "datasets"):
+        return {"dataset": wildcards.run, "seed": 0}
+    return run(config, wildcards)
+
+
 def score_needs(config: Config, wildcards: Wildcards) -> Needs:
     """Return what a run's scores are made of: features, images, its teacher's too."""
-    scale, found = wildcards.scale, run(config, wildcards)
+    scale, found = wildcards.scale, _scored(config, wildcards)
     dataset = found["dataset"]
     runs = dict.fromkeys(filter(None, (wildcards.run, found.get("teacher"))))
     reference = reference_of(config, scale, dataset)
@@ -141,7 +160,7 @@ def score_needs(config: Config, wildcards: Wildcards) -> Needs:
 
 def score_spec(config: Config, wildcards: Wildcards) -> str:
     """Return a run to score as the step takes it."""
-    scale, found = wildcards.scale, run(config, wildcards)
+    scale, found = wildcards.scale, _scored(config, wildcards)
     seeds = entry(config, scale, "datasets", found["dataset"]).get("seeds", 1)
     teacher = found.get("teacher", "")
     described = {"seed": found["seed"], "seeds": seeds, "teacher": teacher}

@@ -8,6 +8,7 @@ from typing import Any
 
 from clockwork_experiments.config.needs import files
 from clockwork_experiments.config.needs.entries import (
+    SMALL,
     Config,
     Wildcards,
     as_json,
@@ -67,17 +68,14 @@ def _translation(config: Config, wildcards: Wildcards) -> dict[str, Any]:
 def translation_needs(config: Config, wildcards: Wildcards) -> Needs:
     """Return what a translation reads.
 
-    Its model, the pairs that it is of, and the pipeline that a ControlNet steers or
-    that the model's weights lie over; the search whose time steps it visits.
+    Its model, the pairs that it is of, and the pipeline that a ControlNet steers; the
+    search whose time steps it visits.
     """
     scale, found = wildcards.scale, _translation(config, wildcards)
     model = translator(config, scale, found["translator"])
     pairs, images = files.pair_files(scale, found["set"])
     needs = {"translator": files.model(config, model["path"])}
-    if "over" in model:
-        below = translator(config, scale, model["over"])
-        needs["model"] = files.model(config, below["path"])
-    elif "model" in model:
+    if "model" in model:
         needs["model"] = files.pipeline(config, scale, model["model"])
     if "searched" in found:
         asked = found["searched"]
@@ -130,14 +128,14 @@ def score_needs(config: Config, wildcards: Wildcards) -> Needs:
 
     Its pairs, its images and those of its teacher, and the scoring networks.
     """
-    scale, found = wildcards.scale, _translation(config, wildcards)
+    scale, name = wildcards.scale, wildcards.translation
+    # A set's id stands for its inputs as they are.
+    own = name in entries(config, scale, "translation_sets")
+    found = {"set": name} if own else _translation(config, wildcards)
     pairs, images = files.pair_files(scale, found["set"])
-    shown = translated_shards(config, scale, [wildcards.translation])
-    needs = {
-        "set": Need((pairs,)),
-        "images": Need((images,)),
-        "translated": Need(tuple(shown)),
-    }
+    needs = {"set": Need((pairs,)), "images": Need((images,))}
+    if not own:
+        needs["translated"] = Need(tuple(translated_shards(config, scale, [name])))
     if "teacher" in found:
         shown = translated_shards(config, scale, [found["teacher"]])
         needs["compared"] = Need(tuple(shown))
@@ -147,11 +145,14 @@ def score_needs(config: Config, wildcards: Wildcards) -> Needs:
     aesthetic = entries(config, scale, "encoders").get("aesthetic")
     if aesthetic is not None:
         needs["aesthetic"] = Need((aesthetic["path"],))
-    return needs
+    pairs_of = entry(config, scale, "translation_sets", found["set"])
+    return {**needs, **files.judge_needs(config, scale, pairs_of)}
 
 
 def teachers(config: Config, wildcards: Wildcards) -> str:
     """Return the translation that another is compared with, by name, as JSON text."""
+    if wildcards.translation in entries(config, wildcards.scale, "translation_sets"):
+        return as_json({})
     teacher = _translation(config, wildcards).get("teacher")
     return as_json({wildcards.translation: teacher} if teacher else {})
 
@@ -207,7 +208,7 @@ def depth_needs(config: Config, wildcards: Wildcards) -> Needs:
     needs["clip"] = files.model(config, clip_path(config, wildcards))
     needs["levels"] = Need((f"results/{scale}/levels/{search['translator']}.json",))
     (timing,) = level_timings(scale, [search["translator"]])
-    if "multi" in search and scale == "mini":
+    if "multi" in search and scale in SMALL:
         needs["timing"] = Need((timing,))
     elif "multi" in search and Path(timing).is_file():
         needs["timing"] = Need((), timing)

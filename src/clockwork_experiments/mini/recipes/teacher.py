@@ -19,7 +19,7 @@ def train(spec: teacher.TeacherSpec, job: Job, vae: Path) -> Card:
     coder = loading.load_network(AutoencoderKL, vae)
     coder.register_to_config(_name_or_path="")  # the path is nobody else's business
     trained, tokenizer = teacher.train(spec, coder, job.state, job.device)
-    pipe = teacher.to_pipeline(trained.module, tokenizer, coder)
+    pipe = teacher.to_pipeline(trained.module, tokenizer, coder, spec.betas)
     for part in (pipe.vae, pipe.text_encoder, pipe.unet):
         part.half()
     pipe.save_pretrained(job.folder)
@@ -29,7 +29,8 @@ def train(spec: teacher.TeacherSpec, job: Job, vae: Path) -> Card:
     return Card(
         "Mini Stable Diffusion",
         "Text encoder and UNet with SD v1.5's topology, for 64×64 scenes.",
-        f"{spec.images:,} scenes of the training split, one caption each",
+        f"{spec.images:,} scenes of the training split, {teacher.PHRASINGS} captions "
+        "each",
         trained,
         {"mean of the last training losses": trained.last_loss},
         "docs/reference/mini/quality/teacher.md",

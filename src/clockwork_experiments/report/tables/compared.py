@@ -17,8 +17,9 @@ from clockwork_experiments.report.tables.table import Cell, Results, Table, Valu
 
 METRICS: dict[str, tuple[str, ...]] = {
     "mini": (
-        *("frechet", "clip", "psnr_to_teacher", "gflops", "gflops_kept", "saving"),
-        *("gflops_with_attention", "latency", "latency_saving", "n"),
+        *("frechet", "clip", "as_captioned", "agreement", "psnr_to_teacher"),
+        *("gflops", "gflops_kept", "saving", "gflops_with_attention"),
+        *("latency", "latency_saving", "n"),
     ),
     "paper": (
         *("frechet", "clip", "psnr_to_teacher", "tflops", "tflops_kept", "saving"),
@@ -30,6 +31,10 @@ METRICS: dict[str, tuple[str, ...]] = {
 SAID = {
     "mini": (
         "Mini scale: our 64×64 scene models, and our own networks behind both scores, "
+        "which are not comparable with FID and CLIP of the papers."
+    ),
+    "study": (
+        "The study: our 64×64 scene models, and our own networks behind both scores, "
         "which are not comparable with FID and CLIP of the papers."
     ),
     "paper": "Paper scale: FID by Inception, CLIP score by ViT-g/14.",
@@ -54,7 +59,7 @@ def comparison(known: Known, scale: str, name: str) -> dict[str, Any]:
         raise ValueError(f"{scale}: run {name!r} has no teacher to be compared with")
     chosen = known.entry("datasets", run["dataset"])
     both = (run, known.entry("runs", teacher))
-    columns = METRICS["mini" if scale == "mini" else "paper"]
+    columns = METRICS["mini" if scale in ("mini", "study") else "paper"]
     timed = " UNet ms: means of both in turns, on the machine that made the table."
     if any("level" in each for each in both):
         columns = tuple(each for each in columns if not each.startswith("latency"))
