@@ -20,10 +20,11 @@ def compact_pictures(files: Sequence[Path], /) -> None:
     """
     from PIL import Image
 
+    from clockwork_experiments.data import pictures
+
     for path in files:
         small = io.BytesIO()
-        with Image.open(path) as picture:
-            whole = picture.convert("RGB")
+        whole = pictures.read(path)
         # Once for the palette, once more to dither with it: without, skies have bands.
         palette = whole.quantize(COLOURS)
         dithered = whole.quantize(
