@@ -21,7 +21,7 @@ from clockwork_diffusion.encoding import encode_images
 from clockwork_experiments.train.training import (
     Optimisation,
     Trained,
-    fit,
+    fit_in_stages,
     generator_for,
 )
 from clockwork_experiments.world import scenes
@@ -126,26 +126,19 @@ def train(spec: AutoencoderSpec, state: Path, device: torch.device) -> Trained:
         squared = (error.square() / weight).mean()
         return error.abs().mean() + squared + 0.5 * edges + stage.kl_weight * kl
 
-    model: torch.nn.Module = build(spec)
-    history: list[tuple[int, float]] = []
-    seconds = 0.0
-    for index, stage in enumerate(spec.stages):
+    trained = fit_in_stages(
         # channels_last nearly doubles the speed of narrow convolutions on a CPU.
-        model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        model = model.train().requires_grad_(True)
-        trained = fit(
-            model,
-            partial(loss, model, stage),
-            stage.optimisation,
-            state.with_suffix(f".{index}.pt"),
-            name=f"autoencoder, stage {index + 1} of {len(spec.stages)}",
-        )
-        model, seconds = trained.module, seconds + trained.seconds
-        history += trained.history
+        build(spec).to(device, memory_format=torch.channels_last),  # type: ignore[call-overload]
+        [stage.optimisation for stage in spec.stages],
+        lambda model, index: partial(loss, model, spec.stages[index]),
+        state,
+        name="autoencoder",
+    )
+    model = trained.module
     assert isinstance(model, AutoencoderKL)
     latents = encode_images(model, scene_images("train", 2048), scale=False)
     model.register_to_config(scaling_factor=round(1 / float(latents.std()), 5))
-    return Trained(model, history, seconds)
+    return trained
 
 
 @torch.inference_mode()

@@ -27,20 +27,12 @@ from clockwork_experiments.train.training import (
     fit,
     generator_for,
 )
-from clockwork_experiments.world import augment, scenes, shapes
+from clockwork_experiments.world import augment, scenes
 from clockwork_experiments.world.data import made_of, scene_images, to_unit
 
-_THERE = {
-    "kind": tuple(shapes.KINDS),
-    "colour": tuple(scenes.COLOURS),
-    "texture": scenes.TEXTURES,
-}
+_THERE = {k: scenes.THING_VALUES[k] for k in ("kind", "colour", "texture")}
 """What an object of the scene may have."""
-_WHOLE = {
-    "ground": scenes.GROUNDS,
-    "hour": tuple(scenes.HOURS),
-    "light": tuple(scenes.LIGHTS),
-}
+_WHOLE = scenes.SCENE_VALUES
 _CELLS, _PALETTE = 8, 4
 """Sides of the grids on which cover and palette are measured."""
 _RENDERING = 4  # blur, noise, contrast, share of blocks

@@ -49,6 +49,7 @@ from clockwork_experiments.train.training import (
     Optimisation,
     Trained,
     fit,
+    fit_in_stages,
     generator_for,
 )
 from clockwork_experiments.world import captions, scenes, shapes
@@ -58,18 +59,13 @@ PHRASINGS = 4
 """Captions kept of each training scene; a step draws one."""
 
 _SLOTS: dict[str, tuple[str, ...]] = {
-    "kind": tuple(shapes.KINDS),
-    "colour": tuple(scenes.COLOURS),
-    "texture": scenes.TEXTURES,
-    "size": tuple(scenes.SIZES),
+    **scenes.THING_VALUES,
     "place": tuple(captions.PLACES),
     "count": ("1", "2"),
 }
 _WHOLE: dict[str, tuple[str, ...]] = {
     "relation": tuple(captions.RELATIONS),
-    "ground": scenes.GROUNDS,
-    "hour": tuple(scenes.HOURS),
-    "light": tuple(scenes.LIGHTS),
+    **scenes.SCENE_VALUES,
 }
 
 
@@ -449,7 +445,7 @@ def train(
     assert isinstance(read.module, Reader)
     model.text_encoder = read.module.text_encoder
 
-    def loss(module: Teacher, stage: Stage, step: int) -> torch.Tensor:
+    def loss(module: nn.Module, stage: Stage, step: int) -> torch.Tensor:
         alphas = build_scheduler(spec.betas).alphas_cumprod
         generator = generator_for(stage.optimisation.seed, step)
         count = stage.optimisation.batch_size
@@ -494,22 +490,15 @@ def train(
             total = total + stage.layout_weight * (wrong * seen).mean()
         return total
 
-    history = list(read.history)
-    seconds = read.seconds
-    for index, stage in enumerate(spec.stages):
-        model = model.train().requires_grad_(True)
-        trained = fit(
-            model,
-            partial(loss, model, stage),
-            stage.optimisation,
-            state.with_suffix(f".{index}.pt"),
-            name=f"teacher, stage {index + 1} of {len(spec.stages)}",
-        )
-        assert isinstance(trained.module, Teacher)
-        model = trained.module
-        history += trained.history
-        seconds += trained.seconds
-    return Trained(model, history, seconds), tokenizer
+    trained = fit_in_stages(
+        model,
+        [stage.optimisation for stage in spec.stages],
+        lambda module, index: partial(loss, module, spec.stages[index]),
+        state,
+        name="teacher",
+    )
+    history, seconds = read.history + trained.history, read.seconds + trained.seconds
+    return Trained(trained.module, history, seconds), tokenizer
 
 
 def to_pipeline(

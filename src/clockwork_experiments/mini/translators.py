@@ -60,7 +60,7 @@ from clockwork_experiments.train.training import (
     fit,
     generator_for,
 )
-from clockwork_experiments.world import edits, scenes, shapes
+from clockwork_experiments.world import edits, scenes
 from clockwork_experiments.world.pairs import Pairs
 
 
@@ -291,7 +291,7 @@ def build(spec: TranslatorSpec, pipe: StableDiffusionPipeline) -> nn.Module:
     return Controlled(pipe.unet, pipe.text_encoder, factor)
 
 
-_SUBJECT = {"kind": tuple(shapes.KINDS), "colour": tuple(scenes.COLOURS)}
+_SUBJECT = {key: scenes.THING_VALUES[key] for key in ("kind", "colour")}
 
 
 def change_labels(split: str, count: int, offset: int) -> torch.Tensor:

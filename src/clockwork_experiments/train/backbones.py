@@ -29,7 +29,7 @@ from clockwork_experiments.cost.architectures import unet_config
 from clockwork_experiments.train.training import (
     Optimisation,
     Trained,
-    fit,
+    fit_in_stages,
     generator_for,
 )
 
@@ -252,27 +252,24 @@ def make_backbone(
     device = teacher.device
     noise = Noise(scheduler_config, device)
     empty = data.empty.to(device)
-    student: nn.Module = start_student(teacher, spec.backbone)
-    history: list[tuple[int, float]] = []
-    seconds = 0.0
-    wise: nn.Module = teacher.eval().requires_grad_(False)
-    for index, stage in enumerate(spec.stages):
-        student = student.train().requires_grad_(True)
+
+    def loss_of(student: nn.Module, index: int) -> Callable[[int], torch.Tensor]:
+        # A stage learns from what the one before has made of the student.
+        wise: nn.Module = copy.deepcopy(student) if index else teacher
+        wise = wise.eval().requires_grad_(False)
         for name in spec.frozen:
             _part(student, name).requires_grad_(False)
-        trained = fit(
-            student,
-            _loss(spec, stage, student, wise, noise, data, empty, device),
-            stage.optimisation,
-            state.with_suffix(f".{index}.pt"),
-            name=f"{spec.backbone} UNet, stage {index + 1} of {len(spec.stages)}",
-            work=work,
-        )
-        student = trained.module
-        wise = copy.deepcopy(student).eval().requires_grad_(False)
-        history += trained.history
-        seconds += trained.seconds
-    return Trained(student.eval(), history, seconds)
+        stage = spec.stages[index]
+        return _loss(spec, stage, student, wise, noise, data, empty, device)
+
+    return fit_in_stages(
+        start_student(teacher, spec.backbone),
+        [stage.optimisation for stage in spec.stages],
+        loss_of,
+        state,
+        name=f"{spec.backbone} UNet",
+        work=work,
+    )
 
 
 def _part(unet: nn.Module, name: str) -> nn.Module:

@@ -264,6 +264,47 @@ def fit(
     return Trained(result.eval(), course.history, course.seconds, course.times)
 
 
+def fit_in_stages(
+    module: nn.Module,
+    optimisations: Sequence[Optimisation],
+    loss_of: Callable[[nn.Module, int], Callable[[int], torch.Tensor]],
+    state: Path,
+    *,
+    name: str,
+    work: str = "",
+) -> Trained:
+    """Train a module in stages; each starts from the average of the one before.
+
+    Args:
+        module: What is trained, on the device where it lies.
+        optimisations: The recipes, one after the other.
+        loss_of: Returns the loss of a stage's steps, of the module as it is trained and
+            the stage's number; called before the stage, and may freeze parameters.
+        state: Where the resumable state lies; each stage adds its number to the name.
+        name: What the progress bar calls the run.
+        work: As `fit` takes it.
+
+    Returns:
+        The last stage's module, with the losses and the time of all stages.
+    """
+    history: list[tuple[int, float]] = []
+    seconds = 0.0
+    for index, optimisation in enumerate(optimisations):
+        module = module.train().requires_grad_(True)
+        trained = fit(
+            module,
+            loss_of(module, index),
+            optimisation,
+            state.with_suffix(f".{index}.pt"),
+            name=f"{name}, stage {index + 1} of {len(optimisations)}",
+            work=work,
+        )
+        module = trained.module
+        history += trained.history
+        seconds += trained.seconds
+    return Trained(module, history, seconds)
+
+
 class _Course:
     """A training on its way, which goes on where its state on disk left it."""
 

@@ -28,10 +28,10 @@ from clockwork_experiments.base import storage
 from clockwork_experiments.train.training import (
     Optimisation,
     Trained,
-    fit,
+    fit_in_stages,
     generator_for,
 )
-from clockwork_experiments.world import captions, scenes, shapes
+from clockwork_experiments.world import captions, scenes
 from clockwork_experiments.world.augment import disturb_mildly
 from clockwork_experiments.world.data import Pixels, eight_bit, images_of, to_unit
 
@@ -40,18 +40,11 @@ CELLS = 16
 
 _CELL = scenes.SIZE / CELLS
 _OBJECT: dict[str, tuple[str, ...]] = {
-    "kind": tuple(shapes.KINDS),
-    "colour": tuple(scenes.COLOURS),
-    "texture": scenes.TEXTURES,
-    "size": tuple(scenes.SIZES),
+    **scenes.THING_VALUES,
     "light": tuple(scenes.LIGHTS),
     "hidden": ("no", "yes"),
 }
-_PICTURE: dict[str, tuple[str, ...]] = {
-    "ground": scenes.GROUNDS,
-    "hour": tuple(scenes.HOURS),
-    "light": tuple(scenes.LIGHTS),
-}
+_PICTURE = scenes.SCENE_VALUES
 _HIDDEN = 0.97
 """An object of which less can be seen is partly hidden."""
 _EDGE = (0.93, 0.995)
@@ -217,7 +210,6 @@ def judge_loss(
 def train(spec: JudgeSpec, state: Path, device: torch.device) -> Trained:
     """Train on renderings, mildly disturbed so that it is not brittle."""
     torch.manual_seed(spec.stages[0].seed)
-    model: nn.Module = Judge(spec.width)
 
     @cache
     def data(stage: int) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -233,20 +225,13 @@ def train(spec: JudgeSpec, state: Path, device: torch.device) -> Trained:
         pixels = disturb_mildly(to_unit(images), generator).to(device)
         return judge_loss(model, pixels, objects.to(device), pictures.to(device))
 
-    history, seconds = [(0, 0.0)][:0], 0.0
-    for index, recipe in enumerate(spec.stages):
-        model = model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        model = model.train().requires_grad_(True)
-        trained = fit(
-            model,
-            partial(loss_of_step, model, index),
-            recipe,
-            state.with_suffix(f".{index}.pt"),
-            name=f"judge, stage {index + 1} of {len(spec.stages)}",
-        )
-        model, seconds = trained.module, seconds + trained.seconds
-        history += trained.history
-    return Trained(model, history, seconds)
+    return fit_in_stages(
+        Judge(spec.width).to(device, memory_format=torch.channels_last),  # type: ignore[call-overload]
+        spec.stages,
+        lambda model, index: partial(loss_of_step, model, index),
+        state,
+        name="judge",
+    )
 
 
 def save(judge: Judge, folder: Path) -> None:

@@ -108,18 +108,25 @@ class Thing:
 
     def __post_init__(self) -> None:
         """Reject attributes outside the registries."""
-        for name, legal in _LEGAL.items():
+        for name, legal in THING_VALUES.items():
             value = getattr(self, name)
             if value not in legal:
                 raise ValueError(f"{name} {value!r} is not one of {', '.join(legal)}")
 
 
-_LEGAL: dict[str, tuple[str, ...]] = {
+THING_VALUES: dict[str, tuple[str, ...]] = {
     "kind": tuple(KINDS),
     "colour": tuple(COLOURS),
     "texture": TEXTURES,
     "size": tuple(SIZES),
 }
+"""What an attribute of an object may be, by its name."""
+SCENE_VALUES: dict[str, tuple[str, ...]] = {
+    "ground": GROUNDS,
+    "hour": tuple(HOURS),
+    "light": tuple(LIGHTS),
+}
+"""The same of a scene's own."""
 
 
 @dataclass(frozen=True)
@@ -144,11 +151,7 @@ class Scene:
 
     def __post_init__(self) -> None:
         """Reject what is not in the registries, and empty or crowded scenes."""
-        for name, legal in (
-            ("ground", GROUNDS),
-            ("hour", tuple(HOURS)),
-            ("light", tuple(LIGHTS)),
-        ):
+        for name, legal in SCENE_VALUES.items():
             value = getattr(self, name)
             if value not in legal:
                 raise ValueError(f"{name} {value!r} is not one of {', '.join(legal)}")
