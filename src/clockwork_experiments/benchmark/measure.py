@@ -171,10 +171,13 @@ def as_captioned(folder: Path, prompts: Sequence[str]) -> Judge:
         folder: The judge's.
         prompts: Captions of the world, all of them, once for each seed or once alone.
     """
+    from clockwork_experiments.world import judge as judging
     from clockwork_experiments.world import verdicts
+
+    network = judging.load(folder)
 
     def judge(images: torch.Tensor, rows: slice) -> torch.Tensor:
         said = [prompts[row % len(prompts)] for row in range(rows.start, rows.stop)]
-        return verdicts.judged(folder, said, images)["as_captioned"] / 100
+        return verdicts.judged(network, said, images)["as_captioned"] / 100
 
     return judge

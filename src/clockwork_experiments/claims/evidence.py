@@ -34,7 +34,7 @@ from clockwork_experiments.claims.statistics import (
 )
 from clockwork_experiments.claims.timesteps import StepAnswer
 from clockwork_experiments.cost.formulas import run_flops
-from clockwork_experiments.score import metrics
+from clockwork_experiments.score import image_scores, metrics
 
 
 @dataclass(frozen=True)
@@ -120,7 +120,7 @@ class Measurements:
             )
             values = torch.cat([metrics.psnr(*both) for both in parts])
             return per_caption(values, captions)
-        if metric in ("as_captioned", "agreement"):
+        if metric in image_scores.JUDGED:
             judged = self.evidence.features[name].get(metric)
             if judged is None:
                 raise ValueError("its images were not judged: the scale has no judge")

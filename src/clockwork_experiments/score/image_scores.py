@@ -120,10 +120,10 @@ class Scorer:
             cosines, self.cosines(teacher), seeds=seeds
         )
         for key in JUDGED:
-            one, other = (self.judged(each, key) for each in (name, teacher))
-            if one is not None and other is not None:
+            other = self.judged(teacher, key)
+            if key in values and other is not None:
                 scores[f"{key}_minus_teacher"] = metrics.difference_score(
-                    one, other, seeds=seeds
+                    values[key], other, seeds=seeds
                 )
         return scores, values
 

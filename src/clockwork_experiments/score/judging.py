@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from clockwork_experiments.models import encoders, perceptual
     from clockwork_experiments.score.metrics import Score, Statistics
     from clockwork_experiments.score.translation_scores import Described
+    from clockwork_experiments.world.judge import Judge
 
 
 def outputs_of(
@@ -65,6 +67,13 @@ class Judges:
     lpips: perceptual.PerceptualEncoder
     aesthetic: Path | None
     scenes: Path | None = None
+
+    @cached_property
+    def judge(self) -> Judge | None:
+        """The judge of scenes, loaded once for all translations."""
+        from clockwork_experiments.world import judge
+
+        return None if self.scenes is None else judge.load(self.scenes)
 
     def described(self) -> dict[str, dict[str, str]]:
         """Return what scored, with checksums."""
@@ -121,9 +130,9 @@ def score_translation(
     if judges.aesthetic is not None:
         predict = perceptual.load_aesthetic(judges.aesthetic, features.shape[1])
         values["aesthetic"] = predict(features)
-    if judges.scenes is not None:
+    if judges.judge is not None:
         whole = torch.cat(list(images.blocks(shards.IMAGES)))
-        values |= verdicts.judged(judges.scenes, shows, whole)
+        values |= verdicts.judged(judges.judge, shows, whole)
     values |= {key: torch.cat(each) for key, each in parts.items()}
     scores = {key: metrics.mean_score(each) for key, each in values.items()}
     for key in scores.keys() & {"lpips", "lpips_to_teacher"}:

@@ -50,6 +50,7 @@ def extract_features(
 
     from clockwork_diffusion import tokens
     from clockwork_experiments.models import encoders, loading
+    from clockwork_experiments.world import judge as judging
     from clockwork_experiments.world import verdicts
 
     device = loading.default_device()
@@ -85,7 +86,7 @@ def extract_features(
             notes["captions"] = json.dumps(dataclasses.asdict(lost))
         if judge is not None and captioned is not None:
             said = datasets.shard_prompts(captioned, shard, shards, len(pixels))
-            tensors.update(verdicts.judged(judge, said, pixels))
+            tensors.update(verdicts.judged(judging.load(judge), said, pixels))
             made_with["judge"] = {"sha256": storage.sha256_folder(judge)}
             notes["encoders"] = json.dumps(made_with)
         storage.write_tensors(written, tensors, notes)

@@ -42,6 +42,7 @@ def score_edits(
     from clockwork_experiments.models import encoders, loading
     from clockwork_experiments.score import edit_scores, metrics
     from clockwork_experiments.score import structure as structures
+    from clockwork_experiments.world import judge as judging
     from clockwork_experiments.world import verdicts
 
     named = edit_scores.by_edit(edited)
@@ -54,6 +55,7 @@ def score_edits(
     vit = structures.load_structure(structure, device)
     text = encoders.clip_text_features(encoder, list(edits.target_prompts))
     lost = tokens.count_lost(encoder.tokenizer, edits.target_prompts)
+    network = None if judge is None else judging.load(judge)
     scorer = edit_scores.Judge(encoder, vit, text, originals, targets)
 
     def edited_by(name: str) -> torch.Tensor:
@@ -66,8 +68,8 @@ def score_edits(
         images = edited_by(name) if name in named else originals
         counts[name] = dead.count([images], name)
         values = scorer.values(images)
-        if judge is not None:
-            values |= verdicts.judged(judge, edits.target_prompts, images)
+        if network is not None:
+            values |= verdicts.judged(network, edits.target_prompts, images)
         per_pair |= {f"{name}/{kind}": each for kind, each in values.items()}
         scores[name] = {
             kind: statistics.score_by_source(each, owners)

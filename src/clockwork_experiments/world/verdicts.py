@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 
 import torch
 
@@ -11,11 +10,11 @@ from clockwork_experiments.score.metrics import Score, share_score
 from clockwork_experiments.world.captions import Caption, read
 from clockwork_experiments.world.judge import (
     ASKED,
+    Judge,
     Seen,
     agreement,
     as_captioned,
     chance,
-    load,
     look,
 )
 
@@ -85,12 +84,12 @@ def share_agreed(seen: Sequence[Seen]) -> torch.Tensor:
 
 
 def judged(
-    folder: Path, prompts: Sequence[str], images: torch.Tensor
+    judge: Judge, prompts: Sequence[str], images: torch.Tensor
 ) -> dict[str, torch.Tensor]:
     """Judge images of prompts, in percent of each image.
 
     Args:
-        folder: The judge's.
+        judge: The judge.
         prompts: Captions of the world, one an image; none where no caption is meant.
         images: uint8, ``(N, 3, 64, 64)``.
 
@@ -101,7 +100,7 @@ def judged(
     Raises:
         ValueError: If a prompt is no caption of the world.
     """
-    seen = look(load(folder), images)
+    seen = look(judge, images)
     found = {"agreement": 100 * share_agreed(seen)}
     if prompts:
         said = [read(prompt) for prompt in prompts]

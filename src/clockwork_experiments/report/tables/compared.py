@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+from clockwork_experiments.config.needs.entries import SMALL
 from clockwork_experiments.report.kinds import Known, Needs
 from clockwork_experiments.report.tables.results import (
     COLUMNS,
@@ -28,15 +29,13 @@ METRICS: dict[str, tuple[str, ...]] = {
 }
 """The columns by scale: Table 1's own of mini scale, FLOPs in the scale's unit."""
 
+_SCENES = (
+    "our 64×64 scene models, and our own networks behind both scores, which are not "
+    "comparable with FID and CLIP of the papers."
+)
 SAID = {
-    "mini": (
-        "Mini scale: our 64×64 scene models, and our own networks behind both scores, "
-        "which are not comparable with FID and CLIP of the papers."
-    ),
-    "study": (
-        "The study: our 64×64 scene models, and our own networks behind both scores, "
-        "which are not comparable with FID and CLIP of the papers."
-    ),
+    "mini": f"Mini scale: {_SCENES}",
+    "study": f"The study: {_SCENES}",
     "paper": "Paper scale: FID by Inception, CLIP score by ViT-g/14.",
     "pilot": "Paper scale, of few captions: FID by Inception, CLIP score by ViT-g/14.",
     "random": "Random weights of the real sizes: no score says anything.",
@@ -59,7 +58,7 @@ def comparison(known: Known, scale: str, name: str) -> dict[str, Any]:
         raise ValueError(f"{scale}: run {name!r} has no teacher to be compared with")
     chosen = known.entry("datasets", run["dataset"])
     both = (run, known.entry("runs", teacher))
-    columns = METRICS["mini" if scale in ("mini", "study") else "paper"]
+    columns = METRICS["mini" if scale in SMALL else "paper"]
     timed = " UNet ms: means of both in turns, on the machine that made the table."
     if any("level" in each for each in both):
         columns = tuple(each for each in columns if not each.startswith("latency"))
