@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from clockwork_experiments.config.load import WRITTEN
 from clockwork_experiments.config.types import Bounds, Items, OneOf, Ref, Text
 
 Schema = dict[str, Any]
@@ -200,7 +201,7 @@ def written_schema(whole: Schema) -> Schema:
     sections["templates"] = {"description": "What nested settings may be like."}
     own = dict(whole["properties"])
     own["random"] = {"description": "What differs from workflow/random.yaml."}
-    for name in ("mini", "study", "paper", "pilot"):
+    for name in WRITTEN:
         said = f"What differs at this scale alone: {own[name]['description'].lower()}"
         own[name] = {"description": said, "$ref": "#/$defs/sections"}
     return {

@@ -78,14 +78,16 @@ def extract_features(
             "frechet": encoders.frechet_features(network, scored),
         }
         if prompts is not None:
-            listed = datasets.read_prompts(prompts)
-            rows = datasets.shard_rows(len(listed), shard, shards)
-            some = listed[rows.start : rows.stop]
+            some = datasets.shard_prompts(prompts, shard, shards)
             tensors["clip_text"] = encoders.clip_text_features(encoder, some)
             lost = tokens.count_lost(encoder.tokenizer, some)
             notes["captions"] = json.dumps(dataclasses.asdict(lost))
         if judge is not None and captioned is not None:
-            said = datasets.shard_prompts(captioned, shard, shards, len(pixels))
+            said = datasets.shard_prompts(captioned, shard, shards)
+            if len(said) != len(pixels):
+                raise ValueError(
+                    f"{len(pixels)} images are not the {len(said)} of the shard"
+                )
             tensors.update(verdicts.judged(judging.load(judge), said, pixels))
             made_with["judge"] = {"sha256": storage.sha256_folder(judge)}
             notes["encoders"] = json.dumps(made_with)
