@@ -115,3 +115,25 @@ def test_the_folder_is_whole_and_loads(tmp_path, in_checkout):
     pipe = loading.load_pipeline(output, loading.default_device())
     assert type(pipe).__name__ == "StableDiffusionPipeline"
     shutil.rmtree(output)
+
+
+@pytest.mark.parametrize("name", ["efficient", "stablesr"])
+def test_what_lies_over_another_model_is_published_whole(name, tmp_path, in_checkout):
+    from diffusers import DiffusionPipeline
+
+    from clockwork_diffusion.stablesr.pipeline import StableSRPipeline
+    from clockwork_experiments.models import overlay
+
+    folder, output = MINI / name, tmp_path / "made"
+    assert overlay.is_over(folder)
+    make_hub_folder(
+        spec=hub.HubSpec(name, "me"), card=folder / "README.md", output=output
+    )
+    assert not overlay.is_over(output)
+    kind = StableSRPipeline if name == "stablesr" else DiffusionPipeline
+    # Only what is in the folder, by diffusers' own loader.
+    pipe = kind.from_pretrained(output, local_files_only=True)
+    own = pipe.unet.state_dict()
+    shipped = overlay.tensors_of(folder, "unet")
+    assert own.keys() == shipped.keys()
+    assert all((own[key] == shipped[key].float()).all() for key in own)

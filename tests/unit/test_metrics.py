@@ -229,6 +229,23 @@ def test_a_kernel_distance_is_unbiased_and_as_its_formula():
         metrics.kernel_distance(drawn(3), drawn(4)[:, :5])
 
 
+def test_a_kernel_distance_is_measured_again_without_each_group_of_prompts():
+    generator = torch.Generator().manual_seed(1)
+    prompts, seeds = 23, 2
+    features = torch.randn(prompts * seeds, 8, generator=generator)
+    reference = torch.randn(30, 8, generator=generator)
+    found = metrics.kernel_jackknife(features, reference, prompts)
+    assert found.value == metrics.kernel_distance(features, reference)
+    # Twenty groups: prompts 0 and 20 are of the same, in both seeds.
+    kept = [i for i in range(prompts * seeds) if i % prompts not in (0, 20)]
+    assert len(found.without) == 20
+    assert found.without[0] == pytest.approx(
+        metrics.kernel_distance(features[kept], reference)
+    )
+    with pytest.raises(ValueError, match="0 prompts are fewer than 1"):
+        metrics.kernel_jackknife(features, reference, 0)
+
+
 def test_a_captions_error_is_to_the_mean_of_its_own_references():
     reference = torch.tensor([[[0.0, 0.0], [2.0, 0.0]], [[5.0, 5.0], [5.0, 7.0]]])
     features = torch.tensor([[1.0, 0.0], [5.0, 6.0], [1.0, 2.0], [5.0, 5.0]])

@@ -200,6 +200,19 @@ def test_a_run_is_scored_with_its_teacher():
     assert spec == {"light": {"seed": 1, "seeds": 1, "teacher": "full"}}
 
 
+def test_renderings_are_counted_where_they_are_of_the_same_captions():
+    own = {"source": "scenes", "split": "test", "offset": 0, "count": 8}
+    drawn = {**own, "seeds": 16, "redrawn": 101}
+
+    def counted(reference: dict) -> int:
+        sets = {"own": {**own, "reference": "other"}, "other": reference}
+        return sampling.renderings({"mini": {"datasets": sets}}, "mini", "own")
+
+    assert counted(drawn) == 16
+    assert counted({**drawn, "offset": 8}) == counted({**drawn, "count": 9}) == 0
+    assert counted({**own, "seeds": 1}) == 0
+
+
 def test_captions_go_with_the_images_of_a_set_alone():
     of_set = sampling.shown_captions(CONFIG, job(images="test", shard="001"))
     assert told(of_set) == {

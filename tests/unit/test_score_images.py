@@ -182,3 +182,25 @@ def test_each_image_s_values_stand_beside_the_scores(tmp_path):
     assert values["seed"].tolist() == [0] * (count // 2) + [1] * (count // 2)
     for name in ("clip", "psnr_to_teacher", "rmse_to_teacher"):
         assert float(values[name].mean()) == pytest.approx(found[name]["value"])
+
+
+def test_renderings_of_the_same_captions_give_two_scores_more(tmp_path):
+    count, seeds, renderings = 45, 2, 2
+    args = write_all(tmp_path, 2, count, seeds)
+    assert not {"kernel", "caption_error"} & set(scored(args))
+    # The reference has all captions once, then all again.
+    drawn = described(8, count, renderings)["frechet"]
+    args.reference = write(tmp_path / "features", "drawn", 2, {"frechet": drawn})
+    args.spec["run"] = score_images.ScoredRun(3, seeds, "teacher", renderings)
+    scores = scored(args)
+    features = torch.cat(
+        [storage.read_tensors(each)[0]["frechet"] for each in args.features[:2]]
+    )
+    wanted = metrics.kernel_distance(features, drawn)
+    assert scores["kernel"]["value"] == pytest.approx(wanted)
+    mean = (drawn[:count] + drawn[count:]) / 2
+    errors = (features - mean.repeat(seeds, 1)).square().mean(dim=1)
+    assert scores["caption_error"]["value"] == pytest.approx(float(errors.mean()))
+    for key in ("kernel", "caption_error"):
+        gap = scores[f"{key}_minus_teacher"]
+        assert gap["low"] < gap["value"] < gap["high"]

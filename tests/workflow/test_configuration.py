@@ -552,6 +552,12 @@ CASES = {
         "claims.mini.claims.K6.parts.0.steps.than",
         "'ip3p' is not one of the step_searches (ip2p, ",
     ),
+    "scenes shown again and again": (
+        CONFIG,
+        "mini.datasets.reference.redrawn",
+        0,
+        "mini: data set 'reference': 16 seeds of scenes need redrawn",
+    ),
     "a teacher that is the run itself": (
         CONFIG,
         f"{RUN}.teacher",

@@ -7,12 +7,14 @@ must agree on.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import fields
 
 from clockwork_diffusion.clock import clock_of
 from clockwork_experiments.config.experiments import Settings, one_of
-from clockwork_experiments.config.needs import benchmarking
+from clockwork_experiments.config.needs import benchmarking, entries
 from clockwork_experiments.config.needs.editing import UNEDITED, edits_at
 from clockwork_experiments.config.registry import Registry
+from clockwork_experiments.data.datasets import DatasetSpec
 
 
 def check_equal(what: str, one: Settings, other: Settings, *keys: str) -> None:
@@ -121,6 +123,11 @@ def _check_models(known: Registry, scale: str) -> None:
         check_equal(what, {"size": 0, **dataset}, {"size": 0, **reference}, "size")
         if "sampled" in dataset:
             _check_sampled(known, scale, name, dataset["sampled"])
+        own = [field.name for field in fields(DatasetSpec)]
+        try:
+            DatasetSpec(**entries.chosen(dataset, *own))
+        except ValueError as error:
+            raise ValueError(f"{scale}: data set {name!r}: {error}") from None
     for name, adaptor in known.entries(scale, "adaptors").items():
         keys = ("train", "heldout") if "model" in adaptor else ()
         for key in (*(adaptor[each] for each in keys), *adaptor.get("also_train", ())):

@@ -13,7 +13,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from clockwork_experiments.base import storage
+from clockwork_experiments.base import storage, texts
 
 if TYPE_CHECKING:
     import torch
@@ -59,6 +59,29 @@ def pack(whole: Path, base: Path, folder: Path) -> None:
         notes = {"base": base.name, "base_sha256": storage.sha256_folder(base)}
         notes["without"] = " ".join(without)
         storage.write_tensors(partial / WEIGHTS, changed, notes)
+        storage.write_checksums(partial)
+
+
+def unpack(folder: Path, whole: Path) -> None:
+    """Write a pipeline that lies over another as diffusers' own loaders read it.
+
+    Args:
+        folder: What `pack` wrote.
+        whole: What to write; there is nothing yet.
+    """
+    with storage.atomic_path(whole) as partial:
+        shutil.copytree(
+            folder, partial, ignore=shutil.ignore_patterns(WEIGHTS, storage.CHECKSUMS)
+        )
+        for part in _parts(folder):
+            # As diffusers and transformers name the weights of their models.
+            own = "_class_name" in texts.read_json(folder / part / "config.json")
+            name = "diffusion_pytorch_model" if own else "model"
+            storage.write_tensors(
+                partial / part / f"{name}.safetensors",
+                tensors_of(folder, part),
+                {"format": "pt"},
+            )
         storage.write_checksums(partial)
 
 

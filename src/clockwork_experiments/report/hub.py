@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 
 from clockwork_experiments.base import storage, texts
+from clockwork_experiments.models import overlay
 
 LIBRARY = "clockwork-diffusion"
 LICENSE = "apache-2.0"
@@ -194,7 +195,7 @@ def card(folder: Path, spec: HubSpec, root: Path) -> str:
 
 
 def make_folder(folder: Path, spec: HubSpec, root: Path, output: Path) -> None:
-    """Make a copy of a model's folder with a card for the hub.
+    """Make a copy of a model's folder with a card for the hub; weights are all there.
 
     Args:
         folder: The model.
@@ -205,5 +206,8 @@ def make_folder(folder: Path, spec: HubSpec, root: Path, output: Path) -> None:
     text = card(folder, spec, root)
     if output.exists():
         shutil.rmtree(output)
-    shutil.copytree(folder, output)
+    if overlay.is_over(folder):
+        overlay.unpack(folder, output)
+    else:
+        shutil.copytree(folder, output)
     storage.write_text(output / "README.md", text)

@@ -38,9 +38,9 @@ class Scorer:
         self.features, self.images = features, images
         self.text = _rows(captions, "clip_text")
         self.lost = tokens.total(map(_lost, captions))
-        references = _rows(reference, "frechet")
+        self.references = _rows(reference, "frechet")
         self.reference = metrics.merge(
-            map(metrics.statistics, references.blocks(shards.FEATURES))
+            map(metrics.statistics, self.references.blocks(shards.FEATURES))
         )
         self._frechet: dict[str, metrics.Jackknifed] = {}
         self._cosines: dict[str, torch.Tensor] = {}
@@ -55,6 +55,27 @@ class Scorer:
                 blocks, self.reference, prompts
             )
         return self._frechet[name]
+
+    def kernel(self, name: str, seeds: int) -> metrics.Jackknifed:
+        """Return a run's squared kernel distance, with its replicates.
+
+        All features are in memory at once, so it is not for sets of tens of thousands.
+        """
+        features = _whole(_rows(shards_of(self.features, name), "frechet"))
+        prompts = _prompts(name, len(features), seeds)
+        return metrics.kernel_jackknife(features, _whole(self.references), prompts)
+
+    def caption_errors(self, name: str, renderings: int) -> torch.Tensor:
+        """Return each image's error to the mean of its own caption's renderings.
+
+        Args:
+            name: Id of the run.
+            renderings: Number of renderings of each caption in the reference, which
+                has all captions once, then all again.
+        """
+        reference = _whole(self.references).unflatten(0, (renderings, -1))
+        features = _whole(_rows(shards_of(self.features, name), "frechet"))
+        return metrics.caption_errors(features, reference.transpose(0, 1))
 
     def cosines(self, name: str) -> torch.Tensor:
         """Return each image's cosine with its caption."""
@@ -86,10 +107,10 @@ class Scorer:
             known = set(file.keys())
         if key not in known:
             return None
-        return torch.cat(list(_rows(paths, key).blocks(shards.FEATURES)))
+        return _whole(_rows(paths, key))
 
     def scores(
-        self, name: str, seeds: int, teacher: str
+        self, name: str, seeds: int, teacher: str, renderings: int = 0
     ) -> tuple[dict[str, metrics.Score], dict[str, torch.Tensor]]:
         """Return every score of a run, and those of each image.
 
@@ -97,6 +118,8 @@ class Scorer:
             name: Id of the run.
             seeds: Sampling seeds per prompt.
             teacher: Id of the run that it is compared with; none if empty.
+            renderings: Number of renderings of each of its captions in the reference;
+                0 if that shows something else.
         """
         cosines = self.cosines(name)
         scores = {
@@ -104,6 +127,12 @@ class Scorer:
             "clip": metrics.mean_score(cosines, seeds=seeds),
         }
         values = {"clip": cosines}
+        if renderings:
+            scores["kernel"] = self.kernel(name, seeds).score()
+            values["caption_error"] = self.caption_errors(name, renderings)
+            scores["caption_error"] = metrics.mean_score(
+                values["caption_error"], seeds=seeds
+            )
         for key in JUDGED:
             found = self.judged(name, key)
             if found is not None:
@@ -119,8 +148,12 @@ class Scorer:
         scores["clip_minus_teacher"] = metrics.difference_score(
             cosines, self.cosines(teacher), seeds=seeds
         )
-        for key in JUDGED:
-            other = self.judged(teacher, key)
+        others = {key: self.judged(teacher, key) for key in JUDGED}
+        if renderings:
+            kernel = self.kernel(name, seeds) - self.kernel(teacher, seeds)
+            scores["kernel_minus_teacher"] = kernel.score()
+            others["caption_error"] = self.caption_errors(teacher, renderings)
+        for key, other in others.items():
             if key in values and other is not None:
                 scores[f"{key}_minus_teacher"] = metrics.difference_score(
                     values[key], other, seeds=seeds
@@ -149,6 +182,10 @@ def _rows(paths: Sequence[Path], name: str) -> shards.Rows:
     all prompts for each sampling seed: in the shards' order rows come seed by seed.
     """
     return shards.Rows(sorted(paths, key=lambda path: path.stem), name)
+
+
+def _whole(rows: shards.Rows) -> torch.Tensor:
+    return torch.cat(list(rows.blocks(shards.FEATURES)))
 
 
 def _lost(path: Path) -> tokens.Lost:

@@ -268,22 +268,18 @@ def frechet_jackknife(
 
 
 def _grouped(blocks: Iterable[torch.Tensor], prompts: int) -> list[Statistics]:
-    """Return the statistics of each group; prompt i is in group i mod G.
-
-    Neighbouring images share a shard, and maybe a class, so groups are interleaved.
-    """
-    if prompts < 1:
-        raise ValueError(f"{prompts} prompts are fewer than 1")
-    count, row = min(GROUPS, prompts), 0
+    """Return the statistics of each group."""
+    row = 0
     groups: list[Statistics] = []
     for block in blocks:
         _check_features(block)
         wide = block.detach().cpu().double()
+        owners = _groups_of(torch.arange(row, row + len(wide)), prompts)
         dim = wide.shape[1]
         if not groups:
+            count = min(GROUPS, prompts)
             groups = [Statistics(0, *_nothing(dim)) for _ in range(count)]
         groups[0]._check(Statistics(0, wide[0], groups[0].outer))
-        owners = torch.arange(row, row + len(wide)) % prompts % count
         for index, group in enumerate(groups):
             own = wide[owners == index]
             # In place: a sum is 33 MB for 2048 features.
@@ -292,6 +288,16 @@ def _grouped(blocks: Iterable[torch.Tensor], prompts: int) -> list[Statistics]:
             groups[index] = Statistics(group.n + len(own), group.total, group.outer)
         row += len(wide)
     return groups
+
+
+def _groups_of(rows: torch.Tensor, prompts: int) -> torch.Tensor:
+    """Return the group of each image: prompt i is in group i mod G.
+
+    Neighbouring images share a shard, and maybe a class, so groups are interleaved.
+    """
+    if prompts < 1:
+        raise ValueError(f"{prompts} prompts are fewer than 1")
+    return rows % prompts % min(GROUPS, prompts)
 
 
 def _nothing(dim: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -386,28 +392,70 @@ def kernel_distance(features: torch.Tensor, reference: torch.Tensor) -> float:
     Raises:
         ValueError: If a set has fewer than 2 images, or the features differ in number.
     """
-    for each in (features, reference):
-        _check_features(each)
-        if len(each) < 2:
-            raise ValueError(
-                f"a kernel distance needs 2 images or more, not {len(each)}"
-            )
-    if features.shape[1] != reference.shape[1]:
-        raise ValueError(
-            f"{features.shape[1]} and {reference.shape[1]} features do not belong "
-            "together"
-        )
-    one, other = (each.detach().cpu().double() for each in (features, reference))
-    within = sum(
-        # Without an image's kernel with itself.
-        (kernel.sum() - kernel.trace()) / (len(kernel) * (len(kernel) - 1))
-        for kernel in (_cubic(one, one), _cubic(other, other))
+    everything = torch.ones(len(features), dtype=torch.bool)
+    return _Kernels(features, reference).distance(everything)
+
+
+def kernel_jackknife(
+    features: torch.Tensor, reference: torch.Tensor, prompts: int
+) -> Jackknifed:
+    """Return the squared kernel distance of two sets, and its replicates.
+
+    Args:
+        features: Of the generated images, ``(N, D)``; row i is of prompt i mod
+            ``prompts``.
+        reference: Of the reference images, ``(M, D)``.
+        prompts: Number of prompts, without repetitions for sampling seeds.
+
+    Raises:
+        ValueError: If a set is too small, or the features differ in number.
+    """
+    kernels = _Kernels(features, reference)
+    rows = torch.arange(len(features))
+    groups = _groups_of(rows, prompts)
+    return Jackknifed(
+        kernels.distance(rows >= 0),
+        tuple(kernels.distance(groups != each) for each in groups.unique()),
+        len(features),
     )
-    return float(within - 2 * _cubic(one, other).mean())
+
+
+class _Kernels:
+    """The kernels of which a squared kernel distance is the sum."""
+
+    def __init__(self, features: torch.Tensor, reference: torch.Tensor) -> None:
+        for each in (features, reference):
+            _check_features(each)
+            if len(each) < 2:
+                raise ValueError(
+                    f"a kernel distance needs 2 images or more, not {len(each)}"
+                )
+        if features.shape[1] != reference.shape[1]:
+            raise ValueError(
+                f"{features.shape[1]} and {reference.shape[1]} features do not belong "
+                "together"
+            )
+        one, other = (each.detach().cpu().double() for each in (features, reference))
+        self.within = _without_itself(_cubic(one, one))
+        self.across = _cubic(one, other).mean(dim=1)
+        self.reference = _mean_of_pairs(_without_itself(_cubic(other, other)))
+
+    def distance(self, kept: torch.Tensor) -> float:
+        """Return the distance from the generated images that are ``kept``, ``(N,)``."""
+        within = _mean_of_pairs(self.within[kept][:, kept])
+        return float(within + self.reference - 2 * self.across[kept].mean())
 
 
 def _cubic(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return (one @ other.T / one.shape[1] + 1) ** 3
+
+
+def _without_itself(kernel: torch.Tensor) -> torch.Tensor:
+    return kernel.fill_diagonal_(0)
+
+
+def _mean_of_pairs(kernel: torch.Tensor) -> torch.Tensor:
+    return kernel.sum() / (len(kernel) * (len(kernel) - 1))
 
 
 # --- one value per image -------------------------------------------------------------

@@ -58,6 +58,10 @@ class Score:
 
 SCORES: dict[str, Score] = {
     "frechet": Score("Fréchet", 2, False, published="FID"),
+    # Of the Fréchet distance's features, where the reference renders the same captions.
+    "kernel": Score("Kernel distance", 3, False),
+    # Renderings are not the least, as they vary: less error may be less variety.
+    "caption_error": Score("Feature error", 3, None),
     "clip": Score("CLIP", 4, True),
     "clip_above_chance": Score("CLIP above chance", 4, True),
     # Of scenes alone, by a judge of renderings.

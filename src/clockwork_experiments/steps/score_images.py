@@ -21,11 +21,14 @@ class ScoredRun:
         seed: Seed of the run, for the record.
         seeds: Sampling seeds per prompt.
         teacher: Id of the run whose images it is compared with; none if empty.
+        renderings: Number of renderings of each of its captions in the reference; 0 if
+            that shows something else.
     """
 
     seed: int
     seeds: int = 1
     teacher: str = ""
+    renderings: int = 0
 
 
 def score_images(
@@ -59,7 +62,9 @@ def score_images(
         encoders = json.loads(image_scores.notes_of(of_run[0], "encoders"))
         counted = (image_scores.counts_of(each, name) for each in of_run)
         counts = sum(counted, dead.Counts())
-        scores, values = scorer.scores(name, chosen.seeds, chosen.teacher)
+        scores, values = scorer.scores(
+            name, chosen.seeds, chosen.teacher, chosen.renderings
+        )
         made_with = [*of_run, *reference, *captions]
         storage.write_tensors(
             path.with_suffix(".safetensors"),

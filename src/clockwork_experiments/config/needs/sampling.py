@@ -164,4 +164,20 @@ def score_spec(config: Config, wildcards: Wildcards) -> str:
     seeds = entry(config, scale, "datasets", found["dataset"]).get("seeds", 1)
     teacher = found.get("teacher", "")
     described = {"seed": found["seed"], "seeds": seeds, "teacher": teacher}
+    if rendered := renderings(config, scale, found["dataset"]):
+        described["renderings"] = rendered
     return as_json({wildcards.run: described})
+
+
+def renderings(config: Config, scale: str, dataset: str) -> int:
+    """Return how often a set's reference renders each of its captions, in their order.
+
+    0 where the reference is of other captions, or of images that nobody can draw anew.
+    """
+    sets = entries(config, scale, "datasets")
+    own, reference = sets[dataset], sets[reference_of(config, scale, dataset)]
+    same = all(
+        own.get(key) == reference.get(key)
+        for key in ("source", "split", "offset", "count")
+    )
+    return reference.get("seeds", 1) if same and reference.get("redrawn") else 0

@@ -18,8 +18,9 @@ from clockwork_experiments.report.tables.table import Cell, Results, Table, Valu
 
 METRICS: dict[str, tuple[str, ...]] = {
     "mini": (
-        *("frechet", "clip", "as_captioned", "agreement", "psnr_to_teacher"),
-        *("gflops", "gflops_kept", "saving", "gflops_with_attention"),
+        *("frechet", "kernel", "caption_error", "clip", "as_captioned", "agreement"),
+        *("psnr_to_teacher", "gflops", "gflops_kept", "saving"),
+        "gflops_with_attention",
         *("latency", "latency_saving", "n"),
     ),
     "paper": (
@@ -42,7 +43,7 @@ SAID = {
 }
 """What the caption says of each scale."""
 
-PAIRED = ("frechet", "clip")
+PAIRED = ("frechet", "kernel", "caption_error", "clip", "as_captioned", "agreement")
 """Scores whose difference `score_images` measures, with an interval of its own."""
 
 

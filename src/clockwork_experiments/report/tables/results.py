@@ -79,7 +79,7 @@ COLUMNS: dict[str, Measure] = {
         for name in (
             *("frechet", "clip", "psnr_to_teacher", "structure", "psnr_to_true"),
             *("psnr_to_source", "clip_image", "clip_direction", "lpips"),
-            *("as_captioned", "agreement"),
+            *("as_captioned", "agreement", "kernel", "caption_error"),
         )
     },
     "psnr_to_target": _of("score", "psnr", SCORES["psnr"].header, 2),
