@@ -238,7 +238,7 @@ rule list_measures:
 
 use rule set_table as set_benchmark with:
     input:
-        unpack(benchmark_inputs),
+        unpack(partial(shown.benchmark_inputs, "tables")),
     output:
         csv="results/{scale}/benchmark/{benchmark_task}/tables/{shown}.csv",
         md="results/{scale}/benchmark/{benchmark_task}/tables/{shown}.md",
@@ -247,22 +247,30 @@ use rule set_table as set_benchmark with:
     log:
         "logs/{scale}/set_benchmark/{benchmark_task}/{shown}.log",
     params:
-        code=code("set_table", benchmarking.item_spec, module=benchmark_module),
-        kind=benchmark_kind,
+        code=code(
+            "set_table",
+            benchmarking.item_spec,
+            module=partial(shown.benchmark_module, "tables"),
+        ),
+        kind=partial(shown.benchmark_kind, "tables"),
         spec=benchmarking.item_spec,
-        inputs=benchmark_options,
+        inputs=partial(shown.benchmark_options, "tables"),
 
 
 use rule draw_figure as draw_benchmark with:
     input:
-        unpack(benchmark_figure_inputs),
+        unpack(partial(shown.benchmark_inputs, "figures")),
     output:
         pdf="results/{scale}/benchmark/{benchmark_task}/figures/{shown}.pdf",
         png="results/{scale}/benchmark/{benchmark_task}/figures/{shown}.png",
     log:
         "logs/{scale}/draw_benchmark/{benchmark_task}/{shown}.log",
     params:
-        code=code("draw_figure", benchmarking.item_spec, module=benchmark_figure_module),
-        kind=benchmark_figure_kind,
+        code=code(
+            "draw_figure",
+            benchmarking.item_spec,
+            module=partial(shown.benchmark_module, "figures"),
+        ),
+        kind=partial(shown.benchmark_kind, "figures"),
         spec=benchmarking.item_spec,
-        inputs=benchmark_figure_options,
+        inputs=partial(shown.benchmark_options, "figures"),

@@ -218,4 +218,4 @@ rule score_edits:
 rule long_edits:
     """Draw what the default run leaves out: inversions of 200 steps and more."""
     input:
-        on_request("mini"),
+        listed.on_request("mini"),

@@ -12,12 +12,15 @@ localrules:
     ship_adaptors,
     quality,
     draw_quality,
+    hub_folders,
+    make_hub_folder,
+    world,
 
 
 rule mini_models:
     """Train every mini model again (hours on a CPU, minutes on a GPU)."""
     input:
-        expand("results/mini/models/{model}/README.md", model=mini_models()),
+        expand("results/mini/models/{model}/README.md", model=mini.mini_models()),
 
 
 rule ship_models:
@@ -29,8 +32,8 @@ rule ship_models:
     conda:
         "../../environment.yml"
     params:
-        folders=expand("results/mini/models/{model}", model=mini_models()),
-        teachers=json.dumps(mini_teachers()),
+        folders=expand("results/mini/models/{model}", model=mini.mini_models()),
+        teachers=mini.mini_teachers(),
     shell:
         "python -m clockwork_experiments.steps.ship_models"
         " --models {params.folders:q} --teachers {params.teachers:q}"
@@ -41,7 +44,8 @@ rule mini_adaptors:
     """Train the shipped adaptors of the mini models, those of Table 1."""
     input:
         expand(
-            "results/mini/models/adaptors/{teacher}/README.md", teacher=mini_adaptors()
+            "results/mini/models/adaptors/{teacher}/README.md",
+            teacher=REGISTRY.others["mini_adaptors"],
         ),
 
 
@@ -72,7 +76,7 @@ rule train_mini_adaptor:
     benchmark:
         "benchmarks/mini/train_mini_adaptor/{teacher}.tsv"
     wildcard_constraints:
-        teacher="|".join(mini_adaptors()),
+        teacher="|".join(REGISTRY.others["mini_adaptors"]),
     conda:
         "../../environment.yml"
     threads: 2
@@ -82,9 +86,9 @@ rule train_mini_adaptor:
         mem_mb=memory(4000),
         runtime=walltime(120),
     params:
-        code=code("train_mini_adaptor", mini_adaptor),
-        spec=mini_adaptor,
-        folder=model_folder,
+        code=code("train_mini_adaptor", mini.adaptor_spec),
+        spec=mini.adaptor_spec,
+        folder=mini.folder,
     shell:
         "rm -f {params.folder:q}/config.json &&"
         " python -m clockwork_experiments.steps.train_mini_adaptor"
@@ -97,7 +101,7 @@ rule quality:
     input:
         expand(
             "results/mini/quality/{judged}.{kind}",
-            judged=entries("mini", "quality"),
+            judged=REGISTRY.entries("mini", "quality"),
             kind=["json", "png"],
         ),
 
@@ -109,7 +113,7 @@ rule train_mini:
     Writes: the model's folder with its model card.
     """
     input:
-        unpack(mini_model_reads),
+        unpack(mini.reads),
     output:
         card="results/mini/models/{mini_model}/README.md",
     log:
@@ -117,7 +121,7 @@ rule train_mini:
     benchmark:
         "benchmarks/mini/train_mini/{mini_model}.tsv"
     wildcard_constraints:
-        mini_model="|".join(MINI_MODELS),
+        mini_model="|".join(REGISTRY.others["mini_models"]),
     conda:
         "../../environment.yml"
     threads: 2
@@ -127,11 +131,11 @@ rule train_mini:
         mem_mb=memory(6000),
         runtime=walltime(720),
     params:
-        code=code("train_mini", module=mini_model_recipe),
-        recipe=mini_model_recipe,
-        spec=mini_model_spec,
-        reads=mini_model_options,
-        folder=model_folder,
+        code=code("train_mini", module=mini.recipe),
+        recipe=mini.recipe,
+        spec=mini.spec,
+        reads=mini.options,
+        folder=mini.folder,
         state="results/mini/.state/models/{mini_model}.pt",
     shell:
         "python -m clockwork_experiments.steps.train_mini --recipe {params.recipe}"
@@ -146,9 +150,9 @@ rule make_backbone:
     Writes: a StableDiffusionPipeline folder with its model card.
     """
     input:
-        teacher=files_of(backbone_teacher),
-        images=backbone_images,
-        prompts=prompts_of("backbones", "backbone"),
+        teacher=mini.backbone_teacher_files,
+        images=mini.backbone_images,
+        prompts=mini.backbone_prompts,
     output:
         sums="results/{scale}/models/{backbone}/SHA256SUMS",
         card="results/{scale}/models/{backbone}/README.md",
@@ -166,10 +170,10 @@ rule make_backbone:
         runtime=walltime(2880),
     params:
         code=code("make_backbone"),
-        spec=spec("backbones", "backbone", "spec"),
-        teacher=backbone_teacher,
-        quality=quality_option,
-        folder=model_folder,
+        spec=mini.backbone_spec,
+        teacher=mini.backbone_teacher,
+        quality=mini.quality_option,
+        folder=mini.folder,
         state="results/{scale}/.state/models/{backbone}.pt",
     shell:
         "python -m clockwork_experiments.steps.make_backbone"
@@ -186,8 +190,8 @@ rule convert_stablesr:
     Writes: a folder with UNet, structure encoder, CFW autoencoder and text encoder.
     """
     input:
-        checkpoints=manifest("stablesr"),
-        tokenizer=manifest("stable_diffusion_2"),
+        checkpoints=fetching.manifest("stablesr"),
+        tokenizer=fetching.manifest("stable_diffusion_2"),
     output:
         sums="results/paper/models/stablesr/SHA256SUMS",
     log:
@@ -205,7 +209,7 @@ rule convert_stablesr:
         checkpoint="resources/paper/stablesr_000117.ckpt",
         cfw="resources/paper/vqgan_cfw_00011.ckpt",
         tokenizer="resources/paper/stable-diffusion-2-1-base/tokenizer",
-        folder=lambda wildcards, output: str(Path(output.sums).parent),
+        folder=mini.folder,
     shell:
         "python -m clockwork_experiments.steps.convert_stablesr"
         " --checkpoint {params.checkpoint:q} --cfw {params.cfw:q}"
@@ -220,8 +224,8 @@ rule judge_images:
     Writes: shares by attribute, with intervals, and those of renderings; JSON, a table.
     """
     input:
-        images=judged_images,
-        judge=files_of(judge_path),
+        images=mini.judged_images,
+        judge=mini.judge_files,
     output:
         json="results/{scale}/quality/{judged}.json",
         md="results/{scale}/quality/{judged}.md",
@@ -237,9 +241,9 @@ rule judge_images:
         runtime=walltime(30),
     params:
         code=code("judge_images"),
-        dataset=judged_scenes,
-        title=setting("quality", "judged", "title"),
-        judge=judge_path,
+        dataset=mini.judged_scenes,
+        title=mini.judged_title,
+        judge=mini.judge_path,
     shell:
         "python -m clockwork_experiments.steps.judge_images"
         " --images {input.images:q} --judge {params.judge:q}"
@@ -249,14 +253,91 @@ rule judge_images:
 
 use rule draw_figure as draw_quality with:
     input:
-        unpack(judged_grid_inputs),
+        unpack(mini.judged_grid_inputs),
     output:
         pdf="results/{scale}/quality/{judged}.pdf",
         png="results/{scale}/quality/{judged}.png",
     log:
         "logs/{scale}/draw_quality/{judged}.log",
     params:
-        code=code("draw_figure", judged_grid, module=grid_module),
+        code=code("draw_figure", mini.judged_grid, module=mini.grid_module),
         kind="grid",
-        spec=judged_grid,
-        inputs=judged_grid_options,
+        spec=mini.judged_grid,
+        inputs=mini.judged_grid_options,
+
+
+rule hub_folders:
+    """Make a folder with its card for each shipped model and adaptor."""
+    input:
+        expand("results/hub/{published}/README.md", published=mini.published()),
+
+
+rule make_hub_folder:
+    """Copy a model, and write its card in the hub's format.
+
+    Reads: its folder with the card that training wrote, and what was measured.
+    Writes: the folder, whose card has the measured values in front.
+    """
+    input:
+        card=mini.hub_card,
+        files=mini.hub_model,
+    output:
+        "results/hub/{published}/README.md",
+    log:
+        "logs/hub/{published}.log",
+    wildcard_constraints:
+        published="|".join(mini.published()),
+    conda:
+        "../../environment.yml"
+    params:
+        code=code("make_hub_folder"),
+        spec=mini.hub_spec,
+        folder="results/hub/{published}",
+    shell:
+        "python -m clockwork_experiments.steps.make_hub_folder"
+        " --spec {params.spec:q} --card {input.card:q} --output {params.folder:q}"
+        " --log {log}"
+
+
+rule world:
+    """Measure the gate."""
+    input:
+        "results/mini/quality/world.json",
+
+
+rule measure_world:
+    """Measure the gate's criteria.
+
+    Reads: the teacher, the judge of what its pictures show, the networks that describe
+        features and structure.
+    Writes: each criterion's value, interval, bar and verdict; a table of them.
+    """
+    input:
+        teacher="resources/mini/stable-diffusion",
+        judge="resources/mini/judge",
+        features="resources/mini/features",
+        structure="resources/mini/structure",
+    output:
+        json="results/mini/quality/world.json",
+        md="results/mini/quality/world.md",
+    log:
+        "logs/mini/measure_world/world.log",
+    benchmark:
+        "benchmarks/mini/measure_world/world.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        gpu=1,
+        gpu_model=gpu_model,
+        mem_mb=memory(4000),
+        runtime=walltime(60),
+    params:
+        code=code("measure_world"),
+        conv_layer=config["mini"]["editing"]["edits"]["pnp"]["conv_layer"],
+    shell:
+        "python -m clockwork_experiments.steps.measure_world"
+        " --teacher {input.teacher} --judge {input.judge}"
+        " --features {input.features} --structure {input.structure}"
+        " --conv-layer {params.conv_layer} --output {output.json}"
+        " --threads {threads} --log {log}"

@@ -19,7 +19,7 @@ rule power:
     input:
         expand(
             "results/study/power/{paper}.md",
-            paper=[p for p, _ in claim_registries("study")],
+            paper=listed.claiming("study"),
         ),
 
 
@@ -42,8 +42,8 @@ rule plan_study:
         "../../environment.yml"
     params:
         code=code("plan_study"),
-        spec=claims_told,
-        counts=power_counts,
+        spec=shown.claims_told,
+        counts=shown.power_counts,
     shell:
         "python -m clockwork_experiments.steps.plan_study"
         " --spec {params.spec:q} --counts {params.counts:q}"
@@ -53,20 +53,22 @@ rule plan_study:
 rule study:
     """Every table, figure and claim of the shipped models at sizes that decide."""
     input:
-        of_a_run(tables("study"), figures("study"), claims("study")),
+        reporting.of_a_run(
+            listed.tables("study"), listed.figures("study"), listed.claims("study")
+        ),
 
 
 rule paper_scale:
     """Everything at paper scale; with -n also what it would cost."""
     input:
-        everything("paper"),
+        listed.everything("paper"),
         "results/paper/tables/other_unets.md",
 
 
 rule pilot:
     """Table 1's rows of Stable Diffusion that take no training, on few captions."""
     input:
-        tables("pilot"),
+        listed.tables("pilot"),
 
 
 rule estimate_costs:
@@ -102,14 +104,14 @@ rule set_table:
     Writes: CSV for machines, Markdown, LaTeX and HTML for people.
     """
     input:
-        unpack(item_inputs),
+        unpack(shown.item_inputs),
     output:
         csv="results/{scale}/tables/{paper}/{table}.csv",
         md="results/{scale}/tables/{paper}/{table}.md",
         html=report(
             "results/{scale}/tables/{paper}/{table}.html",
             caption="../report/table.rst",
-            category=paper_title,
+            category=reporting.title,
             subcategory="Tables",
             labels={"item": "{table}", "scale": "{scale}"},
         ),
@@ -119,10 +121,12 @@ rule set_table:
     conda:
         "../../environment.yml"
     params:
-        code=code("set_table", item_kind, item_spec, module=item_module),
-        kind=item_kind,
-        spec=item_spec,
-        inputs=item_options,
+        code=code(
+            "set_table", shown.item_kind, shown.item_spec, module=shown.item_module
+        ),
+        kind=shown.item_kind,
+        spec=shown.item_spec,
+        inputs=shown.item_options,
     shell:
         "python -m clockwork_experiments.steps.set_table"
         " --kind {params.kind:q} --spec {params.spec:q} {params.inputs}"
@@ -131,7 +135,7 @@ rule set_table:
 
 use rule set_table as set_comparison with:
     input:
-        unpack(compared_inputs),
+        unpack(shown.compared_inputs),
     output:
         csv="results/{scale}/compared/{run}.csv",
         md="results/{scale}/compared/{run}.md",
@@ -140,10 +144,10 @@ use rule set_table as set_comparison with:
     log:
         "logs/{scale}/set_comparison/{run}.log",
     params:
-        code=code("set_table", compared_spec, module=lambda _: compared.__name__),
-        kind=compared.ComparedSpec.kind,
-        spec=compared_spec,
-        inputs=compared_options,
+        code=code("set_table", shown.compared_spec, module=shown.compared_module),
+        kind="compared",
+        spec=shown.compared_spec,
+        inputs=shown.compared_options,
 
 
 rule bind_tables:
@@ -154,7 +158,7 @@ rule bind_tables:
     Writes: LaTeX; `pdflatex tables` in its folder makes a PDF.
     """
     input:
-        ancient(numbered_tables),
+        ancient(listed.numbered_tables),
     output:
         "results/{scale}/tables/tables.tex",
     log:
@@ -176,13 +180,13 @@ rule draw_figure:
     Writes: vector PDF and PNG.
     """
     input:
-        unpack(item_inputs),
+        unpack(shown.item_inputs),
     output:
         pdf="results/{scale}/figures/{paper}/{figure}.pdf",
         png=report(
             "results/{scale}/figures/{paper}/{figure}.png",
             caption="../report/figure.rst",
-            category=paper_title,
+            category=reporting.title,
             subcategory="Figures",
             labels={"item": "{figure}", "scale": "{scale}"},
         ),
@@ -191,10 +195,12 @@ rule draw_figure:
     conda:
         "../../environment.yml"
     params:
-        code=code("draw_figure", item_kind, item_spec, module=item_module),
-        kind=item_kind,
-        spec=item_spec,
-        inputs=item_options,
+        code=code(
+            "draw_figure", shown.item_kind, shown.item_spec, module=shown.item_module
+        ),
+        kind=shown.item_kind,
+        spec=shown.item_spec,
+        inputs=shown.item_options,
     shell:
         "python -m clockwork_experiments.steps.draw_figure"
         " --kind {params.kind:q} --spec {params.spec:q} {params.inputs}"
@@ -208,14 +214,14 @@ rule judge_claims:
     Writes: effects with intervals, and verdicts: JSON for machines, Markdown for people.
     """
     input:
-        unpack(claims_inputs),
+        unpack(shown.claims_inputs),
     output:
         json="results/{scale}/claims/{paper}.json",
         md="results/{scale}/claims/{paper}.md",
         html=report(
             "results/{scale}/claims/{paper}.html",
             caption="../report/claims.rst",
-            category=paper_title,
+            category=reporting.title,
             subcategory="Claims",
             labels={"item": "claims", "scale": "{scale}"},
         ),
@@ -230,10 +236,10 @@ rule judge_claims:
         mem_mb=memory(4000, paper=16000),
         runtime=walltime(60),
     params:
-        code=code("judge_claims", claims_told),
-        spec=claims_told,
-        settings=claims_settings,
-        inputs=claims_options,
+        code=code("judge_claims", shown.claims_told),
+        spec=shown.claims_told,
+        settings=shown.claims_settings,
+        inputs=shown.claims_options,
     shell:
         "python -m clockwork_experiments.steps.judge_claims"
         " --spec {params.spec:q} --settings {params.settings:q} {params.inputs}"

@@ -96,7 +96,7 @@ rule count_levels:
 rule level_latency:
     """Time every level of the published models' UNets, with random weights."""
     input:
-        translating.level_timings("paper", entries("paper", "translators")),
+        translating.level_timings("paper", REGISTRY.entries("paper", "translators")),
 
 
 rule time_levels:
@@ -310,7 +310,7 @@ rule time_unet:
         runtime=walltime(30),
     params:
         code=code("time_unet"),
-        spec=unet_timing,
+        spec=shown.unet_timing,
         state="results/paper/.state/latency/{gpu}.json",
     shell:
         "python -m clockwork_experiments.steps.time_unet"

@@ -85,8 +85,8 @@ rule pack_results:
     Writes: one zip, with metadata that says what made what.
     """
     input:
-        results=packed_results,
-        sources=packed_sources,
+        results=listed.packed_results,
+        sources=listed.packed_sources,
     output:
         "results/{scale}/run.crate.zip",
     log:
@@ -95,7 +95,7 @@ rule pack_results:
         "../../environment.yml"
     params:
         code=code("pack_results"),
-        spec=packed_spec,
+        spec=listed.packed_spec,
     shell:
         "python -m clockwork_experiments.steps.pack_results"
         " --spec {params.spec:q} --workflow Snakefile --sources {input.sources}"
@@ -109,8 +109,8 @@ rule collect_scores:
     Writes: two tidy tables, of runs and of images, as CSV and Parquet.
     """
     input:
-        scores=all_scores,
-        values=all_values,
+        scores=listed.all_scores,
+        values=listed.all_values,
     output:
         runs="results/{scale}/data/runs.csv",
         images="results/{scale}/data/images.csv",

@@ -9,7 +9,7 @@ localrules:
 
 
 wildcard_constraints:
-    weights="|".join(RANDOM["weights"]),
+    weights="|".join(REGISTRY.others["random"]["weights"]),
     random_data="[a-z]+",
 
 
@@ -22,7 +22,7 @@ rule real_sizes:
 rule random_scale:
     """Run all of the paper scale with random weights over a few captions; on a GPU."""
     input:
-        random_results(),
+        sizes.random_scale(),
 
 
 rule make_random_model:
@@ -45,8 +45,8 @@ rule make_random_model:
         mem_mb=memory(12000),
         runtime=walltime(60),
     params:
-        code=code("make_random_model", random_weights_spec),
-        spec=random_weights_spec,
+        code=code("make_random_model", sizes.weights_spec),
+        spec=sizes.weights_spec,
         folder="results/random/weights/{weights}",
     shell:
         "python -m clockwork_experiments.steps.make_random_model"
@@ -73,8 +73,8 @@ rule make_random_data:
         mem_mb=memory(2000),
         runtime=walltime(10),
     params:
-        code=code("make_random_data", random_data_spec),
-        spec=random_data_spec,
+        code=code("make_random_data", sizes.data_spec),
+        spec=sizes.data_spec,
         folder="results/random/data/{random_data}",
     shell:
         "python -m clockwork_experiments.steps.make_random_data"
@@ -127,7 +127,7 @@ rule list_costs:
     Writes: seconds and peak memory by rule and by job; JSON and a table.
     """
     input:
-        costed,
+        sizes.costed,
     output:
         json="results/{scale}/costs.json",
         md="results/{scale}/costs.md",
@@ -140,7 +140,7 @@ rule list_costs:
         folder="benchmarks/{scale}",
         # Where profiles/slurm lets the executor write its reports.
         efficiency="benchmarks/slurm",
-        note=costs_note,
+        note=sizes.costs_note,
     shell:
         "python -m clockwork_experiments.steps.list_costs"
         " --benchmarks {params.folder} --note {params.note:q}"

@@ -8,7 +8,7 @@ localrules:
 rule translations:
     """Score every mini translation."""
     input:
-        translating.translation_scores("mini", entries("mini", "translations")),
+        translating.translation_scores("mini", REGISTRY.entries("mini", "translations")),
 
 
 rule prepare_pairs:

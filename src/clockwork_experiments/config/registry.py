@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,12 @@ class Registry:
     Attributes:
         config: The resolved configuration; see `load.read_config`.
         papers: What each paper shows and claims, by the paper's name.
+        others: Files of ``workflow/`` that say what no entry does, by their names.
     """
 
     config: Settings
     papers: Settings
+    others: Settings = field(default_factory=dict)
 
     def entries(self, scale: str, section: str) -> Settings:
         """Return the entries of a section, such as ``runs`` or ``editing.edits``."""

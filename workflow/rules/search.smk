@@ -1,9 +1,10 @@
-"""How deep a translator must be: one level, or one for each sampling step."""
+"""How deep a translator must be at each step, and which time steps it should visit."""
 
 
 localrules:
     searched,
     finetuned,
+    step_searched,
 
 
 rule searched:
@@ -54,7 +55,7 @@ rule finetuned:
     input:
         expand(
             "results/mini/finetuned/{name}/gain.json",
-            name=entries("mini", "finetuned"),
+            name=REGISTRY.entries("mini", "finetuned"),
         ),
 
 
@@ -91,4 +92,49 @@ rule finetune_translator:
         "python -m clockwork_experiments.steps.finetune_translator"
         " --spec {params.spec:q} {params.options}"
         " --state {params.state} --output {params.folder}"
+        " --threads {threads} --log {log}"
+
+
+rule step_searched:
+    """Search time steps for every mini translator that has such a search."""
+    input:
+        translating.step_searches("mini"),
+
+
+rule search_steps:
+    """Search γ, and by AutoDiffusion, for every number of steps (Kim et al. 2024).
+
+    Reads: the translator, pairs to search on and others, results of other searches.
+    Writes: time steps by method, what they cost to find, and scores on the others.
+    """
+    input:
+        unpack(files(translating.steps_needs)),
+    output:
+        "results/{scale}/timesteps/{step_search}.json",
+    log:
+        "logs/{scale}/search_steps/{step_search}.log",
+    benchmark:
+        "benchmarks/{scale}/search_steps/{step_search}.tsv"
+    conda:
+        "../../environment.yml"
+    threads: 1
+    resources:
+        gpu=1,
+        gpu_model=gpu_model,
+        mem_mb=memory(16000),
+        runtime=walltime(2880),
+    params:
+        code=code(
+            "search_steps", translating.steps_spec, options(translating.steps_needs)
+        ),
+        spec=translating.steps_spec,
+        options=options(translating.steps_needs),
+        # It stays: a search that asks for more does not measure the same again.
+        state="results/{scale}/.state/timesteps/{step_search}",
+        references="results/{scale}/.state/references",
+    shell:
+        "python -m clockwork_experiments.steps.search_steps"
+        " --spec {params.spec:q} {params.options}"
+        " --state {params.state} --references {params.references}"
+        " --output {output}"
         " --threads {threads} --log {log}"
