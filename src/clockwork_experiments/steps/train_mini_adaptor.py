@@ -20,6 +20,7 @@ class MiniAdaptorSpec:
         guidance_scale: Guidance of the teacher.
         updates: Updates of the weights.
         batch_size: Samples per update.
+        measured: Captions of the test split that it is measured on.
     """
 
     captions: int
@@ -28,18 +29,21 @@ class MiniAdaptorSpec:
     guidance_scale: float
     updates: int
     batch_size: int
+    measured: int = 48
 
 
 def train_mini_adaptor(spec: MiniAdaptorSpec, model: Path, output: Path) -> None:
-    """Train with the library's own call; an unfinished training goes on.
+    """Train with the library's own call, and measure; an unfinished training goes on.
 
     Args:
         spec: What to train.
         model: Checksums in the pipeline's folder.
         output: Folder to write.
     """
+    from clockwork_diffusion import load_adaptor
     from clockwork_diffusion.adaptor_training import train_adaptor
     from clockwork_diffusion.schedulers import new_scheduler
+    from clockwork_experiments.mini import shipped
     from clockwork_experiments.models import loading
     from clockwork_experiments.world.captions import captions
 
@@ -56,6 +60,15 @@ def train_mini_adaptor(spec: MiniAdaptorSpec, model: Path, output: Path) -> None
         batch_size=spec.batch_size,
         captions_at_once=8,
     )
+    found = shipped.quality(
+        pipe,
+        load_adaptor(output),
+        captions("test", spec.measured),
+        spec.steps,
+        spec.clock,
+        spec.guidance_scale,
+    )
+    storage.write_json(output / "quality.json", found)
     storage.write_checksums(output)
 
 
