@@ -200,8 +200,12 @@ def train_adaptor(
         data = teacher.record(captions[judging:], -1)
         nn.Module.float(adaptor)
         judged = held_out_error(adaptor, data, clock, unet.device)
+    return _saved(adaptor, folder, _card(recipe, losses, judged))
+
+
+def _saved(adaptor: Any, folder: Path, card: str) -> ModelMixin:
+    """Write an adaptor and its card, and return it as it is read from there."""
     nn.Module.half(adaptor).save_pretrained(folder)
-    card = _card(recipe, losses, judged)
     (folder / "README.md").write_text(card, encoding="utf-8")
     for name in (STATE, FAILED):
         (folder / name).unlink(missing_ok=True)

@@ -296,32 +296,12 @@ def _judge_part(
     if METRICS[metric].source == "gammas":
         return _judge_gamma(measurements, part, metric, chosen, tested, known)
     effect = measurements.effect(part, metric)
-    margin: Measured | float = chosen.value
-    shown = Number(chosen.value)
-    note, measurable = "", True
-    if chosen.better:
-        loss = measurements.loss(metric, chosen, part.to, part.kinds)
-        margin = loss * chosen.share_of(metric)
-        shown = Number(margin.value, *margin.interval())
-        measurable = loss.interval()[0] > 0
+    margin, shown, judgeable = _margin_of(measurements, part, metric, chosen)
     needed = contrasts(part.test, effect, margin, tested)
-    verdict = verdict_of(needed)
-    if not measurable:
-        verdict = UNDECIDED
-        note = (
-            f"the loss of {chosen.worse or 'no score'} that the margin is a share of "
-            "is not clear of zero: nothing to judge by"
-        )
     spread = measurements.spread(part, metric)
-    compared = {}
-    if part.of:
-        weights = measurements.weights(part.of, part.over)
-        compared = {part.of: 1.0, **{name: -w for name, w in weights.items()}}
-    if part.steps is not None:
-        compared = {part.steps.name: 1.0, part.steps.other: -1.0}
     return Judged(
         **known,
-        verdict=verdict,
+        verdict=verdict_of(needed) if judgeable else UNDECIDED,
         effect=Number(effect.value, *effect.interval()),
         margin=shown,
         contrasts=needed,
@@ -331,10 +311,38 @@ def _judge_part(
         n=effect.n,
         unit=effect.unit,
         interval=f"95 % {effect.method}",
-        compared=compared,
-        note=note,
-        judgeable=measurable,
+        compared=_compared(measurements, part),
+        note="" if judgeable else UNCLEAR.format(chosen.worse or "no score"),
+        judgeable=judgeable,
     )
+
+
+UNCLEAR = (
+    "the loss of {} that the margin is a share of is not clear of zero: nothing to "
+    "judge by"
+)
+
+
+def _margin_of(
+    measurements: Measurements, part: Part, metric: str, chosen: Margin
+) -> tuple[Measured | float, Number, bool]:
+    """Return a part's margin, what is shown of it, and whether it can be judged by."""
+    if not chosen.better:
+        return chosen.value, Number(chosen.value), True
+    loss = measurements.loss(metric, chosen, part.to, part.kinds)
+    margin = loss * chosen.share_of(metric)
+    shown = Number(margin.value, *margin.interval())
+    return margin, shown, loss.interval()[0] > 0
+
+
+def _compared(measurements: Measurements, part: Part) -> dict[str, float]:
+    """Return the runs that an effect is of, with their weights in it."""
+    if part.steps is not None:
+        return {part.steps.name: 1.0, part.steps.other: -1.0}
+    if not part.of:
+        return {}
+    weights = measurements.weights(part.of, part.over)
+    return {part.of: 1.0, **{name: -w for name, w in weights.items()}}
 
 
 def _judge_gamma(

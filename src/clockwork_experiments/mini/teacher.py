@@ -413,6 +413,72 @@ def layout_error(
     return ((named + placed) * weight).sum((1, 2)) / 2
 
 
+@dataclass(frozen=True)
+class _Batch:
+    """What an update learns from, a row a sample.
+
+    Attributes:
+        scene: Number of the scene.
+        timesteps: Where on the schedule.
+        prompt: Tokens.
+        noisy: Latents at that time step, or noise alone.
+        target: What is to be predicted.
+        dropped: How many of the finer levels' skip connections are left out.
+        seen: How much of the scene is still to be seen.
+    """
+
+    scene: torch.Tensor
+    timesteps: torch.Tensor
+    prompt: torch.Tensor
+    noisy: torch.Tensor
+    target: torch.Tensor
+    dropped: torch.Tensor
+    seen: torch.Tensor
+
+
+def _drawn(
+    spec: TeacherSpec, count: int, generator: torch.Generator
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return scenes, and which phrasing of each one's caption."""
+    chosen = torch.randint(spec.images, (count,), generator=generator)
+    return chosen, torch.randint(PHRASINGS, (count,), generator=generator)
+
+
+def _batch(
+    spec: TeacherSpec, stage: Stage, data: _Data, empty: torch.Tensor, step: int
+) -> _Batch:
+    """Draw what an update learns from; ``empty`` are the tokens of no caption."""
+    alphas = build_scheduler(spec.betas).alphas_cumprod
+    generator = generator_for(stage.optimisation.seed, step)
+    count = stage.optimisation.batch_size
+    scene, phrasing = _drawn(spec, count, generator)
+    clean = data.latents[scene].float()
+    noise = torch.randn(clean.shape, generator=generator)
+    timesteps = torch.randint(1000, (count,), generator=generator)
+    middle = torch.sigmoid(torch.randn(count, generator=generator)) * 1000
+    drawn_there = torch.rand(count, generator=generator) < stage.middle_share
+    timesteps = torch.where(drawn_there, middle.long(), timesteps)
+    if stage.telling_share:
+        most = (data.labels[scene] > 0).sum(2).argmax(1)
+        telling = torch.rand(count, generator=generator) < stage.telling_share
+        phrasing = torch.where(telling, most, phrasing)
+    left_out = torch.rand(count, 1, generator=generator) < spec.empty_captions
+    blind = torch.rand(count, generator=generator) < stage.blind_share
+    coarse = torch.rand(count, generator=generator)
+    start = spec.blind_from + timesteps * (1000 - spec.blind_from) // 1000
+    timesteps = torch.where(blind, start, timesteps)
+    prompt = torch.where(left_out, empty, data.tokens[scene, phrasing])
+    alpha = alphas[timesteps].view(-1, 1, 1, 1).sqrt()
+    sigma = (1 - alpha.square()).sqrt()
+    noisy = torch.where(blind.view(-1, 1, 1, 1), noise, alpha * clean + sigma * noise)
+    # That v from which a sampler computes the clean latents; α·ε - σ·x₀ otherwise.
+    target = (alpha * noisy - clean) / sigma
+    dropped = 2 * (coarse < stage.coarse_share) + (coarse < stage.coarse_share / 2)
+    dropped = dropped * (timesteps >= spec.blind_from)
+    seen = torch.where(blind, 0.0, alpha.flatten())
+    return _Batch(scene, timesteps, prompt, noisy, target, dropped, seen)
+
+
 def train(
     spec: TeacherSpec, vae: AutoencoderKL, state: Path, device: torch.device
 ) -> tuple[Trained, CLIPTokenizer]:
@@ -425,13 +491,9 @@ def train(
     assert isinstance(model, Teacher)
     reader = Reader(model.text_encoder, spec.text_width).to(device)
 
-    def drawn(count: int, generator: torch.Generator) -> tuple[torch.Tensor, ...]:
-        chosen = torch.randint(spec.images, (count,), generator=generator)
-        return chosen, torch.randint(PHRASINGS, (count,), generator=generator)
-
     def misread(step: int) -> torch.Tensor:
         generator = generator_for(spec.reading.seed, step)
-        chosen = drawn(spec.reading.batch_size, generator)
+        chosen = _drawn(spec, spec.reading.batch_size, generator)
         target = data.labels[chosen].to(device)
         losses = [
             functional.cross_entropy(logits, target[:, index])
@@ -446,48 +508,22 @@ def train(
     model.text_encoder = read.module.text_encoder
 
     def loss(module: nn.Module, stage: Stage, step: int) -> torch.Tensor:
-        alphas = build_scheduler(spec.betas).alphas_cumprod
-        generator = generator_for(stage.optimisation.seed, step)
-        count = stage.optimisation.batch_size
-        scene, phrasing = drawn(count, generator)
-        clean = data.latents[scene].float()
-        noise = torch.randn(clean.shape, generator=generator)
-        timesteps = torch.randint(1000, (count,), generator=generator)
-        middle = torch.sigmoid(torch.randn(count, generator=generator)) * 1000
-        drawn_there = torch.rand(count, generator=generator) < stage.middle_share
-        timesteps = torch.where(drawn_there, middle.long(), timesteps)
-        if stage.telling_share:
-            most = (data.labels[scene] > 0).sum(2).argmax(1)
-            telling = torch.rand(count, generator=generator) < stage.telling_share
-            phrasing = torch.where(telling, most, phrasing)
-        left_out = torch.rand(count, 1, generator=generator) < spec.empty_captions
-        blind = torch.rand(count, generator=generator) < stage.blind_share
-        coarse = torch.rand(count, generator=generator)
-        start = spec.blind_from + timesteps * (1000 - spec.blind_from) // 1000
-        timesteps = torch.where(blind, start, timesteps)
-        prompt = torch.where(left_out, empty, data.tokens[scene, phrasing])
-        alpha = alphas[timesteps].view(-1, 1, 1, 1).sqrt()
-        sigma = (1 - alpha.square()).sqrt()
-        noisy = torch.where(
-            blind.view(-1, 1, 1, 1), noise, alpha * clean + sigma * noise
-        )
-        # That v from which a sampler computes the clean latents; α·ε - σ·x₀ otherwise.
-        target = (alpha * noisy - clean) / sigma
-        dropped = 2 * (coarse < stage.coarse_share) + (coarse < stage.coarse_share / 2)
-        dropped = dropped * (timesteps >= spec.blind_from)
-        with without_skips(module.unet, dropped.to(device)):
+        batch = _batch(spec, stage, data, empty, step)
+        with without_skips(module.unet, batch.dropped.to(device)):
             predicted, told = module(
-                noisy.to(device), timesteps.to(device), prompt.to(device)
+                batch.noisy.to(device),
+                batch.timesteps.to(device),
+                batch.prompt.to(device),
             )
-        weight = 1 + (stage.object_weight - 1) * data.cover[scene].float().unsqueeze(1)
+        cover = data.cover[batch.scene].float().unsqueeze(1)
+        weight = 1 + (stage.object_weight - 1) * cover
         weight = (weight / weight.mean()).to(device)
-        total = ((predicted - target.to(device)).square() * weight).mean()
+        total = ((predicted - batch.target.to(device)).square() * weight).mean()
         if stage.layout_weight:
+            kinds, within = data.kinds[batch.scene], data.within[batch.scene].float()
+            wrong = layout_error(told, kinds.to(device), within.to(device))
             # Only what is still to be seen can be told.
-            seen = torch.where(blind, 0.0, alpha.flatten()).to(device)
-            layout = data.kinds[scene].to(device), data.within[scene].float().to(device)
-            wrong = layout_error(told, *layout)
-            total = total + stage.layout_weight * (wrong * seen).mean()
+            total = total + stage.layout_weight * (wrong * batch.seen.to(device)).mean()
         return total
 
     trained = fit_in_stages(

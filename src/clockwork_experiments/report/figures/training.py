@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
@@ -132,79 +132,88 @@ def draw_curves(
     Raises:
         ValueError: If an adaptor lacks its log or its error.
     """
-    from matplotlib.ticker import EngFormatter, MaxNLocator
-
     for shown in spec.adaptors:
         if shown.adaptor not in curves or shown.adaptor not in errors:
             raise ValueError(f"adaptor {shown.adaptor!r} has no log or no error")
-    labels = max(len(shown.label) for shown in spec.adaptors)
-    left, width, right = 0.62, 4.0, 0.3 + 0.057 * (labels + 6)
-    bottom, height = 0.46, 2.6
-    head = 0.32 + (0.17 * (spec.note.count("\n") + 1) if spec.note else 0.0)
-    total_width, total_height = left + width + right, bottom + height + head
-    figure = new_figure(figsize=(total_width, total_height))
-    top = 1 - 0.1 / total_height
-    figure.text(0.1 / total_width, top, spec.title, va="top", weight="bold", size=9)
-    if spec.note:
-        top -= 0.19 / total_height
-        figure.text(
-            0.1 / total_width, top, spec.note, va="top", size=7, color="#666666"
-        )
-    axes = figure.add_axes(
-        (
-            left / total_width,
-            bottom / total_height,
-            width / total_width,
-            height / total_height,
-        )
-    )
+    figure, axes = _titled(spec)
     last = max(curves[shown.adaptor].steps[-1] for shown in spec.adaptors)
-    values, ends, lows, highs = [], [], [1.0], [1.0]
+    ends, values, shown_between = [last], [1.0], [1.0]
     for index, shown in enumerate(spec.adaptors):
         curve, error = curves[shown.adaptor], errors[shown.adaptor]
-        relative = np.array(curve.losses) / error["identity_l2"]
-        line = smooth(relative)
-        axes.plot(curve.steps, relative, color=COLOURS[index], lw=0.5, alpha=0.2)
-        axes.plot(curve.steps, line, color=COLOURS[index], lw=1.4)
-        end = error["l2"] / error["identity_l2"]
-        axes.plot(
-            curve.steps[-1],
-            end,
-            MARKERS[index],
-            color=COLOURS[index],
-            mec="white",
-            mew=0.6,
-            ms=5,
-            zorder=3,
-            clip_on=False,
-        )
-        values.append(end)
+        values.append(error["l2"] / error["identity_l2"])
         ends.append(curve.steps[-1])
-        lows += [float(line.min()), end]
-        highs += [float(line.max()), end]
+        line = _plot(axes, index, curve, error["identity_l2"], values[-1])
+        shown_between += [float(line.min()), float(line.max()), values[-1]]
     axes.axhline(1, color="#888888", lw=0.9, ls=(0, (4, 1.6)), zorder=1)
-    span = max(highs) - min(lows)
-    low, high = max(0.0, min(lows) - 0.07 * span), max(highs) + 0.07 * span
-    axes.set_ylim(low, high)
+    most, least = max(shown_between), min(shown_between)
+    span = most - least
+    axes.set_ylim(max(0.0, least - 0.07 * span), most + 0.07 * span)
     axes.set_xlim(0, max(last, 1))
-    per_inch = (high - low) / height
-    places = spread([*values, 1.0], LABEL_GAP * per_inch)
-    entries = [
-        *(
-            (f"{shown.label}  {value:.2f}", colour, value)
-            for shown, colour, value in zip(
-                spec.adaptors, COLOURS, values, strict=False
-            )
-        ),
-        ("identity  1", "#666666", 1.0),
-    ]
-    for (text, colour, value), place, end in zip(
-        entries, places, [*ends, last], strict=True
+    _name(axes, spec, ends, values)
+    _dress(axes, last)
+    return figure
+
+
+LEFT, WIDTH, BOTTOM, HEIGHT = 0.62, 4.0, 0.46, 2.6
+"""Margins and size of the axes in inches."""
+
+
+def _titled(spec: TrainingCurvesSpec) -> tuple[Figure, Any]:
+    """Return a figure with title and note, and axes with room for names beside them."""
+    labels = max(len(shown.label) for shown in spec.adaptors)
+    right = 0.3 + 0.057 * (labels + 6)
+    head = 0.32 + (0.17 * (spec.note.count("\n") + 1) if spec.note else 0.0)
+    width, height = LEFT + WIDTH + right, BOTTOM + HEIGHT + head
+    figure = new_figure(figsize=(width, height))
+    top = 1 - 0.1 / height
+    figure.text(0.1 / width, top, spec.title, va="top", weight="bold", size=9)
+    if spec.note:
+        top -= 0.19 / height
+        figure.text(0.1 / width, top, spec.note, va="top", size=7, color="#666666")
+    place = (LEFT / width, BOTTOM / height, WIDTH / width, HEIGHT / height)
+    return figure, figure.add_axes(place)
+
+
+def _plot(
+    axes: Any, index: int, curve: Curve, identity: float, end: float
+) -> np.ndarray:
+    """Draw a curve relative to the identity's error; return it without its noise."""
+    relative = np.array(curve.losses) / identity
+    line = smooth(relative)
+    colour = COLOURS[index]
+    axes.plot(curve.steps, relative, color=colour, lw=0.5, alpha=0.2)
+    axes.plot(curve.steps, line, color=colour, lw=1.4)
+    axes.plot(
+        curve.steps[-1],
+        end,
+        MARKERS[index],
+        color=colour,
+        mec="white",
+        mew=0.6,
+        ms=5,
+        zorder=3,
+        clip_on=False,
+    )
+    return line
+
+
+def _name(
+    axes: Any, spec: TrainingCurvesSpec, ends: Sequence[int], values: Sequence[float]
+) -> None:
+    """Write each curve's name and end beside the axes; the identity's first."""
+    low, high = axes.get_ylim()
+    places = spread(values, LABEL_GAP * (high - low) / HEIGHT)
+    labels = ["identity", *(shown.label for shown in spec.adaptors)]
+    texts = ["identity  1"]
+    texts += [f"{n}  {v:.2f}" for n, v in zip(labels[1:], values[1:], strict=True)]
+    colours = ["#666666", *COLOURS]
+    for text, colour, value, place, end in zip(
+        texts, colours, values, places, ends, strict=False
     ):
         axes.annotate(
             text,
             (end, value),
-            xytext=(1 + 0.14 / width, (place - low) / (high - low)),
+            xytext=(1 + 0.14 / WIDTH, (place - low) / (high - low)),
             textcoords="axes fraction",
             va="center",
             size=7,
@@ -212,6 +221,11 @@ def draw_curves(
             arrowprops={"arrowstyle": "-", "color": colour, "lw": 0.5, "shrinkB": 3},
             annotation_clip=False,
         )
+
+
+def _dress(axes: Any, last: int) -> None:
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
     axes.set_xlabel("update")
     axes.set_ylabel("L2 / held-out L2 of identity (lower is better)", labelpad=3)
     axes.spines[["top", "right"]].set_visible(False)
@@ -222,7 +236,6 @@ def draw_curves(
     if last >= 10000:
         axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.yaxis.set_major_locator(MaxNLocator(6))
-    return figure
 
 
 def spread(values: Sequence[float], gap: float) -> list[float]:
