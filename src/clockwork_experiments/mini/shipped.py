@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from clockwork_diffusion import clockwork
+from clockwork_diffusion.pipeline import clockwork
 from clockwork_experiments.score import metrics
 
 if TYPE_CHECKING:

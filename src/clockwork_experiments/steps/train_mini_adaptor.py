@@ -40,8 +40,8 @@ def train_mini_adaptor(spec: MiniAdaptorSpec, model: Path, output: Path) -> None
         model: Checksums in the pipeline's folder.
         output: Folder to write.
     """
-    from clockwork_diffusion import load_adaptor
     from clockwork_diffusion.adaptor_training import train_adaptor
+    from clockwork_diffusion.adaptors import load_adaptor
     from clockwork_diffusion.schedulers import new_scheduler
     from clockwork_experiments.mini import shipped
     from clockwork_experiments.models import loading
