@@ -485,7 +485,7 @@ def test_curves_refuse_a_value_outside_its_interval():
 
 def test_curves_refuse_specs_that_cannot_be_read():
     spec, _, _ = crowd()
-    with pytest.raises(ValueError, match="score 'ssim' is not one of frechet, clip, "):
+    with pytest.raises(ValueError, match="score 'ssim' is not one of frechet, "):
         curves.Panel("real/ssim", "SSIM")
     with pytest.raises(ValueError, match="style 'bold' is not one of baseline"):
         replace(spec.series[0], style="bold")

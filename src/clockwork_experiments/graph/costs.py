@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from snakemake.logging import logger
-from snakemake_interface_logger_plugins.common import LogEvent
 
 from clockwork_experiments.base import texts
 from clockwork_experiments.config import parse
@@ -70,8 +69,8 @@ class DryRunCosts(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Say it below the job counts, behind the list."""
-        known = getattr(record, "event", None)
-        if known != LogEvent.RUN_INFO or not self.workflow.dryrun:
+        event = getattr(getattr(record, "event", None), "value", "")
+        if event != "run_info" or not self.workflow.dryrun:
             return
         if self.said is None:
             # By the end Snakemake counts them as done.
