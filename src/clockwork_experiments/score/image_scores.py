@@ -43,6 +43,7 @@ class Scorer:
             map(metrics.statistics, self.references.blocks(shards.FEATURES))
         )
         self._frechet: dict[str, metrics.Jackknifed] = {}
+        self._kernel: dict[str, metrics.Jackknifed] = {}
         self._cosines: dict[str, torch.Tensor] = {}
 
     def frechet(self, name: str, seeds: int) -> metrics.Jackknifed:
@@ -61,9 +62,13 @@ class Scorer:
 
         All features are in memory at once, so it is not for sets of tens of thousands.
         """
-        features = _whole(_rows(shards_of(self.features, name), "frechet"))
-        prompts = _prompts(name, len(features), seeds)
-        return metrics.kernel_jackknife(features, _whole(self.references), prompts)
+        if name not in self._kernel:
+            features = _whole(_rows(shards_of(self.features, name), "frechet"))
+            prompts = _prompts(name, len(features), seeds)
+            self._kernel[name] = metrics.kernel_jackknife(
+                features, _whole(self.references), prompts
+            )
+        return self._kernel[name]
 
     def caption_errors(self, name: str, renderings: int) -> torch.Tensor:
         """Return each image's error to the mean of its own caption's renderings.
