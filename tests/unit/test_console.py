@@ -25,6 +25,18 @@ def test_a_run_says_what_it_makes_how_much_is_left_and_where_it_logs():
     assert progress.ending() == ""
 
 
+def test_results_are_named_as_they_come():
+    said = []
+    progress = Progress(said.append)
+    table = [f"results/mini/tables/table_1.{kind}" for kind in ("csv", "md")]
+    for jobid, rule in enumerate(("set_table", "score_images")):
+        tell(progress, "job_info", jobid=jobid, rule_name=rule, output=table)
+    said.clear()
+    tell(progress, "job_finished", job_id=0)
+    tell(progress, "job_finished", job_id=1)
+    assert said == ["made: results/mini/tables/table_1.md"]
+
+
 def test_the_log_of_what_failed_is_named():
     progress = Progress(lambda line: None)
     job = {"rule_name": "set_table", "wildcards": {"table": "table_1"}}

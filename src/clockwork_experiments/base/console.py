@@ -8,8 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 
+RESULTS = ("set_table", "draw_figure", "judge_claims")
+"""Rules whose files people wait for."""
+
+
 class Progress(logging.Handler):
-    """Says for each job that starts what it makes, and where it logs.
+    """Says for each job that starts what it is and where it logs, and each result made.
 
     Snakemake tells its loggers when a job starts, ends or fails.
     """
@@ -23,6 +27,7 @@ class Progress(logging.Handler):
         self.began = clock()
         self.done, self.total = 0, 0
         self.logs: dict[int, tuple[str, str]] = {}
+        self.results: dict[int, str] = {}
         self.failed: list[int] = []
 
     def emit(self, record: logging.LogRecord) -> None:
@@ -40,11 +45,18 @@ class Progress(logging.Handler):
             ]
             logs = [str(each) for each in told.get("log") or ()]
             self.logs[told["jobid"]] = (" ".join(map(str, names)), " ".join(logs))
+            made = [str(each) for each in told.get("output") or ()]
+            if told.get("rule_name") in RESULTS and made:
+                # Of several formats the one that is read as it lies.
+                read = [each for each in made if each.endswith((".md", ".png"))]
+                self.results[told["jobid"]] = [*read, *made][0]
             left = (
                 f"{self.total - self.done} of {self.total} jobs left{self.remaining()}"
             )
             where = f"; log: {' '.join(logs)}" if logs else ""
             self.say(f"{' '.join(map(str, names))}: {left}{where}")
+        elif event == "job_finished" and told["job_id"] in self.results:
+            self.say(f"made: {self.results.pop(told['job_id'])}")
         elif event == "job_error":
             self.failed.append(told["jobid"])
 
