@@ -242,7 +242,7 @@ def test_all_schedulers_solve_the_same_equation(mini):
         return sample_latents(passes, mini.scheduler.config, prompts, noise_of(1), spec)
 
     reference = draw("dpmpp")
-    for kind in SCHEDULERS:
+    for kind in set(SCHEDULERS) - {"dpmpp"}:
         error = (draw(kind) - reference).norm() / reference.norm()
         assert error < 0.05, (kind, error)
 

@@ -1,6 +1,7 @@
 import re
 import resource
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 import yaml
@@ -34,13 +35,46 @@ SINGLE = [item for item in ITEMS if item[1] == "tables" or item[2:] in (*FREE, *
 """Every table, and a figure of each kind."""
 
 
+Plan = dict[str, tuple[str, frozenset[str]]]
+"""Of each file that a dry run would write: its rule, and what that job reads."""
+
+
+def plan(output: str) -> Plan:
+    """Return what the jobs of a dry run would write, and from what."""
+    made: Plan = {}
+    for job in re.findall(r"^rule \w+:\n(?:    .*\n)+", output, re.M):
+        told = dict(re.findall(r"^    (input|output): (.*)$", job, re.M))
+        rule, read = job.split()[1].rstrip(":"), told.get("input", "").split(", ")
+        for file in filter(None, told.get("output", "").split(", ")):
+            made[file] = (rule, frozenset(filter(None, read)))
+    return made
+
+
+def behind(planned: Plan, target: str) -> Plan:
+    """Return of a plan what one target needs, itself included."""
+    needed, waiting = {}, [target]
+    while waiting:
+        file = waiting.pop()
+        if file in planned and file not in needed:
+            needed[file] = planned[file]
+            waiting += planned[file][1]
+    return needed
+
+
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory) -> Path:
     return copy_checkout(tmp_path_factory.mktemp("checkout"), linked=LINKED)
 
 
-def test_default_target_builds_every_table_and_figure_of_the_laptop(checkout):
+@pytest.fixture(scope="module")
+def whole(checkout) -> tuple[CompletedProcess[str], Plan]:
+    """Return the dry run of the default target, and its plan."""
     done = snakemake(checkout, "--dry-run")
+    return done, plan(done.stdout)
+
+
+def test_default_target_builds_every_table_and_figure_of_the_laptop(whole):
+    done, _ = whole
     assert done.returncode == 0, done.stdout
     planned = jobs(done.stdout)
     assert not {"fetch_source", "prepare_coco"} & set(planned)
@@ -75,44 +109,62 @@ def test_the_benchmark_is_a_target_of_its_own(checkout):
     ("scale", "kind", "paper", "name"),
     [item for item in SINGLE if item not in NEED_WEIGHTS],
 )
-def test_each_item_is_a_target_of_its_own(checkout, scale, kind, paper, name):
+def test_each_item_is_made_of_results_and_not_of_other_items(
+    whole, scale, kind, paper, name
+):
     suffix = "csv" if kind == "tables" else "pdf"
-    done = snakemake(
-        checkout, "--dry-run", f"results/{scale}/{kind}/{paper}/{name}.{suffix}"
-    )
-    assert done.returncode == 0, done.stdout
-    planned = jobs(done.stdout)
+    target = f"results/{scale}/{kind}/{paper}/{name}.{suffix}"
+    needed = behind(whole[1], target)
     rule = "set_table" if kind == "tables" else "draw_figure"
-    assert planned[rule] == 1
+    shown = {file for file, (made, _) in needed.items() if made == rule}
+    assert shown == {target}
     if scale == "paper":
         # Architecture alone: no weights are there, and none are needed.
-        assert set(planned) <= {"count_flops", "count_levels", rule}
+        assert {made for made, _ in needed.values()} <= {
+            *("count_flops", "count_levels", rule)
+        }
 
 
-@pytest.mark.parametrize(
-    ("target", "sources"),
-    [
-        (
-            "scores/sd_clockwork.json",
-            ["stable_diffusion", "clip", "inception", "laion"],
-        ),
-        # The Efficient UNet is made from SD's.
-        ("adaptors/efficient_resnet/config.json", ["stable_diffusion"]),
-        ("features/coco2017/000.safetensors", ["clip", "coco2017"]),
-        ("figures/clockwork/figure_s6.png", ["stable_diffusion"]),
-        ("scores/edits/real/steps50.json", ["stable_diffusion", "imagenetr_real"]),
-        ("figures/clockwork/figure_s9.png", ["stable_diffusion", "structure"]),
-        ("figures/clockwork/figure_7.png", ["stable_diffusion"]),
-        ("figures/compression/figure_s7.png", ["stablesr", "div2k_val_pairs"]),
-        ("figures/compression/depth_curves.png", ["stablesr", "coco2017_train_pairs"]),
-        ("figures/compression/step_comparison.png", ["controlnet"]),
-    ],
-)
-def test_weights_of_the_paper_scale_are_fetched_first(checkout, target, sources):
-    done = snakemake(checkout, "--dry-run", f"results/paper/{target}")
+def test_an_item_is_a_target_of_its_own(checkout, whole):
+    target = "results/mini/tables/clockwork/table_1.csv"
+    done = snakemake(checkout, "--dry-run", target)
     assert done.returncode == 0, done.stdout
+    assert behind(plan(done.stdout), target) == behind(whole[1], target)
+
+
+BROUGHT = (
+    (
+        "scores/sd_clockwork.json",
+        ["stable_diffusion", "clip", "inception", "laion"],
+    ),
+    # The Efficient UNet is made from SD's.
+    ("adaptors/efficient_resnet/config.json", ["stable_diffusion"]),
+    ("features/coco2017/000.safetensors", ["clip", "coco2017"]),
+    ("figures/clockwork/figure_s6.png", ["stable_diffusion"]),
+    ("scores/edits/real/steps50.json", ["stable_diffusion", "imagenetr_real"]),
+    ("figures/clockwork/figure_s9.png", ["stable_diffusion", "structure"]),
+    ("figures/clockwork/figure_7.png", ["stable_diffusion"]),
+    ("figures/compression/figure_s7.png", ["stablesr", "div2k_val_pairs"]),
+    ("figures/compression/depth_curves.png", ["stablesr", "coco2017_train_pairs"]),
+    ("figures/compression/step_comparison.png", ["controlnet"]),
+)
+"""Targets of the paper scale, and what is fetched for each."""
+
+
+@pytest.fixture(scope="module")
+def brought(checkout) -> Plan:
+    """Return the plan of all targets that something is fetched for."""
+    targets = [f"results/paper/{target}" for target, _ in BROUGHT]
+    done = snakemake(checkout, "--dry-run", *targets)
+    assert done.returncode == 0, done.stdout
+    return plan(done.stdout)
+
+
+@pytest.mark.parametrize(("target", "sources"), BROUGHT)
+def test_weights_of_the_paper_scale_are_fetched_first(brought, target, sources):
+    needed = behind(brought, f"results/paper/{target}")
     for name in sources:
-        assert f"output: resources/paper/manifests/{name}.json" in done.stdout, name
+        assert f"resources/paper/manifests/{name}.json" in needed, name
 
 
 @pytest.mark.parametrize(
