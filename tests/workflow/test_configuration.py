@@ -171,6 +171,22 @@ CASES = {
         "prompt 48",
         "of the 48",
     ),
+    "edits that a figure's set lacks": (
+        PAPER,
+        "figures.figure_s10.mini.pairs",
+        [0, 16],
+        "figure_s10 at mini",
+        "pair 16",
+        "of the 16",
+    ),
+    "translations that a figure's set lacks": (
+        COMPRESSION,
+        "figures.figure_s5.mini.groups",
+        [{"count": 2, "skip": 11}],
+        "figure_s5 at mini",
+        "pair 12",
+        "of the 12",
+    ),
     "an adaptor of another model": (
         CONFIG,
         "paper.runs.sd_clockwork.adaptor",

@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-
 RESULTS = ("set_table", "draw_figure", "judge_claims")
 """Rules whose files people wait for."""
 

@@ -14,6 +14,7 @@ from clockwork_experiments.config.checks import (
 from clockwork_experiments.config.experiments import Settings, one_of
 from clockwork_experiments.config.needs.editing import is_edited
 from clockwork_experiments.config.registry import Registry
+from clockwork_experiments.world.edits import KEEP_LAYOUT
 
 STEP_FIGURES = ("step_plane", "step_ticks", "step_curves", "search_progress")
 """Kinds of figures of time steps."""
@@ -169,6 +170,8 @@ def _check_figure(known: Registry, scale: str, what: str, figure: Settings) -> N
     if "edit_set" in figure:
         for run in figure_edits(figure):
             check_edited_run(known, scale, what, f"{figure['edit_set']}/{run}")
+    if kind in ("edit_grid", "translation_grid"):
+        _check_pairs(known, scale, what, figure)
     if kind == "grid":
         _check_grid(known, scale, what, figure)
 
@@ -223,6 +226,24 @@ def _check_grid(known: Registry, scale: str, what: str, figure: Settings) -> Non
         raise ValueError(
             f"{what}: prompt {max(figure['prompts'])} is not one of the {count}"
         )
+
+
+def _check_pairs(known: Registry, scale: str, what: str, figure: Settings) -> None:
+    """Refuse pairs that a set of scenes lacks; how many a folder has, its files say."""
+    if "edit_set" in figure:
+        chosen = known.entry(scale, "edit_sets", figure["edit_set"])
+        each, last = (
+            len(chosen.get("kinds", KEEP_LAYOUT)),
+            max(figure["pairs"], default=0),
+        )
+    else:
+        chosen = known.entry(scale, "translation_sets", figure["set"])
+        ends = [group.get("skip", 0) + group["count"] for group in figure["groups"]]
+        each, last = 1, max(ends) - 1
+    if chosen.get("count") and chosen.get("source", "scenes") == "scenes":
+        there = chosen["count"] * each
+        if last >= there:
+            raise ValueError(f"{what}: pair {last} is not one of the {there}")
 
 
 # --- claims ---------------------------------------------------------------------------
