@@ -232,10 +232,8 @@ def _check_pairs(known: Registry, scale: str, what: str, figure: Settings) -> No
     """Refuse pairs that a set of scenes lacks; how many a folder has, its files say."""
     if "edit_set" in figure:
         chosen = known.entry(scale, "edit_sets", figure["edit_set"])
-        each, last = (
-            len(chosen.get("kinds", KEEP_LAYOUT)),
-            max(figure["pairs"], default=0),
-        )
+        each = len(chosen.get("kinds", KEEP_LAYOUT))
+        last = max(figure.get("pairs", ()), default=0)
     else:
         chosen = known.entry(scale, "translation_sets", figure["set"])
         ends = [group.get("skip", 0) + group["count"] for group in figure["groups"]]
