@@ -35,7 +35,6 @@ from clockwork_experiments.claims.statistics import (
     frechet,
     per_caption,
     per_source,
-    student_quantile,
 )
 from clockwork_experiments.claims.text import summary, to_json, to_markdown
 from clockwork_experiments.claims.verdicts import (
@@ -55,6 +54,7 @@ from clockwork_experiments.claims.verdicts import (
 from clockwork_experiments.claims.verdicts import judge as judge_all
 from clockwork_experiments.config.parse import parse
 from clockwork_experiments.score import dead, metrics
+from clockwork_experiments.score.student import student_quantile
 
 REGISTRY = yaml.safe_load(
     (ROOT / "workflow" / "papers" / "clockwork.yaml").read_text("utf-8")

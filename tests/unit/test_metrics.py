@@ -201,49 +201,78 @@ def test_values_without_their_groups_have_no_means(values, groups, message):
         )
 
 
-def test_a_kernel_distance_is_unbiased_and_as_its_formula():
+def kernel_by_hand(
+    features: torch.Tensor, reference: torch.Tensor, prompts: int
+) -> float:
+    """Return the mean over pairs of images of different prompts, one by one."""
+
+    def mean(one: torch.Tensor, other: torch.Tensor) -> float:
+        return np.mean(
+            [
+                (float(one[i].double() @ other[j].double()) / one.shape[1] + 1) ** 3
+                for i in range(len(one))
+                for j in range(len(other))
+                if i % prompts != j % prompts
+            ]
+        )
+
+    both = mean(features, features) + mean(reference, reference)
+    return both - 2 * mean(features, reference)
+
+
+def test_a_kernel_distance_of_equal_sets_of_prompts_is_unbiased():
+    """Images of one prompt are alike; pairs of them are between the sets alone."""
     generator = torch.Generator().manual_seed(0)
+    prompts = torch.randn(12, 8, generator=generator)
 
-    def drawn(count: int, shift: float = 0.0) -> torch.Tensor:
-        return torch.randn(count, 8, generator=generator) + shift
+    def drawn(each: int, shift: float = 0.0) -> torch.Tensor:
+        noise = 0.3 * torch.randn(12 * each, 8, generator=generator)
+        return prompts.repeat(each, 1) + noise + shift
 
-    same = [metrics.kernel_distance(drawn(30), drawn(40)) for _ in range(60)]
+    same = [metrics.kernel_jackknife(drawn(1), drawn(4), 12).value for _ in range(60)]
     mean, error = np.mean(same), np.std(same) / 60**0.5
     assert min(same) < 0 < max(same)
     assert abs(mean) < 3 * error
-    assert metrics.kernel_distance(drawn(30, 1.0), drawn(40)) > max(same)
-    one, other = drawn(5), drawn(4)
-
-    def kernel(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
-        return (a.double() @ b.double().T / 8 + 1) ** 3
-
-    within = [
-        (k.sum() - k.trace()) / (len(k) * (len(k) - 1))
-        for k in (kernel(one, one), kernel(other, other))
-    ]
-    wanted = within[0] + within[1] - 2 * kernel(one, other).mean()
-    assert metrics.kernel_distance(one, other) == pytest.approx(float(wanted))
-    with pytest.raises(ValueError, match="needs 2 images or more, not 1"):
-        metrics.kernel_distance(drawn(1), drawn(4))
-    with pytest.raises(ValueError, match="8 and 5 features do not belong together"):
-        metrics.kernel_distance(drawn(3), drawn(4)[:, :5])
+    assert metrics.kernel_jackknife(drawn(1, 0.5), drawn(4), 12).value > max(same)
 
 
 def test_a_kernel_distance_is_measured_again_without_each_group_of_prompts():
     generator = torch.Generator().manual_seed(1)
     prompts, seeds = 23, 2
     features = torch.randn(prompts * seeds, 8, generator=generator)
-    reference = torch.randn(30, 8, generator=generator)
+    reference = torch.randn(prompts * 3, 8, generator=generator)
     found = metrics.kernel_jackknife(features, reference, prompts)
-    assert found.value == metrics.kernel_distance(features, reference)
-    # Twenty groups: prompts 0 and 20 are of the same, in both seeds.
-    kept = [i for i in range(prompts * seeds) if i % prompts not in (0, 20)]
+    assert found.value == pytest.approx(kernel_by_hand(features, reference, prompts))
+    # Twenty groups: prompts 0 and 20 are of the same, in both sets and all seeds.
     assert len(found.without) == 20
-    assert found.without[0] == pytest.approx(
-        metrics.kernel_distance(features[kept], reference)
-    )
-    with pytest.raises(ValueError, match="0 prompts are fewer than 1"):
-        metrics.kernel_jackknife(features, reference, 0)
+    without = [
+        each[[i for i in range(len(each)) if i % prompts not in (0, 20)]]
+        for each in (features, reference)
+    ]
+    wanted = kernel_by_hand(*without, prompts - 2)
+    assert found.without[0] == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(
+    ("features", "reference", "prompts", "message"),
+    [
+        ((4, 8), (4, 8), 2, "3 prompts or more, not 4 of 2"),
+        ((6, 8), (7, 8), 3, "3 prompts or more, not 7 of 3"),
+        ((6, 8), (6, 5), 3, "8 and 5 features do not belong together"),
+    ],
+)
+def test_sets_without_a_kernel_distance(features, reference, prompts, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.kernel_jackknife(torch.ones(features), torch.ones(reference), prompts)
+
+
+def test_an_interval_of_few_groups_is_as_wide_as_they_ask_for():
+    """Student's t has as many degrees of freedom as there are groups, less one."""
+    few, many = (metrics.Jackknifed(0.0, (-1.0, 1.0) * half, 9) for half in (2, 10))
+    for found, quantile in ((few, 3.1824), (many, 2.0930)):
+        groups = len(found.without)
+        error = ((groups - 1) / groups * groups) ** 0.5
+        assert found.score().high == pytest.approx(quantile * error, rel=1e-4)
 
 
 def test_a_captions_error_is_to_the_mean_of_its_own_references():

@@ -31,6 +31,8 @@ from torchmetrics.functional.image import (
 )
 from torchmetrics.image.fid import FrechetInceptionDistance
 
+from clockwork_experiments.score.student import student_quantile
+
 log = logging.getLogger(__name__)
 
 ROUNDING_PSNR = 10 * math.log10(12 * 255**2)
@@ -38,9 +40,6 @@ ROUNDING_PSNR = 10 * math.log10(12 * 255**2)
 
 GROUPS = 20
 """Groups of the jackknife."""
-
-_T_QUANTILE = 2.093
-"""97.5 % quantile of Student's t with ``GROUPS - 1`` degrees of freedom."""
 
 _Z_QUANTILE = 1.96
 
@@ -225,7 +224,7 @@ class Jackknifed:
         leave_out = torch.tensor(self.without, dtype=torch.float64)
         count = len(leave_out)
         variance = (count - 1) / count * (leave_out - leave_out.mean()).square().sum()
-        half = _T_QUANTILE * math.sqrt(float(variance))
+        half = student_quantile(count - 1, 0.975) * math.sqrt(float(variance))
         kind = f"95 % jackknife, {count} groups, fixed reference"
         low, high = self.value - half, self.value + half
         return Score(self.value, low, high, self.n, kind, self.note)
@@ -378,84 +377,68 @@ def _rank_note(generated: Statistics, reference: Statistics) -> str:
 # --- kernel distance ------------------------------------------------------------------
 
 
-def kernel_distance(features: torch.Tensor, reference: torch.Tensor) -> float:
-    """Return the squared kernel distance of two sets, unbiased whatever their sizes.
-
-    With the cubic polynomial kernel of the kernel inception distance (Bińkowski et al.
-    2018, Eq. 4), over any features. torchmetrics takes random subsets of equal size;
-    here every image counts once.
-
-    Args:
-        features: Of the generated images, ``(N, D)``.
-        reference: Of the reference images, ``(M, D)``.
-
-    Raises:
-        ValueError: If a set has fewer than 2 images, or the features differ in number.
-    """
-    everything = torch.ones(len(features), dtype=torch.bool)
-    return _Kernels(features, reference).distance(everything)
-
-
 def kernel_jackknife(
     features: torch.Tensor, reference: torch.Tensor, prompts: int
 ) -> Jackknifed:
-    """Return the squared kernel distance of two sets, and its replicates.
+    """Return the squared kernel distance of two sets of the same prompts, unbiased.
+
+    With the cubic polynomial kernel of the kernel inception distance (Bińkowski et al.
+    2018, Eq. 4), over any features, and the mean over all pairs of images of
+    *different* prompts, in both sets and between them: two images of one prompt are
+    more alike than two of any, and there are more such pairs between the sets than
+    within them, so that with them the distance of equal sets would be below 0.
+    torchmetrics takes random subsets of equal size; here every image counts once. A
+    replicate leaves the prompts of a group out of both sets.
 
     Args:
         features: Of the generated images, ``(N, D)``; row i is of prompt i mod
             ``prompts``.
-        reference: Of the reference images, ``(M, D)``.
+        reference: Of the reference images, ``(M, D)``, in the same order.
         prompts: Number of prompts, without repetitions for sampling seeds.
 
     Raises:
-        ValueError: If a set is too small, or the features differ in number.
+        ValueError: If the sets are no whole number of images of each of 3 prompts or
+            more, or the features differ in number.
     """
-    kernels = _Kernels(features, reference)
-    rows = torch.arange(len(features))
-    groups = _groups_of(rows, prompts)
+    for each in (features, reference):
+        _check_features(each)
+        if prompts < 3 or len(each) % prompts:
+            raise ValueError(
+                "a kernel distance needs as many images of each of 3 prompts or more, "
+                f"not {len(each)} of {prompts}"
+            )
+    if features.shape[1] != reference.shape[1]:
+        raise ValueError(
+            f"{features.shape[1]} and {reference.shape[1]} features do not belong "
+            "together"
+        )
+    one, other = (each.detach().cpu().double() for each in (features, reference))
+    across = _by_prompts(one, other, prompts)
+    apart = _by_prompts(one, one, prompts) + _by_prompts(other, other, prompts)
+    apart = (apart - across - across.T).fill_diagonal_(0)
+    groups = _groups_of(torch.arange(prompts), prompts)
+
+    def distance(kept: torch.Tensor) -> float:
+        count = int(kept.sum())
+        return float(apart[kept][:, kept].sum() / (count * (count - 1)))
+
     return Jackknifed(
-        kernels.distance(rows >= 0),
-        tuple(kernels.distance(groups != each) for each in groups.unique()),
+        distance(groups >= 0),
+        tuple(distance(groups != each) for each in groups.unique()),
         len(features),
     )
 
 
-class _Kernels:
-    """The kernels of which a squared kernel distance is the sum."""
-
-    def __init__(self, features: torch.Tensor, reference: torch.Tensor) -> None:
-        for each in (features, reference):
-            _check_features(each)
-            if len(each) < 2:
-                raise ValueError(
-                    f"a kernel distance needs 2 images or more, not {len(each)}"
-                )
-        if features.shape[1] != reference.shape[1]:
-            raise ValueError(
-                f"{features.shape[1]} and {reference.shape[1]} features do not belong "
-                "together"
-            )
-        one, other = (each.detach().cpu().double() for each in (features, reference))
-        self.within = _without_itself(_cubic(one, one))
-        self.across = _cubic(one, other).mean(dim=1)
-        self.reference = _mean_of_pairs(_without_itself(_cubic(other, other)))
-
-    def distance(self, kept: torch.Tensor) -> float:
-        """Return the distance from the generated images that are ``kept``, ``(N,)``."""
-        within = _mean_of_pairs(self.within[kept][:, kept])
-        return float(within + self.reference - 2 * self.across[kept].mean())
+def _by_prompts(one: torch.Tensor, other: torch.Tensor, prompts: int) -> torch.Tensor:
+    """Return the mean kernel of images of each two prompts, ``(P, P)``."""
+    kernel = _cubic(one, other)
+    return (
+        kernel.unflatten(1, (-1, prompts)).mean(1).unflatten(0, (-1, prompts)).mean(0)
+    )
 
 
 def _cubic(one: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
     return (one @ other.T / one.shape[1] + 1) ** 3
-
-
-def _without_itself(kernel: torch.Tensor) -> torch.Tensor:
-    return kernel.fill_diagonal_(0)
-
-
-def _mean_of_pairs(kernel: torch.Tensor) -> torch.Tensor:
-    return kernel.sum() / (len(kernel) * (len(kernel) - 1))
 
 
 # --- one value per image -------------------------------------------------------------
