@@ -15,6 +15,7 @@ from clockwork_experiments.rivals.grids import GRIDS, ays, ending, gits
 from clockwork_experiments.rivals.teacher import Teacher, record, sigma
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
+from checkout import ROOT  # noqa: E402
 from pipelines import NOISE, PROMPT, sd  # noqa: E402
 
 DENSE = 12
@@ -92,6 +93,16 @@ def test_ays_follows_the_noise_of_the_model():
     torch.testing.assert_close(
         sigma(other, torch.tensor(grid)), theirs, rtol=0.05, atol=0
     )
+
+
+@pytest.mark.parametrize("steps", range(3, 11))
+def test_ays_is_scaled_to_a_model_of_less_noise(steps):
+    """The published noise is beyond the mini models' most at the first two steps."""
+    folder = ROOT / "resources" / "mini" / "stable-diffusion" / "scheduler"
+    mini = DDIMScheduler.from_pretrained(folder)
+    grid = ays.timesteps(steps, Teacher(mini, (), torch.empty(0)))
+    assert len(grid) == steps and grid[0] == 999
+    check_timesteps(grid)
 
 
 def test_the_path_of_gits_is_the_cheapest_of_all(teacher):
