@@ -11,6 +11,7 @@ import torch
 from checkout import ROOT, resolved
 
 from clockwork_diffusion.plan import Plan
+from clockwork_diffusion.schedulers import new_scheduler
 from clockwork_experiments.base import storage
 from clockwork_experiments.benchmark import comparison, measure
 from clockwork_experiments.benchmark.comparison import Row
@@ -208,6 +209,26 @@ def test_a_grid_is_visited(opened):
     assert not torch.equal(own, moved)
 
 
+def drawn_dead(opened, monkeypatch) -> None:
+    """Let all images be of one colour."""
+    blank = torch.full((4, 3, 64, 64), 7, dtype=torch.uint8)
+    monkeypatch.setattr(opened.subject, "images", lambda _, rows: blank[rows])
+
+
+def test_a_dead_model_is_no_reference(opened, reference, tmp_path, monkeypatch):
+    drawn_dead(opened, monkeypatch)
+    with pytest.raises(ValueError, match="reference: of 4 images, 4 are of one colour"):
+        measure.sample_reference(opened.subject, 1, 4, reference[0], tmp_path, "")
+
+
+def test_a_method_of_dead_images_is_not_measured(
+    opened, reference, tmp_path, monkeypatch
+):
+    drawn_dead(opened, monkeypatch)
+    with pytest.raises(ValueError, match="a method's images: of 4 images, 4 are of"):
+        values(opened, reference, made("plain", {"steps": 1}), tmp_path / "state")
+
+
 def test_time_is_of_pairs(opened):
     found = measure.time_method(
         opened.subject, made("plain", {"steps": 1}), opened.given, 3, 2
@@ -270,6 +291,33 @@ def test_a_plan_of_edits_is_made_and_measured_by_the_steps(edits, tmp_path):
     assert found["planned"] and len(found["axes"]) == 2
     once = flops.count_full(open_subject(task, model, pairs=edits).given.pipe.unet, 32)
     assert found["flops"] / (9 * once.flops) == pytest.approx(planned.share, abs=0.05)
+
+
+def test_edits_visit_the_time_steps_that_they_are_planned_on(
+    edits, tmp_path, monkeypatch
+):
+    model = MINI / "instruct-pix2pix"
+    task = TaskSpec("edit", "dpmpp", 3, 4, 2.0, 7, 2, 4)
+    planned: list[int] = []
+
+    class Kept:
+        def save(self, path):
+            Path(path).write_text("{}")
+
+    def plan(pipe, *_, **__):
+        planned.extend(pipe.scheduler.timesteps.tolist())
+        return Kept()
+
+    monkeypatch.setattr(make_plan, "plan", plan)
+    spec = make_plan.PlanSpec(task, 0.9, 3, 2, ("mask",))
+    make_plan.make_plan(spec, model, tmp_path / "plan.json", set=edits)
+    opened = open_subject(task, model, pairs=edits)
+    pipe, visited = opened.given.pipe, []
+    pipe.unet.register_forward_pre_hook(lambda _, args: visited.append(int(args[1])))
+    opened.subject.latents(slice(0, 1), *made("plain", {"steps": 3}).sampled(None))
+    own = new_scheduler("dpmpp", pipe.scheduler.config, 3).timesteps.tolist()
+    assert visited == planned == own
+    assert visited[-1] > 0
 
 
 def test_grids_and_masks_are_found_by_the_steps(tmp_path):
@@ -403,9 +451,35 @@ def test_training_seeds_of_a_label_are_one_row_with_their_spread(given):
     assert [each["label"] for each in table.rows][-1] == "8 steps"
     said = "\n".join(table.notes)
     assert "Within 50 % of the FLOPs of 8 steps, plan for 50 % is best at 29.5" in said
-    assert "ResNet is better than identity: +2.0" in said
+    assert "ResNet is not told from identity: +2.0" in said
     assert "2 training seeds 26.00 to 28.00 dB" in said
     assert "front, where none is better" in said and "plan for 50 %, 8 steps" in said
+
+
+@pytest.mark.parametrize(
+    ("of_seeds", "verdict"),
+    [
+        ((26.9, 27.0, 27.1), "ResNet is better than"),
+        ((25.2, 27.0, 28.8), "ResNet is not told from"),
+        ((27.0,), "ResNet (one training seed) is better than"),
+    ],
+)
+def test_what_is_told_holds_for_other_training_seeds(of_seeds, verdict):
+    """The captions alone tell all of these apart."""
+    other = row("identity", 50, 25)
+    trained = row("ResNet", 50, 27, of_seeds=of_seeds, trained=True, than="identity")
+    said = comparison.sentences([PLAIN, other, trained], PLAIN, (0.5,))
+    assert said[-1].startswith(f"{verdict} identity: +2.0")
+    (budget,) = (each for each in said if each.startswith("Within"))
+    told = "not told from it" if "not told" in verdict else "behind it"
+    assert f"identity is {told}" in budget
+
+
+def test_random_weights_are_told_behind_the_label():
+    listed = [("plain8", "8 steps", ""), ("mine", "mine", "")]
+    found = {"plain8": measured(30), "mine": measured(25, random_weights=True)}
+    labels = [each.label for each in comparison.rows_of(listed, found, {})]
+    assert labels == ["8 steps", "mine (random weights)"]
 
 
 def test_the_plan_is_compared_with_the_best_that_changes_one_thing(given):

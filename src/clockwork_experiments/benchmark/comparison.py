@@ -7,9 +7,14 @@ seeds are is told beside. Nothing here needs torch before something is worked ou
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from clockwork_experiments.random.marks import SHOWN, marks
+from clockwork_experiments.score.student import student_quantile
 
 QUALITY = "psnr_to_reference"
 SHARE = 1e-3
@@ -110,6 +115,8 @@ def rows_of(
 ) -> list[Row]:
     """Return the methods, one row for each label, in the order of their first entry.
 
+    What was measured with random weights has that behind its label.
+
     Args:
         listed: Id, label and what it is compared with, of each entry.
         measured: Measurements by id, as `measure_method` writes them.
@@ -139,9 +146,10 @@ def rows_of(
                 for key in ("overhead", "low", "high")
             ]
             ratio = Interval(*ends)
+        random = f" ({SHOWN})" if any(map(marks, found)) else ""
         rows.append(
             Row(
-                label,
+                label + random,
                 tuple(names),
                 values,
                 tuple(_average(one["values"][QUALITY]) for one in found),
@@ -242,7 +250,7 @@ def _of_budget(rows: Sequence[Row], plain: Row, budget: float) -> list[str]:
         return [f"{text}; nothing else is as cheap."]
     gap = best.minus(others[0])
     ends = f"{gap.value:.2f} dB [{gap.low:.2f}, {gap.high:.2f}]".replace("-", "−")
-    told = "behind it" if gap.clear else "not told from it"
+    told = "behind it" if _told(best, others[0], gap) else "not told from it"
     return [f"{text}; {others[0].label} is {told}, by {ends}."]
 
 
@@ -251,17 +259,36 @@ def _compared(row: Row, other: Row, plain: Row) -> str:
     cost = share(row, plain) - share(other, plain)
     ends = f"{gap.value:+.2f} dB [{gap.low:+.2f}, {gap.high:+.2f}]"
     verdict = "is not told from"
-    if gap.clear:
+    if _told(row, other, gap):
         verdict = "is better than" if gap.value > 0 else "is worse than"
     many = ""
     if len(row.of_seeds) > 1:
         low, high = min(row.of_seeds), max(row.of_seeds)
         many = f", {len(row.of_seeds)} training seeds {low:.2f} to {high:.2f} dB"
     text = (
-        f"{row.label} {verdict} {other.label}: {ends}, for {100 * cost:+.1f} points of "
-        f"the FLOPs{many}."
+        f"{row.label}{_once(row)} {verdict} {other.label}{_once(other)}: {ends}, for "
+        f"{100 * cost:+.1f} points of the FLOPs{many}."
     )
     return text.replace("-", "−")
+
+
+def _once(row: Row) -> str:
+    """Say of what was trained once that its interval knows nothing of training."""
+    return " (one training seed)" if row.trained and len(row.of_seeds) == 1 else ""
+
+
+def _told(row: Row, other: Row, gap: Interval) -> bool:
+    """Tell whether a gap is clear of 0 for other captions, and for other trainings.
+
+    The latter by Student's t over training seeds, where there are several. Seeds of two
+    methods make no pairs: both spreads count, with the freedom of the fewer seeds.
+    """
+    trained = [each.of_seeds for each in (row, other) if len(each.of_seeds) > 1]
+    if not gap.clear or not trained:
+        return gap.clear
+    error = math.sqrt(sum(statistics.variance(each) / len(each) for each in trained))
+    freedom = min(map(len, trained)) - 1
+    return abs(gap.value) > student_quantile(freedom, 0.975) * error
 
 
 def _percent(value: float) -> str:

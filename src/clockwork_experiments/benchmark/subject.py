@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 
 from clockwork_diffusion.encoding import Prompts, decode_latents, encode_prompts
+from clockwork_diffusion.schedulers import new_scheduler
 from clockwork_experiments.base import storage
 from clockwork_experiments.benchmark.method import Given, Method
 from clockwork_experiments.benchmark.methods import made
@@ -152,6 +153,11 @@ class Pairs:
     ) -> torch.Tensor:
         """Translate some inputs by whatever is on the pipeline."""
         spec = self.spec
+        if not timesteps:
+            # A translation without time steps has even ones down to 0. Plans are made
+            # on the scheduler's own, as text-to-image samples.
+            own = new_scheduler(spec.scheduler, self.pipe.scheduler.config, steps)
+            timesteps = tuple(int(each) for each in own.timesteps)
         asked = TranslationSpec(
             spec.task,
             steps,
