@@ -30,7 +30,6 @@ from clockwork_experiments.claims.registry import (
     Part,
 )
 from clockwork_experiments.claims.statistics import (
-    FEW,
     Measured,
     frechet,
     per_caption,
@@ -54,7 +53,7 @@ from clockwork_experiments.claims.verdicts import (
 from clockwork_experiments.claims.verdicts import judge as judge_all
 from clockwork_experiments.config.parse import parse
 from clockwork_experiments.score import dead, metrics
-from clockwork_experiments.score.student import student_quantile
+from clockwork_experiments.score.student import FEW, student_quantile
 
 REGISTRY = yaml.safe_load(
     (ROOT / "workflow" / "papers" / "clockwork.yaml").read_text("utf-8")

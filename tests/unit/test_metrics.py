@@ -108,6 +108,16 @@ def test_bootstrap_covers_the_mean_and_is_reproducible():
     assert metrics.mean_score(samples[0], seed=1, resamples=400) != scores[0]
 
 
+@pytest.mark.parametrize("count", [2, 4, 12])
+def test_intervals_of_few_values_cover_the_mean(count):
+    """A percentile bootstrap covers it half the time with 2, four in five with 4."""
+    samples = gaussian(count * 600, 1, 0, shift=2)[:, 0].unflatten(0, (600, count))
+    scores = [metrics.mean_score(sample) for sample in samples]
+    covered = sum(score.low <= 2 <= score.high for score in scores)
+    assert 0.925 < covered / 600 < 0.975
+    assert scores[0].interval == "95 % Student's t"
+
+
 def test_difference_is_resampled_in_pairs():
     values = gaussian(200, 1, 0)[:, 0]
     score = metrics.difference_score(values + 0.5, values)

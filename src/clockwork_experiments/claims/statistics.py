@@ -17,13 +17,10 @@ from functools import cached_property
 import torch
 
 from clockwork_experiments.score import metrics
-from clockwork_experiments.score.student import student_quantile
+from clockwork_experiments.score.student import FEW, student_quantile
 
 RESAMPLES = 10_000
 """Resamples of the bootstrap: enough for the tails that Bonferroni asks for."""
-
-FEW = 50
-"""Below so many units a mean gets Student's t instead of the bootstrap."""
 
 LEVEL = 0.95
 

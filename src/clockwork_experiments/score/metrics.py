@@ -31,7 +31,7 @@ from torchmetrics.functional.image import (
 )
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from clockwork_experiments.score.student import student_quantile
+from clockwork_experiments.score.student import FEW, student_quantile
 
 log = logging.getLogger(__name__)
 
@@ -577,7 +577,9 @@ def group_means(values: torch.Tensor, groups: torch.Tensor) -> torch.Tensor:
 def mean_score(
     values: torch.Tensor, seed: int = 0, resamples: int = 2000, seeds: int = 1
 ) -> Score:
-    """Return the mean of one value per image, with a percentile bootstrap.
+    """Return the mean of one value per image, with its 95 % interval.
+
+    By Student's t below `FEW` prompts, else a percentile bootstrap of them.
 
     Args:
         values: ``(N,)``.
@@ -595,6 +597,13 @@ def mean_score(
         raise ValueError("a value is not finite")
     n = len(wide)
     wide = _by_seed(wide, seeds).mean(dim=0)
+    mean, images = float(wide.mean()), ""
+    if seeds > 1:
+        images = f", of prompts with {seeds} images each"
+    if 1 < len(wide) < FEW:
+        error = float(wide.std()) / math.sqrt(len(wide))
+        half = student_quantile(len(wide) - 1, 0.975) * error
+        return Score(mean, mean - half, mean + half, n, f"95 % Student's t{images}")
     generator = torch.Generator().manual_seed(seed)
     # In slices, because all indices of 30,000 images would fill half a gigabyte.
     means = [
@@ -603,10 +612,8 @@ def mean_score(
     ]
     ends = torch.tensor([0.025, 0.975], dtype=torch.float64)
     low, high = torch.cat(means).quantile(ends).tolist()
-    kind = f"95 % percentile bootstrap, {resamples} resamples, seed {seed}"
-    if seeds > 1:
-        kind += f", of prompts with {seeds} images each"
-    return Score(float(wide.mean()), low, high, n, kind)
+    kind = f"95 % percentile bootstrap, {resamples} resamples, seed {seed}{images}"
+    return Score(mean, low, high, n, kind)
 
 
 def difference_score(

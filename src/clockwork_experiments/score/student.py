@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from functools import cache
 
+FEW = 50
+"""Below so many units a mean gets Student's t instead of the bootstrap, whose 95 % are
+87 % for 8 units and 75 % for 3."""
+
 
 @cache
 def student_quantile(freedom: int, share: float) -> float:

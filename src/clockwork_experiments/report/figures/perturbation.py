@@ -236,7 +236,7 @@ def draw_grid(spec: PerturbationGridSpec, results: Results) -> Figure:
 def draw_curves(spec: PerturbationCurvesSpec, results: Results) -> Figure:
     """Draw a measure's mean over prompts against the start step.
 
-    Bands are the scores' own 95 % intervals: percentile bootstrap over prompts.
+    Bands are the scores' own 95 % intervals over prompts.
 
     Raises:
         ValueError: If a layer was not sampled with this α.
@@ -271,7 +271,7 @@ def draw_curves(spec: PerturbationCurvesSpec, results: Results) -> Figure:
     axes.set_title(spec.title, loc="left", weight="bold", size=10, pad=17)
     about = f"α = {spec.alpha:g}, n = {results.summary['n']}"
     if banded:
-        about += "; bands: 95 %, bootstrap over prompts"
+        about += "; bands: 95 % over prompts"
     axes.annotate(
         about, (0, 1), (0, 5), "axes fraction", "offset points", color="0.35", size=7
     )
