@@ -393,7 +393,7 @@ def test_summaries_leave_out_what_is_undefined():
     )
     distance = cell["scores"]["image_distance"]
     assert distance["value"] == 3.0 and distance["n"] == 3
-    assert 1 <= distance["low"] < 3 < distance["high"] <= 6
+    assert distance["low"] < 3 < distance["high"]
     assert cell["values"]["image_high_frequency"] == [1.0, None, None]
     share = cell["scores"]["image_high_frequency"]
     assert (share["value"], share["n"], share["low"]) == (1.0, 1, None)
