@@ -15,6 +15,7 @@ from clockwork_experiments.generate import translators
 from clockwork_experiments.generate.text import image_seed
 from clockwork_experiments.models import encoders, perceptual
 from clockwork_experiments.score import metrics
+from clockwork_experiments.score.student import student_quantile
 from clockwork_experiments.steps import (
     prepare_pairs,
     score_translations,
@@ -280,7 +281,8 @@ def test_edits_are_scored_pair_by_pair(folder, tmp_path):
     assert distance.tolist() == [kept["value"]] and without.shape == (COUNT,)
     variance = (COUNT - 1) ** 2 / COUNT * float(without.var())
     half = (kept["high"] - kept["low"]) / 2
-    assert 1.9 < half / math.sqrt(variance) < 2.1
+    quantile = student_quantile(COUNT - 1, 0.975)
+    assert half == pytest.approx(quantile * math.sqrt(variance), rel=1e-6)
     assert set(rows) == names | to_teacher
     assert set(data["scores"]) == names | to_teacher | {"frechet"}
     assert set(found["exact"][0]["scores"]) == names | {"frechet"}
