@@ -34,6 +34,7 @@ from clockwork_experiments.claims.statistics import (
     frechet,
     per_caption,
     per_source,
+    retrained,
 )
 from clockwork_experiments.claims.text import summary, to_json, to_markdown
 from clockwork_experiments.claims.verdicts import (
@@ -265,6 +266,62 @@ def test_intervals_of_means_cover_and_need_the_clusters(captions):
     # Of 100 at 95 %; fewer have a probability of 0.15 %.
     assert 88 <= covered < 100
     assert naive < 80
+
+
+def retrained_gain(seed: int, apart: float) -> Measured:
+    """Return a gain of nothing over captions and three training seeds."""
+    trained = apart * noise(3, seed=3 * seed)
+    rows = noise(52, seed=3 * seed + 1)
+    each = [
+        per_caption(rows + 0.2 * noise(52, seed=9000 + 3 * seed + k), 52)
+        + float(trained[k])
+        for k in range(3)
+    ]
+    return retrained(each, "resnet")
+
+
+def test_intervals_cover_other_trainings_too():
+    covered, naive = 0, 0
+    for seed in range(100):
+        found = retrained_gain(seed, apart=0.5)
+        low, high = found.interval()
+        covered += low <= 0 <= high
+        low, high = dataclasses.replace(found, trainings={}).interval()
+        naive += low <= 0 <= high
+    assert covered >= 88  # of 100 at 95 %; fewer have a probability of 0.15 %
+    assert naive < 80
+
+
+def test_of_one_adaptor_training_seeds_make_pairs():
+    found = retrained_gain(0, apart=5.0)
+    low, high = (found - found * 0.9).interval()
+    alone = dataclasses.replace(found, trainings={}) * 0.1
+    # What training moves in both is a tenth in their difference.
+    assert high - low == pytest.approx(
+        0.1 * (found.interval()[1] - found.interval()[0])
+    )
+    assert high - low > 3 * (alone.interval()[1] - alone.interval()[0])
+    other = dataclasses.replace(found, trainings={"other": found.trainings["resnet"]})
+    # Of two adaptors, what training moves in each counts: 4 degrees of freedom.
+    error = math.sqrt(2 * float(found.trainings["resnet"].var()) / 3)
+    assert (found - other).interval()[1] == pytest.approx(2.7764 * error, rel=1e-3)
+    assert found.method == "Student's t over 52 captions, and 3 training seeds"
+    assert found.tail() == pytest.approx(1 - (-found).tail(), abs=1e-6)
+
+
+def test_runs_of_several_training_seeds_are_judged_together():
+    known = evidence(clocked=0.1, worse=0.3)
+    runs = {
+        **RUNS,
+        "clocked": {**RUNS["clocked"], "trained": "resnet", "replicates": ["worse"]},
+    }
+    found = Measurements(dataclasses.replace(known, runs=runs))
+    for metric in ("frechet", "clip"):
+        each = [Measurements(known).score(metric, n) for n in ("clocked", "worse")]
+        both = found.score(metric, "clocked")
+        assert both.value == pytest.approx(sum(one.value for one in each) / 2)
+        half = (each[0].value - each[1].value) / 2
+        assert both.trainings["resnet"].tolist() == pytest.approx([half, -half])
 
 
 def test_intervals_of_frechet_differences_cover():

@@ -143,6 +143,50 @@ def test_trajectories_of_two_kinds_need_two_names():
         settings({"adaptors": adaptors})
 
 
+def replicated(**replicates):
+    own = {
+        "replicates": {"runs": ["taught"], "seeds": [1, 2]} | replicates,
+        "adaptors": {"resnet": {"model": "sd", "optimisation": {"steps": 5}}},
+        "runs": {
+            "taught": {"model": "sd", "adaptor": "resnet", "clock": 2},
+            "plain": {"model": "sd"},
+            "identical": {"model": "sd", "adaptor": "identity", "clock": 2},
+        },
+    }
+    return scale_settings("study", {}, own, {})
+
+
+def test_replicates_are_runs_whose_adaptors_were_trained_from_other_seeds():
+    found = replicated()
+    run = found["runs"]["taught"]
+    assert found["runs"].keys() >= {"taught_seed1", "taught_seed2"}
+    assert found["runs"]["taught_seed2"] == {
+        **run,
+        "adaptor": "resnet_seed2",
+        "replicate_of": "taught",
+    }
+    one, again = (found["adaptors"][n] for n in ("resnet", "resnet_seed2"))
+    changed = {**one["spec"], "optimisation": {"steps": 5, "seed": 2}}
+    assert again == {**one, "spec": changed}
+    # Entries of a user are laid over as elsewhere.
+    fewer = {"replicates": {"seeds": [3]}}
+    own = {"runs": {}, "replicates": {"runs": [], "seeds": [1]}}
+    assert scale_settings("study", {}, own, fewer)["replicates"]["seeds"] == [3]
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"runs": ["identical"]}, "'identical' has no adaptor that is trained"),
+        ({"runs": ["plain"]}, "'plain' has no adaptor that is trained"),
+        ({"seeds": [0]}, "0 is the seed of 'taught' itself"),
+    ],
+)
+def test_what_cannot_be_trained_again_is_named(changed, said):
+    with pytest.raises(ValueError, match=said):
+        replicated(**changed)
+
+
 def test_templates_lie_beneath_what_is_like_them():
     own = {
         "training": {"net": {"optimisation": {"like": "slow", "steps": 3}}},

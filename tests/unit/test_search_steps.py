@@ -15,7 +15,9 @@ from clockwork_experiments.data import pair_sets
 from clockwork_experiments.generate import text, translate, translators
 from clockwork_experiments.models import encoders
 from clockwork_experiments.score import metrics
+from clockwork_experiments.search import methods
 from clockwork_experiments.search.methods import StepSearchSpec
+from clockwork_experiments.search.timesteps import resampled
 from clockwork_experiments.steps import prepare_pairs, search_steps
 
 MINI = Path(__file__).parents[2] / "resources" / "mini"
@@ -283,6 +285,53 @@ def test_a_search_for_gamma_alone_holds_nothing_out(folder, report, tmp_path):
         assert own["search"] == entry(report, 3, own["method"])["search"]
 
 
+def test_resampled_searches_cost_only_what_no_search_had_tried(
+    folder, report, tmp_path
+):
+    spec = {"steps": [3], "methods": {"bracketed": [3]}, "resamples": 4}
+    found = search(folder, tmp_path / "again.json", heldout=None, spec=spec)
+    own = entry(found, 3, "bracketed")
+    assert len(own.pop("resampled")) == 4
+    # γ itself, and what its search took, are as without them.
+    alone = {"steps": [3], "methods": {"bracketed": [3]}}
+    plain = search(folder, tmp_path / "once.json", heldout=None, spec=alone)
+    for key in ("gamma", "trials", "evaluations", "unet_calls"):
+        assert own[key] == entry(plain, 3, "bracketed")[key]
+
+
+class OfPairs:
+    """An evaluator of pairs that each have a middle time step that suits them best."""
+
+    def __init__(self, best: list[float]) -> None:
+        self.best, self.asked = torch.tensor(best), set()
+
+    def __len__(self) -> int:
+        return len(self.best)
+
+    def values(self, timesteps):
+        self.asked.add(timesteps)
+        return {"psnr_to_teacher": -((timesteps[1] - self.best) ** 2)}
+
+
+def test_resampled_searches_find_what_suits_the_pairs_that_were_drawn():
+    best = [300.0, 380.0, 420.0, 500.0, 340.0, 600.0]
+    on = OfPairs(best)
+    spec = parse(
+        StepSearchSpec,
+        {**SPEC, "methods": {"bracketed": [3]}, "most": 30, "resamples": 60},
+    )
+    found = resampled(methods.find("bracketed"), spec, 3, on, lambda each: each, {})
+    middles = torch.tensor([float(gamma_timesteps(3, each)[1]) for each in found])
+    # Of squares the best is the mean of what was drawn; its spread is that of a mean.
+    assert float(middles.mean()) == pytest.approx(sum(best) / 6, abs=15)
+    error = float(torch.tensor(best).std(correction=0)) / 6**0.5
+    assert float(middles.std()) == pytest.approx(error, rel=0.3)
+    assert (
+        resampled(methods.find("bracketed"), spec, 3, on, lambda each: each, {})
+        == found
+    )
+
+
 def test_autodiffusion_goes_by_a_set_of_its_own(folder, tmp_path):
     found = search(
         folder,
@@ -325,6 +374,7 @@ def test_autodiffusion_goes_by_a_set_of_its_own(folder, tmp_path):
             {"spec": {"methods": {"greedy": [4]}}},
             "4 steps of method 'greedy' are not one of 2, 3",
         ),
+        ({"spec": {"resamples": 1}}, "resamples 1 are not 0, nor 2 or more"),
         ({"spec": {"most": 0}}, "0 evaluations are not 1 or more"),
         (
             {"spec": {"steps": [2], "methods": {"evolution_frechet": [2]}}},

@@ -153,6 +153,34 @@ def test_a_side_counts_as_far_as_its_steps_are_better():
     assert judge(asked, Margin("x", value=0.001), edits=near).verdict == HOLDS
 
 
+def drawn_again(name: str, apart: float) -> dict:
+    """Return a search that was run on eight resampled sets, so far apart in ln γ."""
+    answer = timesteps.answer_of(FOUND, name, 5, "bracketed")
+    spread = [apart * (k - 3.5) for k in range(8)]
+    again = [answer["gamma"] * math.exp(x) for x in spread]
+    return changed(name, "bracketed", 5, resampled=again)
+
+
+def test_resampled_searches_give_a_gamma_its_interval():
+    asked = part("greater", "gamma_below", "edits", 5, "bracketed")
+    near = judge(asked, edits=drawn_again("edits", 0.1))
+    assert near.verdict == HOLDS and near.unit == "resampled searches"
+    # The standard error is the spread of what is found, not that of its mean.
+    half = 2.3646 * 0.1 * math.sqrt(6)
+    assert near.effect.high - near.effect.value == pytest.approx(half, rel=1e-3)
+    assert judge(asked, edits=drawn_again("edits", 1.0)).verdict == UNDECIDED
+    above = part("greater", "gamma_above", "edits", 5, "bracketed")
+    assert judge(above, edits=drawn_again("edits", 0.1)).verdict == FAILS
+
+
+def test_gammas_of_equal_draws_make_pairs():
+    asked = part("greater", "gamma_ratio", "guided", 5, "bracketed", than="edits")
+    known = {name: drawn_again(name, 0.3) for name in ("edits", "guided")}
+    judged = judge(asked, **known)
+    assert judged.verdict == HOLDS
+    assert judged.effect.high == pytest.approx(judged.effect.value)
+
+
 def test_two_gammas_are_told_apart_by_their_ranges():
     asked = {
         test: part(test, "gamma_ratio", "guided", 5, "bracketed", than="edits")

@@ -31,6 +31,7 @@ from clockwork_experiments.claims.statistics import (
     frechet,
     per_caption,
     per_source,
+    retrained,
 )
 from clockwork_experiments.claims.timesteps import StepAnswer
 from clockwork_experiments.cost.formulas import run_flops
@@ -43,7 +44,9 @@ class Evidence:
 
     Attributes:
         runs: Settings by id: ``model``, ``adaptor``, ``sampler``, ``dataset``,
-            ``reference`` and ``captions``; of edited runs ``model``, ``inversion`` and
+            ``reference`` and ``captions``; where their adaptor was trained from other
+            seeds too, its name ``trained`` and the runs with those, ``replicates``; of
+            edited runs ``model``, ``inversion`` and
             ``generation``, where FLOPs are asked for.
         features: Tensors of runs and data sets by id, as `extract_features` names them.
         images: Returns a run's images in consecutive parts, uint8 ``(n, 3, H, W)``, cut
@@ -92,13 +95,20 @@ class Measurements:
     def score(
         self, metric: str, name: str, to: str = "", kinds: tuple[str, ...] = ()
     ) -> Measured:
-        """Return a run's score."""
+        """Return a run's score, of all its training seeds together."""
         key = (metric, name, to, kinds)
         if key not in self._scores:
-            try:
-                self._scores[key] = self._score(*key)
-            except ValueError as error:
-                raise ValueError(f"{metric} of run {name!r}: {error}") from error
+            run = self.evidence.runs.get(name, {})
+            scores = []
+            for each in (name, *run.get("replicates", ())):
+                try:
+                    scores.append(self._score(metric, each, to, kinds))
+                except ValueError as error:
+                    raise ValueError(f"{metric} of run {each!r}: {error}") from error
+            several = len(scores) > 1
+            self._scores[key] = (
+                retrained(scores, run["trained"]) if several else scores[0]
+            )
         return self._scores[key]
 
     def _score(

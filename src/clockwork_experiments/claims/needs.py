@@ -37,12 +37,14 @@ def settings(spec: ClaimsSpec, known: Known) -> dict[str, dict[str, Any]]:
     """Return what judging must know: of runs, of perturbations, of translations.
 
     Runs come with what decides their FLOPs, their data set, its reference for Fréchet
-    distances and its number of captions; perturbations with that number, translations
-    with their set.
+    distances, its number of captions, and the same runs from other training seeds;
+    perturbations with that number, translations with their set.
     """
     runs: dict[str, Any] = {}
     names = runs_of(spec)
-    for name in (name for name in names if name in known.entries("runs")):
+    of_text = [name for name in names if name in known.entries("runs")]
+    replicates = {name: _replicates(name, known) for name in of_text}
+    for name in (*of_text, *(again for each in replicates.values() for again in each)):
         dataset = known.entry("runs", name)["dataset"]
         chosen = known.entry("datasets", dataset)
         runs[name] = {
@@ -51,6 +53,9 @@ def settings(spec: ClaimsSpec, known: Known) -> dict[str, dict[str, Any]]:
             "reference": chosen.get("reference", dataset),
             "captions": chosen["count"],
         }
+        if replicates.get(name):
+            trained = known.entry("runs", name)["adaptor"]
+            runs[name] |= {"trained": trained, "replicates": replicates[name]}
     edited = {name: known.run(name) for name in names if "/" in name}
     runs |= {name: run for name, run in edited.items() if run}
     captions = {}
@@ -80,7 +85,7 @@ def needs(spec: ClaimsSpec, known: Known) -> Needs:
         scores = known.scores(names)
         return [path.replace(".json", ".safetensors") for path in scores]
 
-    shown = [name for name in runs_of(spec, "images") if name in runs]
+    shown = _with_replicates(runs_of(spec, "images"), runs)
     found = {
         "features": _features(spec, known, runs),
         "images": _shards(known, "images", {n: runs[n]["dataset"] for n in shown}),
@@ -101,13 +106,28 @@ def needs(spec: ClaimsSpec, known: Known) -> Needs:
     return {name: paths for name, paths in found.items() if paths}
 
 
+def _replicates(name: str, known: Known) -> list[str]:
+    """Return the runs that are the same from other training seeds."""
+    runs = known.entries("runs")
+    return [again for again, run in runs.items() if run.get("replicate_of") == name]
+
+
+def _with_replicates(names: Iterable[str], runs: dict[str, Any]) -> list[str]:
+    """Return those that are runs of text, each with its replicates."""
+    found = []
+    for name in names:
+        if name in runs:
+            found += [name, *runs[name].get("replicates", ())]
+    return found
+
+
 def _translated(spec: ClaimsSpec, known: Known) -> list[str]:
     return [name for name in runs_of(spec) if name in known.entries("translations")]
 
 
 def _features(spec: ClaimsSpec, known: Known, runs: dict[str, Any]) -> list[str]:
     """Return the features of scored runs, of their data sets, and of the references."""
-    scored = [name for name in runs_of(spec, "features") if name in runs]
+    scored = _with_replicates(runs_of(spec, "features"), runs)
     datasets = {name: runs[name]["dataset"] for name in scored}
     for name in scored:
         for dataset in (runs[name]["dataset"], runs[name]["reference"]):

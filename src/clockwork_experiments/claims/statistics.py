@@ -5,13 +5,16 @@ averaged first, and do not count as more captions. In editing it is the source i
 the same way, with all its target prompts. Means get a percentile bootstrap, or
 Student's t where the units are few (turns of a clock, prompts of the perturbation
 analysis, source images). Fréchet distances get a delete-group jackknife by caption;
-`metrics` says why not a bootstrap.
+`metrics` says why not a bootstrap. Where adaptors were trained from several seeds, the
+variance of a mean over these is added, and the sum gets Student's t with the degrees of
+freedom of Welch and Satterthwaite.
 """
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -37,6 +40,8 @@ class Measured:
         n: Number of units.
         unit: What they are.
         grouped: Whether the samples are those of a jackknife.
+        trainings: By adaptor, how far the number is from its mean with each training
+            seed; nothing where there is one alone.
     """
 
     value: float
@@ -45,12 +50,14 @@ class Measured:
     n: int
     unit: str = "captions"
     grouped: bool = False
+    trainings: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     def __add__(self, other: Measured | float) -> Measured:
         """Return the sum with another measurement of the same units, or a constant."""
         if isinstance(other, float):
             shift = torch.tensor(other, dtype=torch.float64)
             value, samples, by_seed = other, shift, shift
+            trainings = dict(self.trainings)
         else:
             if (self.n, self.unit, self.grouped) != (
                 other.n,
@@ -66,24 +73,26 @@ class Measured:
                     "seeds make no pairs"
                 )
             value, samples, by_seed = other.value, other.samples, other.by_seed
-        return Measured(
-            self.value + value,
-            self.samples + samples,
-            self.by_seed + by_seed,
-            self.n,
-            self.unit,
-            self.grouped,
+            trainings = {**self.trainings}
+            for name, each in other.trainings.items():
+                # The same adaptor on both sides: seed by seed, in pairs.
+                trainings[name] = trainings[name] + each if name in trainings else each
+        return replace(
+            self,
+            value=self.value + value,
+            samples=self.samples + samples,
+            by_seed=self.by_seed + by_seed,
+            trainings=trainings,
         )
 
     def __mul__(self, weight: float) -> Measured:
         """Return the measurement times a number."""
-        return Measured(
-            self.value * weight,
-            self.samples * weight,
-            self.by_seed * weight,
-            self.n,
-            self.unit,
-            self.grouped,
+        return replace(
+            self,
+            value=self.value * weight,
+            samples=self.samples * weight,
+            by_seed=self.by_seed * weight,
+            trainings={n: each * weight for n, each in self.trainings.items()},
         )
 
     def __neg__(self) -> Measured:
@@ -100,13 +109,11 @@ class Measured:
             ends = torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)
             low, high = self._boots.quantile(ends).tolist()
             return low, high
-        count = len(self.samples)
-        spread = float((self.samples - self.samples.mean()).square().sum())
-        if self.grouped:
-            error = math.sqrt((count - 1) / count * spread)
-        else:
-            error = math.sqrt(spread / (count - 1) / count)
-        half = student_quantile(count - 1, (1 + level) / 2) * error
+        variances = self._variances
+        total = sum(variance for variance, _ in variances)
+        # Welch–Satterthwaite; rounded down, for the wider interval.
+        freedom = total**2 / sum(v**2 / of for v, of in variances) if total else 1
+        half = student_quantile(int(freedom), (1 + level) / 2) * math.sqrt(total)
         return self.value - half, self.value + half
 
     def tail(self) -> float:
@@ -131,22 +138,37 @@ class Measured:
     @property
     def method(self) -> str:
         """Say how the interval is made."""
+        if self._boots is not None:
+            over = f"{self.n} {self.unit}"
+            return f"percentile bootstrap over {over}, {RESAMPLES} resamples"
+        said = f"Student's t over {self.n} {self.unit}"
         if self.grouped:
             what = "pairs" if self.unit == "groups" else self.unit
-            return f"jackknife, {len(self.samples)} groups of {what}, fixed reference"
-        if self._boots is None:
-            return f"Student's t over {self.n} {self.unit}"
-        return f"percentile bootstrap over {self.n} {self.unit}, {RESAMPLES} resamples"
+            said = f"jackknife, {len(self.samples)} groups of {what}, fixed reference"
+        if self.trainings:
+            said += f", and {max(map(len, self.trainings.values()))} training seeds"
+        return said
 
     @property
     def spread(self) -> float:
         """Return the standard deviation over units."""
         return float(self.samples.std())
 
+    @property
+    def _variances(self) -> list[tuple[float, int]]:
+        """Return the number's variance by each of its causes, with its freedom."""
+        count = len(self.samples)
+        spread = float((self.samples - self.samples.mean()).square().sum())
+        share = (count - 1) / count if self.grouped else 1 / (count - 1) / count
+        causes = [(share * spread, count - 1)]
+        for each in self.trainings.values():
+            causes.append((float(each.var() / len(each)), len(each) - 1))
+        return causes
+
     @cached_property
     def _boots(self) -> torch.Tensor | None:
         """Return bootstrapped means; equal indices for all of equal n."""
-        if self.grouped or self.n < FEW:
+        if self.grouped or self.n < FEW or self.trainings:
             return None
         generator = torch.Generator().manual_seed(0)
         # In slices, for the memory of 30,000 captions.
@@ -158,6 +180,36 @@ class Measured:
                 for _ in range(RESAMPLES // 100)
             ]
         )
+
+
+def retrained(each: Sequence[Measured], adaptor: str) -> Measured:
+    """Average what was measured with an adaptor that was trained from several seeds.
+
+    Args:
+        each: The number with each training seed; of the same units.
+        adaptor: What was trained. Numbers of one adaptor are of the same seeds, in
+            the same order, and so make pairs.
+    """
+    total = each[0]
+    for other in each[1:]:
+        total = total + other
+    values = torch.tensor([one.value for one in each], dtype=torch.float64)
+    trainings = {adaptor: values - values.mean()}
+    return replace(total * (1 / len(each)), trainings=trainings)
+
+
+def resampled(value: float, again: Sequence[float], unit: str) -> Measured:
+    """Return a number whose standard error is its spread over resampled sets.
+
+    Args:
+        value: The number.
+        again: The same on sets that were drawn with replacement, 2 or more.
+        unit: What to call them.
+    """
+    found = torch.tensor(again, dtype=torch.float64)
+    # The mean of R such samples has the variance of one of the sets.
+    samples = value + (found - found.mean()) * math.sqrt(len(found))
+    return Measured(value, samples, torch.empty(0), len(found), unit)
 
 
 def per_caption(

@@ -1,11 +1,12 @@
 """Numbers that claims about time steps are judged by, from what searches found.
 
 Searches are those of `search_steps`. γ of a search is one number: pairs that are
-searched on are its only source of chance, and it is not known how it would differ on
-others. Two things stand in for that. Which side of 1 it lies on counts as far as its
-steps are better than even ones on pairs that the search did not see. And two γ differ
-for certain only where their *ranges* do: all γ that are as good, to the last digit in
-which the paper prints PSNR.
+searched on are its only source of chance. Where the search was run once more on pairs
+drawn with replacement, the spread of what it finds is γ's standard error. Elsewhere two
+things stand in for that. Which side of 1 it lies on counts as far as its steps are
+better than even ones on pairs that the search did not see. And two γ differ for certain
+only where their *ranges* do: all γ that are as good, to the last digit in which the
+paper prints PSNR.
 
 Nothing here needs torch.
 """
@@ -108,11 +109,13 @@ class GammaRange:
         value: ln γ of the best.
         low: Lower end.
         high: Upper end.
+        resampled: The best on pairs drawn with replacement, each time; if there are.
     """
 
     value: float
     low: float
     high: float
+    resampled: tuple[float, ...] = ()
 
     def __sub__(self, other: GammaRange) -> GammaRange:
         """Return the logarithm of the ratio, with all that it may be."""
@@ -176,7 +179,8 @@ def gamma_range(answer: Mapping[str, Any]) -> GammaRange:
     below = sorted((x for x in curve if x < chosen), reverse=True)
     above = sorted(x for x in curve if x > chosen)
     low, high = (_reach(curve, chosen, side, enough) for side in (below, above))
-    return GammaRange(chosen, low, high)
+    again = tuple(math.log(gamma) for gamma in answer.get("resampled", ()))
+    return GammaRange(chosen, low, high, again)
 
 
 def _reach(

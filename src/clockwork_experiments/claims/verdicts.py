@@ -6,7 +6,7 @@ image and target prompt, or of translations of the same pairs. The *gain* of a r
 over another is oriented: positive where the first is better, that is lower by Fréchet
 distance, higher by CLIP. Of translations some kinds of pairs alone can be meant, and a
 score can be held against a number without another run. Time steps are compared on pairs
-that their search did not see, and the γ behind them as `step_claims` says.
+that their search did not see, and the γ behind them as `timesteps` says.
 
 **Tests.** ``greater``: the effect is above the margin. ``no_worse``: it is above minus
 the margin. ``equivalent``: it is within ± the margin; two one-sided tests. ``counted``:
@@ -41,7 +41,7 @@ from clockwork_experiments.claims import timesteps
 from clockwork_experiments.claims.evidence import Evidence, Measurements
 from clockwork_experiments.claims.printed import printed_effect
 from clockwork_experiments.claims.registry import METRICS, ClaimsSpec, Margin, Part
-from clockwork_experiments.claims.statistics import LEVEL, Measured
+from clockwork_experiments.claims.statistics import LEVEL, Measured, resampled
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "undecided"
 
@@ -355,12 +355,15 @@ def _judge_gamma(
 ) -> Judged:
     """Judge a γ, or two of them.
 
-    One γ: its side of 1 counts as far as its steps are better than even ones on
-    held-out pairs; within the margin of 1 it has none. Two: what holds of the two best
-    γ holds; it fails only if it does for none within their ranges.
+    By what resampled searches found, where there are such. Elsewhere, one γ: its side
+    of 1 counts as far as its steps are better than even ones on held-out pairs; within
+    the margin of 1 it has none. Two: what holds of the two best γ holds; it fails only
+    if it does for none within their ranges.
     """
     assert part.steps is not None
     found, other = timesteps.gammas(part.steps, measurements.evidence.step_searches)
+    if found.resampled:
+        return _judge_resampled(part, metric, found, other, margin, tested, known)
     if other is not None:
         ratio = found - other
         return Judged(
@@ -392,6 +395,42 @@ def _judge_gamma(
             f"γ {found}; its steps gain {gain.value:+.2f} [{low:+.2f}, {high:+.2f}] dB "
             "over uniform ones"
         ).replace("-", "−"),
+    )
+
+
+def _judge_resampled(
+    part: Part,
+    metric: str,
+    found: timesteps.GammaRange,
+    other: timesteps.GammaRange | None,
+    margin: Margin,
+    tested: int,
+    known: Mapping[str, Any],
+) -> Judged:
+    """Judge ln γ, or the difference of two, by its spread over resampled searches."""
+    assert part.steps is not None
+    effect = resampled(found.value, found.resampled, "resampled searches")
+    compared = {part.steps.name: 1.0}
+    note = f"γ {math.exp(found.value):.3f}"
+    if other is None:
+        effect = effect * float(timesteps.DIRECTIONS[metric])
+    else:
+        effect = effect - resampled(other.value, other.resampled, effect.unit)
+        compared[part.steps.other] = -1.0
+        note += f" against {math.exp(other.value):.3f}"
+    needed = contrasts(part.test, effect, margin.value, tested)
+    return Judged(
+        **known,
+        verdict=verdict_of(needed),
+        effect=Number(effect.value, *effect.interval()),
+        margin=Number(margin.value),
+        contrasts=needed,
+        failing_level=failing_level(tested),
+        n=effect.n,
+        unit=effect.unit,
+        interval=f"95 % {effect.method}",
+        compared=compared,
+        note=note,
     )
 
 

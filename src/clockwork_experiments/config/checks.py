@@ -72,6 +72,10 @@ def _check_run(known: Registry, scale: str, name: str, run: Settings) -> None:
         if "model" in adaptor:
             check_equal(f"{what} and its adaptor", run, adaptor, "model")
     _check_teacher(known, scale, "runs", what, run, "dataset", "seed")
+    if "replicate_of" in run:
+        other = known.entry(scale, "runs", run["replicate_of"])
+        same = f"{what} and what it is a replicate of"
+        check_equal(same, run, other, "model", "dataset", "seed", "sampler")
     try:
         clock = clock_of(run["sampler"])
         clock.full_steps(run["sampler"]["steps"])

@@ -32,6 +32,8 @@ import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
+from clockwork_experiments.config.replicates import add_replicates
+
 Settings = dict[str, Any]
 
 ENTRIES = (
@@ -140,6 +142,10 @@ def scale_settings(
             found[section] = laid_over(known[0], known[-1]) if known else None
     found = _with_templates(found, templates)
     _fill_in(found)
+    if "replicates" in given:
+        again = given.pop("replicates")
+        found["replicates"] = laid_over(found.get("replicates"), again)
+    add_replicates(found, scale)
     trajectories = _trajectories(found, scale)
     if trajectories:
         found["trajectories"] = trajectories

@@ -339,6 +339,7 @@ class Run:
         teacher: The run that it is compared with.
         adaptor: What light steps run.
         level: Keep the UNet down to this level only (depth-skip).
+        replicate_of: The run that it is, but for the seed its adaptor is trained from.
     """
 
     model: Annotated[str, Ref("models")]
@@ -349,6 +350,20 @@ class Run:
     teacher: Annotated[str, Ref("runs")] = ""
     adaptor: Annotated[str, Ref("adaptors")] = ""
     level: Level = 13
+    replicate_of: Annotated[str, Ref("runs")] = ""
+
+
+@dataclass(frozen=True)
+class Replicates:
+    """Runs that are there again, with adaptors that are trained from other seeds.
+
+    Attributes:
+        runs: The runs.
+        seeds: The other seeds.
+    """
+
+    runs: Annotated[tuple[Annotated[str, Ref("runs")], ...], Items(1, unique=True)]
+    seeds: Annotated[tuple[Seed, ...], Items(1, unique=True)]
 
 
 @dataclass(frozen=True)
@@ -633,6 +648,7 @@ class StepSearch(Translating):
         whole_reference: The reference is of the whole UNet, and not at the level.
         direction: Of the greedy search, 1 towards γ > 1, -1 towards γ < 1.
         most: Evaluations of a search for γ, at most.
+        resamples: Sets of pairs, drawn with replacement, that give γ an interval.
         evolution: AutoDiffusion's budget; its code's own if left out.
         also: Other searches of the same model, whose steps are measured, too.
     """
@@ -648,6 +664,7 @@ class StepSearch(Translating):
     whole_reference: bool = False
     direction: Annotated[int, OneOf((1, -1))] = 1
     most: Positive = 20
+    resamples: Natural = 0
     evolution: EvolutionSpec | None = None
     also: Annotated[
         tuple[Annotated[str, Ref("step_searches")], ...], Items(1, unique=True)
@@ -884,6 +901,7 @@ class Scale:
         translators: Models for image-to-image tasks.
         trajectories: What adaptors are trained on; they follow from the adaptors.
         adaptors: What light steps run.
+        replicates: Runs that are there again, from other training seeds.
         edit_sets: Images to edit.
         editing: Inversions and edits.
         translation_sets: Pairs to translate.
@@ -910,6 +928,7 @@ class Scale:
     translators: dict[str, Pipeline | Steering] = field(default_factory=dict)
     trajectories: dict[str, Trajectory] = field(default_factory=dict)
     adaptors: dict[str, Weightless | Branch | Trained] = field(default_factory=dict)
+    replicates: Replicates | None = None
     edit_sets: dict[str, SceneEdits | FolderEdits] = field(default_factory=dict)
     editing: Editing | None = None
     translation_sets: dict[str, TranslationSet] = field(default_factory=dict)

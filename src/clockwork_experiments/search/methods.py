@@ -49,6 +49,8 @@ class StepSearchSpec:
         direction: Of the greedy search: 1 towards γ > 1, -1 towards γ < 1.
         most: Evaluations of a search for γ, at most; the bracketed one takes no more
             than the greedy one took, where both are asked for.
+        resamples: Sets of as many pairs, drawn with replacement, on which the bracketed
+            search is run once more, for how far γ would differ on other pairs.
         evolution: AutoDiffusion's budget.
         level: The deepest level of the UNet to keep (depth-skip); all if left out.
         cut: Where the UNet is split, with a clock.
@@ -64,6 +66,7 @@ class StepSearchSpec:
     methods: dict[str, tuple[int, ...]]
     direction: int = -1
     most: int = 30
+    resamples: int = 0
     evolution: EvolutionSpec = field(default_factory=EvolutionSpec)
     level: int | None = None
     cut: str = "stage1"
@@ -74,6 +77,8 @@ class StepSearchSpec:
         """Reject unknown methods, and numbers of steps that are not searched."""
         if self.batch_size < 1:
             raise ValueError(f"batch_size {self.batch_size} is less than 1")
+        if self.resamples < 0 or self.resamples == 1:
+            raise ValueError(f"resamples {self.resamples} are not 0, nor 2 or more")
         if not self.steps or list(self.steps) != sorted(set(self.steps)):
             raise ValueError(f"steps {list(self.steps)} are none, or do not ascend")
         for steps in self.steps:

@@ -7,6 +7,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from clockwork_diffusion.timesteps import gamma_timesteps, uniform_timesteps
 from clockwork_experiments.base import storage
 from clockwork_experiments.config.parse import parse
@@ -14,6 +16,7 @@ from clockwork_experiments.generate import runs, translators
 from clockwork_experiments.generate.translate import TranslationSpec
 from clockwork_experiments.models import encoders, loading, perceptual
 from clockwork_experiments.search.evaluator import (
+    TO_REFERENCE,
     Evaluator,
     Model,
     SamplingSchedule,
@@ -25,6 +28,7 @@ from clockwork_experiments.search.methods import (
     UNIFORM,
     Bracketed,
     Greedy,
+    Method,
     StepSearchSpec,
     asked,
     find,
@@ -241,7 +245,42 @@ def search(
             return seeing(schedule(timesteps))
 
         found[name] = method.run(measure, steps, spec, found)
+        if name == Bracketed.name and spec.resamples:
+            found[name]["resampled"] = resampled(
+                method, spec, steps, seeing, schedule, found
+            )
     return found
+
+
+def resampled(
+    method: Method,
+    spec: StepSearchSpec,
+    steps: int,
+    on: Evaluator,
+    schedule: Callable[[Timesteps], SamplingSchedule],
+    found: Mapping[str, Any],
+) -> list[float]:
+    """Return what γ the search finds on pairs that are drawn with replacement.
+
+    Searches on as many pairs draw the same, so that their γ make pairs. What was
+    measured of a pair is not measured again: only γ that no search had tried cost time.
+    """
+    generator = torch.Generator().manual_seed(spec.seed)
+    gammas = []
+    for _ in range(spec.resamples):
+        drawn = torch.randint(len(on), (len(on),), generator=generator)
+
+        def measure(
+            timesteps: Timesteps, drawn: torch.Tensor = drawn
+        ) -> Mapping[str, float]:
+            values = on.values(schedule(timesteps))[TO_REFERENCE]
+            return {TO_REFERENCE: float(values[drawn].mean())}
+
+        best, _ = method.search(
+            measure, steps, spec, method.budget(spec, found), lambda shown: None
+        )
+        gammas.append(float(best.gamma))
+    return gammas
 
 
 def judged(

@@ -258,7 +258,16 @@ def steps_spec(config: Config, wildcards: Wildcards) -> str:
     scale, search = wildcards.scale, _step_search(config, wildcards)
     task = translator(config, scale, search["translator"])["task"]
     sampled = chosen(search, "guidance", "image_guidance", "scheduler", "clock")
-    keys = ("seed", "batch_size", "steps", "methods", "direction", "most", "evolution")
+    keys = (
+        "seed",
+        "batch_size",
+        "steps",
+        "methods",
+        "direction",
+        "most",
+        "resamples",
+        "evolution",
+    )
     return as_json(
         {
             "translation": {**sampled, "task": task, "steps": search["reference"]},
