@@ -187,6 +187,11 @@ def test_wilson_interval():
     assert score.high == pytest.approx(0.3662, abs=1e-4)
     assert metrics.share_score(torch.ones(10, dtype=torch.bool)).high == 1.0
     assert metrics.share_score(torch.zeros(10, dtype=torch.bool)).low == 0.0
+    # What is alike within a picture makes no more pictures.
+    alike = (torch.arange(263) < 81).repeat_interleave(3)
+    assert metrics.share_score(alike, 263) == score
+    with pytest.raises(ValueError, match="1 value or more"):
+        metrics.share_score(torch.ones(0, dtype=torch.bool))
 
 
 def test_group_means_weigh_the_values_of_each_group_alike():

@@ -137,6 +137,8 @@ def test_parts_agree_in_every_scene_and_not_across_scenes():
     found = judge.agreement(seen)
     assert all(found.shadows)
     assert all(found.twins)
+    assert found.pictures[0] == len(SCENES) < len(found.shadows)
+    assert found.pictures[1] <= len(found.twins)
     shadows, twins = judge.chance(seen)
     assert 0.2 < shadows < 0.3
     assert twins < 0.1

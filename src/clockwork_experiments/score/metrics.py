@@ -640,15 +640,21 @@ def difference_score(
     )
 
 
-def share_score(hits: torch.Tensor) -> Score:
+def share_score(hits: torch.Tensor, units: int | None = None) -> Score:
     """Return the share of true values in ``(N,)`` bool, with Wilson's interval.
 
+    Args:
+        hits: The values.
+        units: How many pictures they are of, where several of one picture may be alike:
+            the interval counts these. As many as values if left out.
+
     Raises:
-        ValueError: If there is no value.
+        ValueError: If there is no value, or more units than values.
     """
-    if hits.ndim != 1 or len(hits) < 1:
+    n = len(hits) if units is None else units
+    if hits.ndim != 1 or not 1 <= n <= len(hits):
         raise ValueError(f"a share needs 1 value or more, not {tuple(hits.shape)}")
-    n, share, z = len(hits), float(hits.double().mean()), _Z_QUANTILE
+    share, z = float(hits.double().mean()), _Z_QUANTILE
     middle = (share + z**2 / (2 * n)) / (1 + z**2 / n)
     half = z / (1 + z**2 / n) * math.sqrt(share * (1 - share) / n + (z / (2 * n)) ** 2)
     # Rounding must not push an end past 0 or 1.

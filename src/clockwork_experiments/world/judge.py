@@ -391,24 +391,32 @@ class Agreement:
     Attributes:
         shadows: Of each object, whether its shadow falls away from the ground's light.
         twins: Of each two objects of one kind, whether colour, texture and size match.
+        pictures: How many pictures the shadows are in, and the twins.
     """
 
     shadows: tuple[bool, ...]
     twins: tuple[bool, ...]
+    pictures: tuple[int, int]
 
 
 def agreement(seen: Sequence[Seen]) -> Agreement:
     """Count where the parts of pictures agree."""
     shadows = [
-        thing.light == picture.light for picture in seen for thing in picture.things
+        [thing.light == picture.light for thing in picture.things] for picture in seen
     ]
     twins = [
-        _look(one) == _look(other)
+        [
+            _look(one) == _look(other)
+            for one, other in itertools.combinations(picture.things, 2)
+            if one.kind == other.kind
+        ]
         for picture in seen
-        for one, other in itertools.combinations(picture.things, 2)
-        if one.kind == other.kind
     ]
-    return Agreement(tuple(shadows), tuple(twins))
+    return Agreement(
+        tuple(itertools.chain(*shadows)),
+        tuple(itertools.chain(*twins)),
+        (sum(map(bool, shadows)), sum(map(bool, twins))),
+    )
 
 
 def chance(seen: Sequence[Seen]) -> tuple[float, float]:

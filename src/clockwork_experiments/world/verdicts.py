@@ -45,11 +45,15 @@ def shares(said: Sequence[Caption], seen: Sequence[Seen]) -> dict[str, Score]:
     }
     found[ALL] = share_score(torch.tensor([all(v.values()) for v in verdicts]))
     agreed, by_chance = agreement(seen), chance(seen)
-    for name, values, luck in zip(
-        (SHADOWS, TWINS), (agreed.shadows, agreed.twins), by_chance, strict=True
+    for name, values, pictures, luck in zip(
+        (SHADOWS, TWINS),
+        (agreed.shadows, agreed.twins),
+        agreed.pictures,
+        by_chance,
+        strict=True,
     ):
         if values:
-            score = share_score(torch.tensor(values))
+            score = share_score(torch.tensor(values), pictures)
             found[name] = Score(
                 *(score.value, score.low, score.high, score.n, score.interval),
                 note=f"by chance {100 * luck:.0f} %",
