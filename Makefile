@@ -98,10 +98,11 @@ real-sizes: $(STAMP) unlock
 
 # The reference run: its tables and figures, kept for readers who do not run anything.
 # Not under results/, where Snakemake would take them for its own work. Without vector
-# copies and the supplement's pages of images, which a repository need not carry.
+# copies and the supplement's pages of images, which a repository need not carry. What was
+# not made this time stays as it was kept.
 readme: run
-	$(SNAKEMAKE) quality world benchmark
-	rm -rf docs/reference/mini docs/reference/paper && mkdir -p docs/reference
+	$(SNAKEMAKE) quality world benchmark level_latency
+	mkdir -p docs/reference
 	cd results && find . \( -path './*/tables/*' -o -path './*/claims/*.md' \
 	  -o -path './*/quality/*' -o -path './*/benchmark/*/tables/*' -o -path './random/costs.*' \
 	  -o -path './*/latency/throughput.*' -o -path './*/figures/*.png' \) -type f \
