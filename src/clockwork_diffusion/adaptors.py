@@ -165,7 +165,8 @@ class _LearnedAdaptor(ModelMixin, ConfigMixin):  # type: ignore[misc]
         """Add the projected text embedding, if text is an input."""
         if self.text is None:
             return hidden
-        projected: torch.Tensor = self.text(text_emb)
+        assert text_emb is not None
+        projected: torch.Tensor = self.text(text_emb * self.text_scale)
         return hidden + projected[:, :, None, None]
 
     def _finish(
@@ -201,6 +202,7 @@ class ResNetAdaptor(_LearnedAdaptor):
         made_for: dict[str, Any] | None = None,
         inputs: Sequence[str] = INPUTS,
         pooling: str | dict[str, Any] | None = None,
+        text_scale: float = 1.0,
     ) -> None:
         """Build the adaptor.
 
@@ -219,8 +221,11 @@ class ResNetAdaptor(_LearnedAdaptor):
             pooling: How the text embeddings that it was trained with are made; see
                 `clockwork_diffusion.pooling`. None if it looks at no text, or whoever
                 calls it has to know.
+            text_scale: What text embeddings are multiplied by. Ours have unit length;
+                those of CLIP before normalisation are about nine times as long.
         """
         super().__init__()
+        self.text_scale = text_scale
         channels = self._choose(inputs, in_channels, out_channels)
         self.down = nn.Conv2d(channels, width, kernel_size=3, stride=2, padding=1)
         self.text = nn.Linear(text_channels, width) if "text" in self.inputs else None
@@ -340,9 +345,11 @@ class UNetAdaptor(_LearnedAdaptor):
         made_for: dict[str, Any] | None = None,
         inputs: Sequence[str] = INPUTS,
         pooling: str | dict[str, Any] | None = None,
+        text_scale: float = 1.0,
     ) -> None:
         """Build the adaptor; see `ResNetAdaptor`, whose ``width`` is C here."""
         super().__init__()
+        self.text_scale = text_scale
         channels = self._choose(inputs, in_channels, out_channels)
         middle = 2 * width
         self.down = nn.Conv2d(channels, width, kernel_size=2, stride=2)

@@ -117,10 +117,27 @@ def decode_latents(
     Raises:
         NotFiniteError: If latents or pixels are not finite, naming the rows.
     """
+    return to_bytes(decode_pixels(pipe, latents, batch_size))
+
+
+@torch.no_grad()
+def decode_pixels(
+    pipe: StableDiffusionPipeline, latents: torch.Tensor, batch_size: int = 64
+) -> torch.Tensor:
+    """Decode latents to pixels from 0 to 1, ``(N, 3, H, W)``, on the CPU.
+
+    Raises:
+        NotFiniteError: If latents or pixels are not finite, naming the rows.
+    """
     check_finite(latents, "latents")
     parts = []
     for batch in latents.split(batch_size):
         pixels = pipe.vae.decode(batch / pipe.vae.config.scaling_factor).sample
         check_finite(pixels, "decoded pixels")
-        parts.append(((pixels / 2 + 0.5).clamp(0, 1) * 255).round().byte().cpu())
+        parts.append((pixels / 2 + 0.5).clamp(0, 1).cpu())
     return torch.cat(parts)
+
+
+def to_bytes(pixels: torch.Tensor) -> torch.Tensor:
+    """Round pixels from 0 to 1 to uint8."""
+    return (pixels * 255).round().byte()

@@ -111,8 +111,8 @@ def test_training_unrolls_every_epoch(units):
     }
     found = estimates.estimate(config, units)
     assert set(found) >= {"train_adaptor", "sample_trajectories"}
-    unrolled = 120 * 417 * 8 * 2
-    learned = 25080 * 16 * 3 * 0.0095
+    unrolled = 120 * 416 * 8 * 2
+    learned = 24960 * 16 * 3 * 0.0095
     assert found["train_adaptor"] == Work(1, pytest.approx(unrolled + learned))
     assert found["sample_trajectories"] == Work(1, pytest.approx(500 * 16))
 

@@ -172,9 +172,18 @@ def test_pixel_distances_of_known_images():
     found = metrics.psnr(black, grey).tolist()
     assert found == pytest.approx([metrics.ROUNDING_PSNR, 20 * math.log10(5)], abs=1e-4)
     assert abs(metrics.ROUNDING_PSNR - 58.92) < 0.01
+    # Floats are not rounded: half a level is told from none.
+    level = torch.full((2, 3, 4, 4), 0.5)
+    level[1] += 0.5 / 255
+    found = metrics.psnr(level, torch.full_like(level, 0.5)).tolist()
+    assert found == pytest.approx([metrics.EXACT_PSNR, 20 * math.log10(510)], abs=1e-3)
+    with pytest.raises(ValueError, match="make no pairs"):
+        metrics.psnr(level, level[:1])
     similar = metrics.ssim(black, grey).tolist()
     assert similar[0] == pytest.approx(1) and similar[1] < 0.1
     with pytest.raises(ValueError, match="not uint8"):
+        metrics.psnr(black.float(), grey)
+    with pytest.raises(ValueError, match="not all from 0 to 1"):
         metrics.psnr(black.float(), grey.float())
     with pytest.raises(ValueError, match="make no pairs"):
         metrics.pixel_rmse(black, grey[:1])

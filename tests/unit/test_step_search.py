@@ -42,9 +42,35 @@ def test_the_published_search_step_by_step():
     assert [1 / trial.gamma for trial in found.trials] == pytest.approx(p)
 
 
-def test_where_uniform_steps_are_best_they_stay():
+def official_search(quality, steps, direction):
+    """The published script's search, told anew: its best PSNR starts at 0."""
+    p, best = 1.0, 0.0
+    for increment in (0.2, 0.1, 0.05, 0.02, 0.01):
+        further = p + increment
+        while quality(gamma_timesteps(steps, further**direction)) > best:
+            p, best = further, quality(gamma_timesteps(steps, further**direction))
+            further = p + increment
+    return p**direction
+
+
+@pytest.mark.parametrize("direction", [-1, 1])
+@pytest.mark.parametrize("best", [1.0, 1.07, 1.2, 1.33, 1.8, 2.0])
+def test_the_published_search_is_the_official_one_where_even_steps_are_better_too(
+    best, direction
+):
+    for steps in (5, 10, 15):
+        quality = peaked(best**direction)[0]
+        found = greedy_search(quality, steps, direction)
+        wanted = official_search(quality, steps, direction)
+        assert found.best.gamma == pytest.approx(wanted, abs=1e-9)
+        assert found.trials[0].gamma == 1.0
+
+
+def test_even_steps_stay_where_they_are_best_and_the_published_search_leaves_them():
     found = greedy_search(peaked(1.0)[0], 10, -1)
-    assert found.best.gamma == 1.0 and len(found.trials) == 6
+    # The 0.833 of Table S1 is this floor.
+    assert found.best.gamma == pytest.approx(1 / 1.2)
+    assert found.best.quality < found.trials[0].quality
     found = bracketed_search(peaked(1.0)[0], 10, most=6)
     assert found.best.gamma == 1.0 and len(found.trials) == 6
 
@@ -133,5 +159,5 @@ def test_gammas_that_make_no_steps_end_a_search():
 def test_what_was_found_as_plain_data():
     found = greedy_search(peaked(1.0)[0], 5, 1)
     plain = found.to_json()
-    assert plain["evaluations"] == len(plain["trials"]) == 6
-    assert plain["best"]["timesteps"] == (999, 749, 499, 249, 0)
+    assert plain["evaluations"] == len(plain["trials"]) == 7
+    assert plain["best"]["timesteps"] == gamma_timesteps(5, 1.2)

@@ -546,6 +546,9 @@ def test_each_epoch_has_its_own_prompts_and_noise(fresh):
     assert all(len(set(each)) == 3 for each in drawn)
     assert len(set(drawn)) > 20
     assert {place for each in drawn for place in each} == set(range(7))
+    # Two subsets fit into seven prompts: none comes twice in them.
+    for one, two in zip(drawn[::2], drawn[1::2], strict=True):
+        assert not set(one) & set(two)
 
 
 def test_fresh_latents_are_made_into_features_too(fresh):

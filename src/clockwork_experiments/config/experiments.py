@@ -58,6 +58,7 @@ SAMPLER = (
 TRAINING = (
     *("kind", "cut", "clock", "inputs", "adaptor_steps", "every_step", "epochs"),
     *("subset", "optimisation", "also_clocks", "on_policy", "rank", "ridge"),
+    "text_scale",
 )
 RECORDED = {
     *("model", "cut", "scheduler", "steps", "train", "heldout", "seed", "batch_size"),

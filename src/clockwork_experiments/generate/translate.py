@@ -17,7 +17,7 @@ import torch
 from diffusers import DPMSolverMultistepScheduler
 
 from clockwork_diffusion.clock import Clock
-from clockwork_diffusion.encoding import decode_latents
+from clockwork_diffusion.encoding import decode_pixels, to_bytes
 from clockwork_diffusion.finite import after_each_step
 from clockwork_diffusion.schedulers import new_scheduler, visiting
 from clockwork_diffusion.timesteps import check_timesteps, uniform_timesteps
@@ -216,7 +216,14 @@ class Translator:
             images: The input images; StableSR's decoder takes features and colours of
                 them.
         """
+        return to_bytes(self.decode_pixels(latents, images))
+
+    @torch.no_grad()
+    def decode_pixels(
+        self, latents: torch.Tensor, images: torch.Tensor
+    ) -> torch.Tensor:
+        """Decode latents to pixels from 0 to 1; see `decode`."""
         if self.task != "restoration":
-            return decode_latents(self.pipe, latents)
+            return decode_pixels(self.pipe, latents)
         pixels = self.pipe.decode(latents, images.float() / 127.5 - 1, self.fidelity)
-        return ((pixels / 2 + 0.5).clamp(0, 1) * 255).round().byte().cpu()
+        return (pixels / 2 + 0.5).clamp(0, 1).cpu()

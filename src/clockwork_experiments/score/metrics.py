@@ -38,6 +38,9 @@ log = logging.getLogger(__name__)
 ROUNDING_PSNR = 10 * math.log10(12 * 255**2)
 """PSNR in dB of rounding to 8 bits (58.9): the most that `psnr` reports."""
 
+EXACT_PSNR = 100.0
+"""The most that `psnr` reports of pixels that are not rounded: equal but for fp32."""
+
 GROUPS = 20
 """Groups of the jackknife."""
 
@@ -509,21 +512,38 @@ def pixel_rmse(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
 
 
 def psnr(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-    """Return each pair's PSNR in dB, ``(N,)`` float64, for uint8 ``(N, 3, H, W)``.
+    """Return each pair's PSNR in dB, ``(N,)`` float64.
 
-    Equal images count as `ROUNDING_PSNR`, so that means stay finite.
+    Equal images count as `ROUNDING_PSNR`, or where pixels are floats as `EXACT_PSNR`,
+    so that means stay finite.
+
+    Args:
+        images: ``(N, 3, H, W)``, uint8 or floats from 0 to 1.
+        targets: The same shape and type.
 
     Raises:
-        ValueError: If type or shape differ.
+        ValueError: If type or shape differ, or floats are not from 0 to 1.
     """
-    _check_images(images, targets)
+    exact = images.is_floating_point() and images.dtype == targets.dtype
+    if not exact:
+        _check_images(images, targets)
+    elif images.shape != targets.shape:
+        raise ValueError(
+            f"images {tuple(images.shape)} and {tuple(targets.shape)} make no pairs"
+        )
+    elif not all(each.min() >= 0 and each.max() <= 1 for each in (images, targets)):
+        raise ValueError("pixels are not all from 0 to 1")
     parts = [
         peak_signal_noise_ratio(
-            a.double(), b.double(), data_range=255.0, reduction="none", dim=(1, 2, 3)
+            a.double(),
+            b.double(),
+            data_range=1.0 if exact else 255.0,
+            reduction="none",
+            dim=(1, 2, 3),
         )
         for a, b in zip(images.split(_IMAGES), targets.split(_IMAGES), strict=True)
     ]
-    return torch.cat(parts).cpu().clamp(max=ROUNDING_PSNR)
+    return torch.cat(parts).cpu().clamp(max=EXACT_PSNR if exact else ROUNDING_PSNR)
 
 
 def ssim(images: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:

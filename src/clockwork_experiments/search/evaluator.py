@@ -22,6 +22,7 @@ import torch
 
 from clockwork_diffusion.clock import Clock
 from clockwork_diffusion.depth_skip import levels_of
+from clockwork_diffusion.encoding import to_bytes
 from clockwork_diffusion.hook import sampling_with
 from clockwork_diffusion.level_schedule import LevelPasses
 from clockwork_experiments.base import chunks, lease, storage
@@ -134,7 +135,7 @@ class Kept:
         Args:
             shape: Of all images.
             size: How many to make together; those that a killed process made are kept.
-            make: Makes the images of some rows.
+            make: Makes the images of some rows, float32 from 0 to 1.
 
         Raises:
             ValueError: If they are dead: nothing would differ from them.
@@ -146,7 +147,8 @@ class Kept:
                 self._make(shape, size, make)
         seconds_taken = shards.Rows([self.path], "seconds")
         images = shards.Rows([self.path], "images")
-        counts = dead.count(images.blocks(shards.IMAGES), "reference")
+        bytes_of = map(to_bytes, images.blocks(shards.IMAGES))
+        counts = dead.count(bytes_of, "reference")
         dead.refuse({"reference": counts}, "nothing is compared with them")
         return images, float(seconds_taken[0])
 
@@ -171,7 +173,7 @@ class Kept:
 
         # Written by name, and so the seconds after the images.
         made = {
-            "images": shards.Parts("U8", shape, parts()),
+            "images": shards.Parts("F32", shape, parts()),
             "seconds": shards.Parts("F64", (1,), seconds()),
         }
         shards.write_rows(self.path, made, {"marks": self.marks})
@@ -322,7 +324,8 @@ class Evaluator:
     def translate(self, plan: SamplingSchedule, rows: slice) -> torch.Tensor:
         """Return the images that the model makes of some pairs by a schedule.
 
-        From the noise of all runs; uint8 ``(n, 3, H, W)``.
+        From the noise of all runs; float32 from 0 to 1, ``(n, 3, H, W)``, as the
+        official search compares them.
         """
         model = self._model
         translator, spec = model.translator, model.at(plan)
@@ -340,33 +343,38 @@ class Evaluator:
                 inputs, prompts = self._inputs[batch], self._prompts[batch]
                 seeds = self._seeds[batch]
                 latents = translator.translate(inputs, prompts, seeds, spec)
-                parts.append(translator.decode(latents, inputs))
+                parts.append(translator.decode_pixels(latents, inputs).float())
         return torch.cat(parts)
 
     def judge(
         self, images: torch.Tensor, reference: torch.Tensor
     ) -> dict[str, torch.Tensor]:
-        """Return what is known of each pair's image, given the reference's images."""
+        """Return what is known of each pair's image, given the reference's images.
+
+        Args:
+            images: As `translate` returns them, of all pairs.
+            reference: The same of the reference.
+        """
         return self._complete(self._look(images, reference, slice(0, len(self))))
 
     def _look(
         self, images: torch.Tensor, reference: torch.Tensor, rows: slice
     ) -> dict[str, torch.Tensor]:
         """Return what some pairs' images tell by themselves."""
-        model = self._model
+        model, shown = self._model, to_bytes(images)
         values = {
-            "clip_features": encoders.clip_image_features(model.clip, images),
+            "clip_features": encoders.clip_image_features(model.clip, shown),
             TO_REFERENCE: metrics.psnr(images, reference),
         }
         if self._targets is not None:
             targets = self._targets[rows]
-            values["psnr"] = metrics.psnr(images, targets)
+            values["psnr"] = metrics.psnr(images, targets.float() / 255)
             if model.lpips is not None:
                 values["lpips"] = perceptual.perceptual_distances(
-                    model.lpips, images, targets
+                    model.lpips, shown, targets
                 )
         if model.frechet is not None:
-            values["features"] = encoders.frechet_features(model.frechet, images)
+            values["features"] = encoders.frechet_features(model.frechet, shown)
         return values
 
     def _complete(self, values: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:

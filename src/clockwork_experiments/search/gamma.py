@@ -7,7 +7,8 @@ with whatever makes the UNet cheaper in place. Three searches:
 - `greedy_search`, as published: from γ = 1 on, p = max(γ, 1/γ) grows by 0.2 while
   quality improves, then from the best p by 0.1, and so on down to 0.01. Which way, to
   γ < 1 or to γ > 1, is given. It never steps back: what lies between the last good p
-  and the one before is not looked at.
+  and the one before is not looked at. Even steps are measured, and not compared with,
+  as in the official code: the answer is p = 1.2 or more, be it worse than they are.
 - `bracketed_search`, ours: over log γ, both ways. The best of three is enclosed, and
   the enclosure narrowed by the vertex of the parabola through its three points, or by
   the golden section where that does not help.
@@ -69,7 +70,7 @@ class Found:
     """What a search found.
 
     Attributes:
-        best: The best trial.
+        best: The best trial; of the greedy search, the last that was an improvement.
         trials: All trials, each an evaluation, in that order; the first is γ = 1.
     """
 
@@ -82,7 +83,7 @@ class Found:
 
 
 class Trials:
-    """Evaluate γ by γ, the same time steps once."""
+    """Evaluate γ by γ, the same time steps once; ``latest`` is what was asked last."""
 
     def __init__(
         self,
@@ -107,6 +108,7 @@ class Trials:
         self._quality, self._steps, self._most = quality, steps, most
         self._on_trial = on_trial
         self.done: dict[Timesteps, Trial] = {}
+        self.latest: Trial | None = None
 
     @property
     def spent(self) -> bool:
@@ -132,7 +134,8 @@ class Trials:
             self.done[timesteps] = trial
             if self._on_trial is not None:
                 self._on_trial(trial, self._most - len(self.done))
-        return self.done[timesteps].quality
+        self.latest = self.done[timesteps]
+        return self.latest.quality
 
     def found(self) -> Found:
         """Return the best; of equals the first."""
@@ -163,8 +166,9 @@ def greedy_search(
         ValueError: If there are no such steps, or no such direction.
     """
     trials = Trials(quality, steps, most, on_trial)
-    p, best = 1.0, trials(gamma_of(1.0, direction))
-    assert best is not None
+    p, best = 1.0, -math.inf
+    trials(gamma_of(p, direction))
+    chosen = trials.latest
     for increment in increments:
         while True:
             # Decimals as they are written, not as they add up.
@@ -172,8 +176,9 @@ def greedy_search(
             found = trials(gamma_of(further, direction))
             if found is None or found <= best:
                 break
-            p, best = further, found
-    return trials.found()
+            p, best, chosen = further, found, trials.latest
+    assert chosen is not None
+    return Found(chosen, tuple(trials.done.values()))
 
 
 def bracketed_search(

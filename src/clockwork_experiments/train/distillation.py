@@ -55,9 +55,10 @@ class AdaptorSpec:
         adaptor_steps: The adaptor steps, counted from 1 as in Table 3.
         every_step: Train on all steps, the first included: the model distillation of
             Table S2, which has neither a clock nor r_out.
+        text_scale: What its text embeddings, of unit length, are multiplied by.
         epochs: Epochs with trajectories of their own, each of an equal share of the
             optimiser's steps; 0 trains on trajectories that were recorded before.
-        subset: Prompts per epoch, drawn anew for each; 0 takes all.
+        subset: Prompts per epoch, none twice until all were seen; 0 takes all.
         also_clocks: Further clocks that it will run at, of a kind that is told gaps.
         on_policy: Each epoch's trajectories are the adaptor's own: the pipeline samples
             at its clock with what it has learned so far, and what it is to predict is
@@ -72,6 +73,7 @@ class AdaptorSpec:
     clock: int
     optimisation: Optimisation
     inputs: tuple[str, ...] = INPUTS
+    text_scale: float = 1.0
     adaptor_steps: tuple[int, ...] = ()
     every_step: bool = False
     epochs: int = 0
@@ -103,6 +105,13 @@ class AdaptorSpec:
                 f"also_clocks {list(self.also_clocks)} are not all above 1"
             )
         check_inputs(self.inputs)
+        if not 0 < self.text_scale < math.inf:
+            raise ValueError(f"text_scale {self.text_scale} is not above 0")
+        if self.text_scale != 1 and "text" not in self.inputs:
+            raise ValueError(
+                f"text_scale {self.text_scale} needs text among the inputs, not "
+                f"{', '.join(self.inputs)} alone"
+            )
         Clock(self.clock)
         if (self.clock > 1) + bool(self.adaptor_steps) + self.every_step != 1:
             raise ValueError(
@@ -365,6 +374,8 @@ def new_adaptor(
         made_for: What it is for, to be saved with it.
     """
     more: dict[str, Any] = {"rank": spec.rank} if spec.rank else {}
+    if spec.text_scale != 1:
+        more["text_scale"] = spec.text_scale
     torch.manual_seed(spec.optimisation.seed)
     return build_adaptor(
         spec.kind,

@@ -603,7 +603,8 @@ class FreshTrajectories:
         encode: Encodes prompts, and pools them.
         prompts: All prompts.
         spec: What to record of them.
-        subset: Prompts per epoch, drawn anew for each; 0 takes all.
+        subset: Prompts per epoch; 0 takes all. No prompt comes twice before so many
+            epochs have passed as the prompts have subsets.
         clean: Maps prompts' places among all to the latents of their images,
             ``(N, C, h, w)``, if their trajectories start from images.
     """
@@ -636,8 +637,10 @@ class FreshTrajectories:
         """Return the places of an epoch's prompts among all."""
         if not self.subset:
             return torch.arange(len(self.prompts))
-        generator = generator_for(self.spec.seed, epoch)
-        return torch.randperm(len(self.prompts), generator=generator)[: self.subset]
+        turn, place = divmod(epoch, len(self.prompts) // self.subset)
+        generator = generator_for(self.spec.seed, turn)
+        order = torch.randperm(len(self.prompts), generator=generator)
+        return order[place * self.subset :][: self.subset]
 
     def of_epoch(
         self, epoch: int, part: range | None = None, policy: Policy | None = None
