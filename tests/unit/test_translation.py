@@ -362,6 +362,34 @@ def test_restoration_is_that_of_its_pipeline(restoring, images):
     assert (found.float() / 255 - wanted).abs().max() <= 0.51 / 255
 
 
+def test_restoration_from_noise_is_that_of_the_second_papers_code(restoring, images):
+    """Deterministic DDIM from noise alone, told anew, and the plain decoder."""
+    found = run(
+        Translator("restoration", restoring),
+        images,
+        spec_of("restoration", from_noise=True),
+    )
+    low = encode_images(restoring.vae, images)
+    x, empty = initial_noise([3, 4], (4, 16, 16)), restoring.empty_prompt(2)
+    alphas = restoring.scheduler.alphas_cumprod
+    predicts = restoring.scheduler.config.prediction_type
+    with torch.inference_mode():
+        for t, after in zip(STEPS, (*STEPS[1:], None), strict=True):
+            structure = restoring.structure_encoder(low, torch.tensor(t))
+            out = restoring.unet(x, t, empty, structure=structure).sample
+            a, s = alphas[t].sqrt(), (1 - alphas[t]).sqrt()
+            clean, noise = (x - s * out) / a, out
+            if predicts == "v_prediction":
+                clean, noise = a * x - s * out, s * x + a * out
+            if after is None:
+                x = clean
+            else:
+                x = alphas[after].sqrt() * clean + (1 - alphas[after]).sqrt() * noise
+    assert torch.allclose(found, x, rtol=1e-3, atol=1e-3)
+    usual = run(Translator("restoration", restoring), images, spec_of("restoration"))
+    assert not torch.allclose(found, usual, atol=0.1)
+
+
 @pytest.mark.parametrize("task", ["inpainting", "synthesis"])
 def test_other_joined_tasks_see_the_input_and_the_empty_prompt(joined, images, task):
     found = run(Translator(task, joined), images, spec_of(task))

@@ -274,9 +274,29 @@ def test_every_kind_of_column_has_a_source():
 
 def test_the_study_is_the_mini_scale_with_larger_numbers():
     mini, study = resolved("mini"), resolved("study")
+    again = study.pop("replicates")
     assert mini.keys() == study.keys()
+    more = {
+        f"{name}_seed{seed}"
+        for run in again["runs"]
+        for name in (run, study["runs"][run]["adaptor"])
+        for seed in again["seeds"]
+    }
     for section, entries_of_mini in mini.items():
-        assert entries_of_mini.keys() == study[section].keys(), section
+        others = study[section].keys() - entries_of_mini.keys()
+        assert entries_of_mini.keys() <= study[section].keys(), section
+        assert others <= more and (not others or section in ("runs", "adaptors"))
+    primary = (
+        each["parts"][0]
+        for each in check_all(*written())
+        .papers["clockwork"]["claims"]["study"]["claims"]
+        .values()
+    )
+    for part in primary:
+        # What was trained is not judged by one training.
+        for name in (part.get("of", ""), *part.get("over", ())):
+            kind = study["adaptors"].get(study["runs"].get(name, {}).get("adaptor"), {})
+            assert "spec" not in kind or name in again["runs"], name
     larger = 0
     for section in ("datasets", "edit_sets", "translation_sets"):
         for name, entry in mini[section].items():

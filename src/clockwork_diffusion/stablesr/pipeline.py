@@ -222,6 +222,7 @@ class StableSRPipeline(DiffusionPipeline):  # type: ignore[misc]
         colour_fix: str = "adain",
         generator: torch.Generator | list[torch.Generator] | None = None,
         output_type: str = "pil",
+        from_noise: bool = False,
         unet_arguments: Mapping[str, Any] | None = None,
     ) -> ImagePipelineOutput:
         """Restore images with deterministic DDIM.
@@ -236,6 +237,8 @@ class StableSRPipeline(DiffusionPipeline):  # type: ignore[misc]
             colour_fix: One of `clockwork_diffusion.stablesr.colour_fix.COLOUR_FIXES`.
             generator: For the noise.
             output_type: ``pil``, ``np``, ``pt``, or ``latent`` for scaled latents.
+            from_noise: Start from noise alone, as the official DDPM script and Kim et
+                al.'s code do; else from the noised low-quality latents.
             unet_arguments: Further arguments for each of the UNet's passes.
 
         Raises:
@@ -256,7 +259,9 @@ class StableSRPipeline(DiffusionPipeline):  # type: ignore[misc]
             dtype=lq_latents.dtype,
         )
         text = self.empty_prompt(len(low))
-        x = self.start(lq_latents, noise, int(scheduler.timesteps[0]))
+        x = noise
+        if not from_noise:
+            x = self.start(lq_latents, noise, int(scheduler.timesteps[0]))
         drawn = {}
         if "generator" in inspect.signature(scheduler.step).parameters:
             drawn["generator"] = generator

@@ -568,6 +568,8 @@ class Translating:
         level: Keep the UNet down to this level only (depth-skip).
         clock: Runs the whole UNet once in so many steps.
         adaptor: What light steps run: one without weights.
+        from_noise: Restoration starts from noise alone, not from the noised input.
+        fidelity: Weight of the input's features in its decoder.
     """
 
     translator: Annotated[str, Ref("translators")]
@@ -580,6 +582,8 @@ class Translating:
     level: Level = 13
     clock: Positive = 1
     adaptor: Annotated[str, Ref("adaptors")] = ""
+    from_noise: bool = False
+    fidelity: Annotated[float, Bounds(0, 1)] | None = None
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,9 @@ class TranslationSpec:
         timesteps: The timesteps, descending, ``steps`` of them; uniform if left out.
         scheduler: A key of `SOLVERS`.
         clock: Runs the whole UNet once in so many steps; 1 at every step.
+        from_noise: Restoration starts from noise alone.
+        fidelity: Weight of the input's features in its decoder, 0 to 1; the model's own
+            if left out.
     """
 
     task: str
@@ -66,6 +69,8 @@ class TranslationSpec:
     timesteps: tuple[int, ...] = ()
     scheduler: str = "ddim"
     clock: int = 1
+    from_noise: bool = False
+    fidelity: float | None = None
 
     def __post_init__(self) -> None:
         """Reject values that make no translation."""
@@ -75,6 +80,9 @@ class TranslationSpec:
                 f"scheduler {self.scheduler!r} is not one of {', '.join(SOLVERS)}"
             )
         Clock(self.clock).full_steps(self.steps)
+        given = self.from_noise or self.fidelity is not None
+        if given and self.task != "restoration":
+            raise ValueError("from_noise and fidelity are for restoration")
         for name, tasks in (("guidance", PROMPTED), ("image_guidance", ("edit",))):
             value = getattr(self, name)
             if value < 1:
@@ -186,7 +194,9 @@ class Translator:
             "generator": generators(seeds),
             "output_type": "latent",
         }
-        if self.task != "restoration":
+        if self.task == "restoration":
+            given["from_noise"] = spec.from_noise
+        else:
             # StableSR's pipeline checks its latents itself.
             given["callback_on_step_end"] = after_each_step
         if self.task in PROMPTED:

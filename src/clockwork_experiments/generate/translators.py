@@ -35,6 +35,7 @@ def load_translator(
     model: Path | None = None,
     device: torch.device | str = "cpu",
     dtype: torch.dtype = torch.float32,
+    fidelity: float | None = None,
 ) -> Translator:
     """Load a model for a task.
 
@@ -44,6 +45,8 @@ def load_translator(
         model: Folder of the pipeline that a ControlNet controls.
         device: Where to put it.
         dtype: Precision to compute in.
+        fidelity: Weight of the input's features in the decoder of restoration; its
+            usual one if left out.
 
     Raises:
         ValueError: If the task is unknown, or a folder holds something else, is
@@ -61,7 +64,9 @@ def load_translator(
         restoring.register_to_config(upscale=1)
         # A plain decoder has no features of the input to weigh.
         corrects = isinstance(restoring.vae, CFWAutoencoder)
-        return Translator(task, restoring, FIDELITY if corrects else 0.0)
+        if fidelity is None:
+            fidelity = FIDELITY if corrects else 0.0
+        return Translator(task, restoring, fidelity)
     try:
         pipe: Any
         if task in JOINED:

@@ -73,7 +73,9 @@ def load_model(
     if chosen.clock != 1:
         raise ValueError(f"clock {chosen.clock}: levels are searched without")
     device = loading.default_device()
-    pipe = translators.load_translator(chosen.task, translator, model, device)
+    pipe = translators.load_translator(
+        chosen.task, translator, model, device, fidelity=chosen.fidelity
+    )
     clip, frechet, kind = judges
     network = None
     if frechet is not None:

@@ -73,7 +73,9 @@ def load_models(
     """
     chosen = parse(TranslationSpec, spec.translation, "spec.translation")
     device = loading.default_device()
-    loaded = translators.load_translator(chosen.task, translator, model, device)
+    loaded = translators.load_translator(
+        chosen.task, translator, model, device, fidelity=chosen.fidelity
+    )
     clip = encoders.load_clip(networks.clip, device)
     frechet = lpips = None
     if networks.frechet is not None:

@@ -148,7 +148,9 @@ def _load(
     from clockwork_experiments.models import loading
 
     device = loading.default_device()
-    loaded = translators.load_translator(chosen.task, translator, model, device)
+    loaded = translators.load_translator(
+        chosen.task, translator, model, device, fidelity=chosen.fidelity
+    )
     if told.level is not None:
         # Not as something to undo: what is left out leaves the memory.
         loaded.pipe.unet = depth_skip.depth_skip(loaded.pipe.unet, told.level)

@@ -18,7 +18,10 @@ from clockwork_experiments.config.needs.entries import (
 )
 from clockwork_experiments.config.needs.files import Need, Needs
 
-SAMPLED = ("steps", "guidance", "image_guidance", "timesteps", "scheduler", "clock")
+SAMPLED = (
+    *("steps", "guidance", "image_guidance", "timesteps", "scheduler", "clock"),
+    *("from_noise", "fidelity"),
+)
 """Keys of a translation that describe how it is sampled."""
 
 SEARCHED_SETS = ("set", "heldout", "evolution_set")
@@ -257,7 +260,7 @@ def steps_spec(config: Config, wildcards: Wildcards) -> str:
     """Return a search of time steps as its dataclass takes it."""
     scale, search = wildcards.scale, _step_search(config, wildcards)
     task = translator(config, scale, search["translator"])["task"]
-    sampled = chosen(search, "guidance", "image_guidance", "scheduler", "clock")
+    sampled = chosen(search, *(key for key in SAMPLED if key != "steps"))
     keys = (
         "seed",
         "batch_size",

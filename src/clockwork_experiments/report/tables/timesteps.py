@@ -6,6 +6,8 @@ tables print the same score with different digits.
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
@@ -20,6 +22,7 @@ from clockwork_experiments.report.tables.table import (
     Value,
 )
 from clockwork_experiments.score import names
+from clockwork_experiments.score.student import student_quantile
 from clockwork_experiments.search.methods import (
     UNIFORM,
     Bracketed,
@@ -168,7 +171,7 @@ class GammaTableSpec(SearchedSpec):
                 line = {"steps": steps, "method": METHODS[method]}
                 for each in self.columns:
                     entry = _by_method(found, each.search, steps).get(method, {})
-                    line[each.label] = entry.get("gamma")
+                    line[each.label] = gamma_of(entry)
                 rows.append(line)
         columns = {name: STEP_COLUMNS[name] for name in ("steps", "method")}
         digits = STEP_COLUMNS["gamma"].digits
@@ -308,6 +311,21 @@ def _by_method(
     """Return what a search found at one number of steps, by method."""
     entries = found.get(search, {}).get("searches", ())
     return {entry["method"]: entry for entry in entries if entry["steps"] == steps}
+
+
+def gamma_of(entry: Mapping[str, Any]) -> Value | None:
+    """Return γ of an answer, with an interval if its search was run on resamples.
+
+    Their spread is the standard error of ln γ, with Student's t.
+    """
+    if entry.get("gamma") is None:
+        return None
+    again = [math.log(each) for each in entry.get("resampled", ())]
+    if not again:
+        return Value(entry["gamma"])
+    half = student_quantile(len(again) - 1, 0.975) * statistics.stdev(again)
+    ends = (entry["gamma"] * math.exp(sign * half) for sign in (-1, 1))
+    return Value(entry["gamma"], *ends)
 
 
 def _measured(entries: Mapping[str, Mapping[str, Any]], method: str) -> Cells:
