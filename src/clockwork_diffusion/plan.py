@@ -1,4 +1,4 @@
-"""Plan how to spend a budget: which steps are full, what the others run, and when.
+"""Plan how to spend a budget: how many steps, which are full, how deep, and when.
 
     made = plan(pipe, ["a red ring on the sea", "a blue square"], steps=8, budget=0.65)
     print(made)
@@ -6,16 +6,20 @@
     with made.applied(pipe) as summary:
         image = pipe("a green star", num_inference_steps=made.steps).images[0]
 
-The three choices depend on each other, and are made in turn: each is set to the best
-that is found while the others stay, sweep after sweep, until a sweep gains nothing.
-What is lowered is the distance to what many steps of the whole UNet lead to, from the
-same noise, on a few prompts; it is published for each sweep. Latents are compared, so
-that no image is decoded.
+The choices depend on each other. Number of steps and level (depth-skip) come first:
+evenly spread full steps are tried with each that the budget pays for, and the search
+goes on from the best few. From there level, time steps, mask and predictor are set in
+turn, each to the best that is found while the others stay, sweep after sweep, until a
+sweep gains nothing. Time steps walk along γ and along their end, and then move one by
+one. What is lowered is the distance to what many steps of the whole UNet lead to, from
+the same noise, on a few prompts; it is published for each sweep. Latents are compared,
+so that no image is decoded.
 """
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,6 +32,7 @@ import torch
 
 from clockwork_diffusion.adaptors import ExtrapolationAdaptor, IdentityAdaptor
 from clockwork_diffusion.clock import Clock
+from clockwork_diffusion.depth_skip import depth_skipped, levels_of
 from clockwork_diffusion.hook import hook_of
 from clockwork_diffusion.masks import all_masks, all_spans, best_mask, mask_of_span
 from clockwork_diffusion.pipeline import clockwork
@@ -53,8 +58,17 @@ START = (1.0, 0.05)
 STRIDES = (1.25, 0.03)
 """Its first strides: a factor of γ, and a share."""
 
-AXES = ("time steps", "mask", "predictor")
-"""What is chosen, in the order in which a sweep goes through them."""
+AXES = ("steps", "level", "time steps", "mask", "predictor")
+"""What is chosen, in this order; all but the number of steps in each sweep."""
+
+APART = 0.05
+"""Levels are tried that cost less than the one before by so much of the whole UNet."""
+
+STARTS = 3
+"""From how many starts the search goes on."""
+
+MOVED = 0.25
+"""By which share of the gap before it a time step moves at first."""
 
 SWEEPS = 3
 """Most sweeps; strides halve from one to the next."""
@@ -70,6 +84,7 @@ class Sweep:
         timesteps: The time steps; empty for the scheduler's own.
         error: Distance to the many-step latents, relative to their size.
         tried: How many choices had been sampled by then.
+        level: The deepest level that full steps run; None for all.
     """
 
     mask: str
@@ -77,6 +92,7 @@ class Sweep:
     timesteps: tuple[int, ...]
     error: float
     tried: int
+    level: int | None
 
 
 @dataclass(frozen=True)
@@ -88,13 +104,16 @@ class Plan:
         predictor: What light steps run, by name.
         timesteps: The time steps; empty for the scheduler's own.
         budget: The share of the FLOPs that was allowed.
-        share: The share that it takes, of as many full steps.
+        share: The share that it takes.
         error: Distance to the many-step latents, relative to their size.
-        plain: The same of as many full steps at the scheduler's own time steps.
+        plain: The same of ``most`` full steps at the scheduler's own time steps.
         reference: How many steps led there.
         prompts: On how many prompts it was made.
         scheduler: The scheduler's name, as `clockwork_diffusion.schedulers` has it.
         sweeps: How the search went.
+        most: Of how many full steps budget and share are shares.
+        level: The deepest level of the UNet that full steps run (depth-skip); None for
+            all.
     """
 
     mask: str
@@ -108,6 +127,8 @@ class Plan:
     prompts: int
     scheduler: str
     sweeps: tuple[Sweep, ...]
+    most: int
+    level: int | None
 
     @property
     def steps(self) -> int:
@@ -133,6 +154,8 @@ class Plan:
                 )
             predictor = PREDICTORS[self.predictor]()
         with contextlib.ExitStack() as stack:
+            if self.level is not None:
+                stack.enter_context(depth_skipped(pipe, self.level))
             if self.timesteps:
                 stack.enter_context(at_timesteps(pipe, self.timesteps))
             yield stack.enter_context(
@@ -168,12 +191,15 @@ class Plan:
         """Return the plan and how it was found, a line per sweep."""
         grid = ", ".join(map(str, self.timesteps)) or "the scheduler's own"
         lines = [
-            f"{self.steps} steps, {self.mask} (1 full, 0 {self.predictor})",
+            f"{self.steps} steps, {self.mask} (1 full, 0 {self.predictor})"
+            if "0" in self.mask
+            else f"{self.steps} steps, all of them full",
             f"time steps: {grid}",
-            f"FLOPs: {self.share:.1%} of {self.steps} full steps, "
+            "level: all" if self.level is None else f"level: kept down to {self.level}",
+            f"FLOPs: {self.share:.1%} of {self.most} full steps, "
             f"{self.budget:.1%} allowed",
             f"distance to {self.reference} steps on {self.prompts} prompts: "
-            f"{self.error:.4f}; {self.steps} full steps: {self.plain:.4f}",
+            f"{self.error:.4f}; {self.most} full steps: {self.plain:.4f}",
         ]
         for index, sweep in enumerate(self.sweeps):
             lines.append(
@@ -185,11 +211,17 @@ class Plan:
 
 @dataclass(frozen=True)
 class _Choice:
-    """A point of the search: γ and the end's share are None for the own time steps."""
+    """A point of the search.
+
+    ``grid`` is γ and the end's share, None for the scheduler's own time steps;
+    ``moved`` the time steps, if they were moved one by one.
+    """
 
     mask: str
     predictor: str
     grid: tuple[float, float] | None = None
+    moved: tuple[int, ...] = ()
+    level: int | None = None
 
 
 def plan(
@@ -206,28 +238,29 @@ def plan(
     seed: int = 0,
     **call: Any,
 ) -> Plan:
-    """Choose mask, predictor and time steps for a budget of FLOPs.
+    """Choose how to sample, by all of `AXES`, for a budget of FLOPs.
 
     Args:
         pipe: A diffusers pipeline around a UNet of Stable Diffusion's or SDXL's
             topology, without a method on it.
         prompts: A few prompts of the kind that it is for.
-        steps: Number of sampling steps.
+        steps: Most sampling steps; as many, if their number is not chosen.
         budget: The share of the FLOPs of that many full steps that may be spent.
         reference: Number of steps of what is to be come near to.
         predictors: What light steps may run, by name; the identity and extrapolation
             if left out.
         images: The input image of each prompt, for an image-to-image pipeline.
-        choose: What of `AXES` is chosen; the rest stays as the search begins: evenly
-            spread full steps, the first predictor, the scheduler's own time steps.
+        choose: What of `AXES` is chosen; the rest stays as the search begins: all
+            steps, full ones evenly spread, all levels, the first predictor, the
+            scheduler's own time steps.
         batch_size: Prompts per batch.
         seed: Of the starting noise; each prompt has its own.
         **call: Further arguments of the pipeline, such as ``guidance_scale``.
 
     Raises:
-        ValueError: If the budget allows no light step or takes fewer than one full one,
-            there are no prompts or not as many images, nothing is to be chosen, or a
-            method is applied already.
+        ValueError: If the budget does not pay for a full step and light ones, there are
+            no prompts or not as many images, nothing is to be chosen, or a method is
+            applied already.
 
     >>> import torch
     >>> from diffusers import StableDiffusionPipeline
@@ -277,6 +310,7 @@ class _Search:
         self.predictors, self.batch_size = predictors, batch_size
         self.seed, self.call = seed, call
         self.known: dict[_Choice, float] = {}
+        self.levels: dict[int, float] = {}
         self.moves = True
         try:
             visiting(pipe.scheduler, range(steps - 1, -1, -1))
@@ -285,20 +319,56 @@ class _Search:
 
     def run(self, budget: float, reference: int, choose: Sequence[str] = AXES) -> Plan:
         """Search."""
-        self.shares = {name: self.cost(name) for name in self.predictors}
-        self.full = {name: self.allowed(name, budget) for name in self.predictors}
-        self.full = {name: full for name, full in self.full.items() if full}
-        if not self.full:
+        self.shares = {name: self.cost(name)[False] for name in self.predictors}
+        self.levels = self.cheaper() if "level" in choose else {}
+        self.budget = budget
+        lengths = range(2, self.steps + 1) if "steps" in choose else (self.steps,)
+        starts = [
+            start
+            for level in (None, *self.levels)
+            for steps in lengths
+            if (start := self.start(steps, level)) is not None
+        ]
+        if not starts:
             raise ValueError(
                 f"a budget of {budget:.1%} of {self.steps} full steps does not pay for "
                 "one full step and light ones"
             )
         self.target = self.draw(reference)
-        first = next(iter(self.full))
-        best = _Choice(self.even(first), first)
+        ranked = sorted(starts, key=self.error)[:STARTS]
+        found = [self.descended(start, choose) for start in ranked]
+        sweeps = min(found, key=lambda each: each[-1].error)
+        plain = self.distance(self.draw(self.steps))
+        final = sweeps[-1]
+        return Plan(
+            mask=final.mask,
+            predictor=final.predictor,
+            timesteps=final.timesteps,
+            budget=budget,
+            share=self.share(final.mask, final.predictor, final.level),
+            error=final.error,
+            plain=plain,
+            reference=reference,
+            prompts=len(self.prompts),
+            scheduler=name_of(self.pipe.scheduler),
+            sweeps=tuple(sweeps),
+            most=self.steps,
+            level=final.level,
+        )
+
+    def start(self, steps: int, level: int | None) -> _Choice | None:
+        """Return where a search with so many steps begins; None if none is paid for."""
+        for name in self.predictors:
+            if full := self.full(steps, name, level):
+                return _Choice(_even(steps, full), name, level=level)
+        return None
+
+    def descended(self, best: _Choice, choose: Sequence[str]) -> list[Sweep]:
+        """Search with the number of steps that a start has."""
         sweeps = [self.swept(best)]
         for index in range(SWEEPS):
             before = self.error(best)
+            best = self.over_levels(best)
             if "time steps" in choose:
                 best = self.over_grids(best, 2.0**-index)
             if "mask" in choose:
@@ -308,31 +378,18 @@ class _Search:
             sweeps.append(self.swept(best))
             if self.error(best) >= before:
                 break
-        plain = self.distance(self.draw(self.steps))
-        final = sweeps[-1]
-        return Plan(
-            mask=final.mask,
-            predictor=final.predictor,
-            timesteps=final.timesteps,
-            budget=budget,
-            share=self.share(final.mask, final.predictor),
-            error=final.error,
-            plain=plain,
-            reference=reference,
-            prompts=len(self.prompts),
-            scheduler=name_of(self.pipe.scheduler),
-            sweeps=tuple(sweeps),
-        )
+        return sweeps
 
     # --- the coordinates ---
 
     def over_grids(self, best: _Choice, scale: float) -> _Choice:
-        """Walk to better time steps: along γ, along the end, as long as it helps."""
+        """Walk to better time steps: along γ and the end, then one by one."""
         if not self.moves:
             return best
         factor, stride = STRIDES[0] ** scale, STRIDES[1] * scale
-        best = self.better(best, replace(best, grid=best.grid or START))
-        while best.grid is not None:
+        if not best.moved:
+            best = self.better(best, replace(best, grid=best.grid or START))
+        while best.grid is not None and not best.moved:
             gamma, end = best.grid
             near = [(gamma * factor, end), (gamma / factor, end)]
             near += [(gamma, end + stride), (gamma, max(0.0, end - stride))]
@@ -340,57 +397,109 @@ class _Search:
             if moved == best:
                 break
             best = moved
+        return self.over_moves(best, scale)
+
+    def over_moves(self, best: _Choice, scale: float) -> _Choice:
+        """Move time steps one by one; the first stays, where noise is all there is."""
+        if len(self.grid(best) or self.own(len(best.mask))) != len(best.mask):
+            return best  # a scheduler that takes two calls for a step
+        for index in range(1, len(best.mask)):
+            timesteps = self.grid(best) or self.own(len(best.mask))
+            above, own, *below = timesteps[index - 1 : index + 2]
+            step = max(1, round(MOVED * scale * (above - own)))
+            near = [
+                (*timesteps[:index], moved_to, *timesteps[index + 1 :])
+                for moved_to in (own + step, own - step)
+                if max(below, default=-1) < moved_to < above
+            ]
+            best = self.better(best, *(replace(best, moved=each) for each in near))
         return best
 
     def over_masks(self, best: _Choice) -> _Choice:
         """Try the masks of the budget, or the one that spans tell if they are many."""
-        full = self.full[best.predictor]
-        masks = [m for m in _masks(self.steps) if m.count("1") == full]
+        steps = len(best.mask)
+        full = self.full(steps, best.predictor, best.level)
+        masks = [m for m in _masks(steps) if m.count("1") == full]
         if len(masks) > MEASURED or not masks:
-            whole = "1" * self.steps
-            base = self.latents(replace(best, mask=whole))
+            base = self.latents(replace(best, mask="1" * steps))
             costs = {}
-            for span in all_spans(self.steps):
-                one = replace(best, mask=mask_of_span(self.steps, span))
+            for span in all_spans(steps):
+                one = replace(best, mask=mask_of_span(steps, span))
                 costs[span] = self.distance(self.latents(one), base)
-            masks = [best_mask(self.steps, full, costs)]
+            masks = [best_mask(steps, full, costs)]
         return self.better(best, *(replace(best, mask=mask) for mask in masks))
+
+    def over_levels(self, best: _Choice) -> _Choice:
+        """Try other levels, with as many full steps as each leaves the budget for."""
+        others, steps = [], len(best.mask)
+        for level in (None, *self.levels):
+            if full := self.full(steps, best.predictor, level):
+                fits = best.mask.count("1") == full
+                mask = best.mask if fits else _even(steps, full)
+                others.append(replace(best, mask=mask, level=level))
+        return self.better(best, *others)
 
     def over_predictors(self, best: _Choice) -> _Choice:
         """Try the others, at the same mask if that is within their budget."""
         others = []
-        for name, full in self.full.items():
-            fits = best.mask.count("1") <= full
-            mask = best.mask if fits else self.even(name)
-            others.append(replace(best, mask=mask, predictor=name))
+        for name in self.predictors if "0" in best.mask else ():
+            if full := self.full(len(best.mask), name, best.level):
+                fits = best.mask.count("1") <= full
+                mask = best.mask if fits else _even(len(best.mask), full)
+                others.append(replace(best, mask=mask, predictor=name))
         return self.better(best, *others)
 
     # --- what they cost and what they are worth ---
 
-    def cost(self, predictor: str) -> float:
-        """Return what a light pass costs, as a share of a full one."""
-        mask, adaptor = "1" + "0" * (self.steps - 1), self.predictors[predictor]
-        with clockwork(self.pipe, mask=mask, adaptor=adaptor) as told:
-            self.sample(self.steps, self.prompts[:1], 0)
-        return told.flops[False] / told.flops[True]
+    def cost(self, predictor: str, level: int | None = None) -> dict[bool, float]:
+        """Return what a full (True) and a light pass cost, of a pass of all levels.
 
-    def share(self, mask: str, predictor: str) -> float:
+        Raises:
+            ValueError: If light passes need what is not kept.
+        """
+        adaptor = self.predictors[predictor]
+        with contextlib.ExitStack() as stack:
+            if level is not None:
+                stack.enter_context(depth_skipped(self.pipe, level))
+            told = stack.enter_context(clockwork(self.pipe, mask="10", adaptor=adaptor))
+            self.sample(2, self.prompts[:1], 0)
+            flops = told.flops
+        if level is None:
+            self.whole = flops[True]
+        return {full: count / self.whole for full, count in flops.items()}
+
+    def cheaper(self) -> dict[int, float]:
+        """Return levels that are worth a try, the deepest first, and their costs."""
+        found: dict[int, float] = {}
+        first = next(iter(self.predictors))
+        for level in range(levels_of(self.pipe.unet) - 1, 0, -1):
+            try:
+                cost = self.cost(first, level)[True]
+            except ValueError:
+                break  # light passes begin there
+            if cost <= min(found.values(), default=1.0) - APART:
+                found[level] = cost
+        return found
+
+    def share(self, mask: str, predictor: str, level: int | None = None) -> float:
         """Return a mask's share of the FLOPs, PNDM's and Heun's calls as they are."""
-        calls = Clock(mask=mask).calls(name_of(self.pipe.scheduler), len(mask))
-        light = calls.light * self.shares[predictor]
-        return (calls.full + light) / (calls.full + calls.light)
+        scheduler = name_of(self.pipe.scheduler)
+        calls = Clock(mask=mask).calls(scheduler, len(mask))
+        whole = Clock().calls(scheduler, self.steps).full
+        full = 1.0 if level is None else self.levels[level]
+        return (calls.full * full + calls.light * self.shares[predictor]) / whole
 
-    def allowed(self, predictor: str, budget: float) -> int:
-        """Return how many steps may be full, the first ones: 0 if none."""
-        masks = ["1" * n + "0" * (self.steps - n) for n in range(1, self.steps)]
-        paid = [m for m in masks if self.share(m, predictor) <= budget + 1e-9]
+    def full(self, steps: int, predictor: str, level: int | None = None) -> int:
+        """Return how many of so many steps may be full, the first ones: 0 if none."""
+        masks = ["1" * n + "0" * (steps - n) for n in range(1, steps + 1)]
+        if steps == self.steps and level is None:
+            masks.pop()  # no plan
+        paid = [
+            mask
+            for mask in masks
+            if self.share(mask, predictor, level) <= self.budget + 1e-9
+        ]
         return max((mask.count("1") for mask in paid), default=0)
-
-    def even(self, predictor: str) -> str:
-        """Return the mask whose full steps are spread most evenly."""
-        full = self.full[predictor]
-        places = {index * self.steps // full for index in range(full)}
-        return "".join("01"[index in places] for index in range(self.steps))
 
     def better(self, best: _Choice, *others: _Choice) -> _Choice:
         """Return the best of choices; of equals the first."""
@@ -415,20 +524,31 @@ class _Search:
 
     def grid(self, choice: _Choice) -> tuple[int, ...]:
         """Return a choice's time steps; empty for the scheduler's own."""
+        if choice.moved:
+            return choice.moved
         if choice.grid is None:
             return ()
         last = self.pipe.scheduler.config.num_train_timesteps - 1
         gamma, share = choice.grid
-        return ending_timesteps(self.steps, gamma, round(share * last), last=last)
+        steps = len(choice.mask)
+        return ending_timesteps(steps, gamma, round(share * last), last=last)
+
+    def own(self, steps: int) -> tuple[int, ...]:
+        """Return the scheduler's own time steps, whole numbers."""
+        scheduler = copy.deepcopy(self.pipe.scheduler)
+        scheduler.set_timesteps(steps)
+        return tuple(round(t) for t in scheduler.timesteps.tolist())
 
     def latents(self, choice: _Choice) -> torch.Tensor:
         """Sample by a choice."""
         adaptor, timesteps = self.predictors[choice.predictor], self.grid(choice)
         with contextlib.ExitStack() as stack:
+            if choice.level is not None:
+                stack.enter_context(depth_skipped(self.pipe, choice.level))
             if timesteps:
                 stack.enter_context(at_timesteps(self.pipe, timesteps))
             stack.enter_context(clockwork(self.pipe, mask=choice.mask, adaptor=adaptor))
-            return self.draw(self.steps)
+            return self.draw(len(choice.mask))
 
     def draw(self, steps: int) -> torch.Tensor:
         """Sample all prompts; float32 on the CPU."""
@@ -463,7 +583,14 @@ class _Search:
             self.grid(best),
             self.error(best),
             len(self.known),
+            best.level,
         )
+
+
+def _even(steps: int, full: int) -> str:
+    """Return the mask whose full steps are spread most evenly."""
+    places = {index * steps // full for index in range(full)}
+    return "".join("01"[index in places] for index in range(steps))
 
 
 @functools.cache

@@ -10,7 +10,8 @@ import pytest
 import torch
 from checkout import ROOT, resolved
 
-from clockwork_diffusion.plan import Plan
+from clockwork_diffusion.depth_skip import depth_skip
+from clockwork_diffusion.plan import AXES, Plan
 from clockwork_diffusion.schedulers import new_scheduler
 from clockwork_experiments.base import storage
 from clockwork_experiments.benchmark import comparison, measure
@@ -57,7 +58,7 @@ TASK = TaskSpec("text", "dpmpp", 3, 4, 2.0, 7, 2, 4)
 
 def test_a_kind_is_found_by_its_name_and_others_are_refused():
     assert made("tgate", {"gate": 2}).gate == 2
-    with pytest.raises(ValueError, match="'tgat' is not one of plain, reuse, tgate"):
+    with pytest.raises(ValueError, match="'tgat' is not one of plain, reuse, depth, tgate"):
         find("tgat")
     with pytest.raises(ValueError, match="unknown key 'ratio' in settings; known are"):
         made("tgate", {"ratio": 0.5})
@@ -90,9 +91,13 @@ def test_axes_tell_one_change_from_two():
     assert made("plain", {"steps": 5}).axes == ("time steps",)
     assert made("reuse", {}).axes == ("reuse",)
     assert made("reuse", {"grid": "ays"}).axes == ("reuse", "time steps")
-    assert len(made("planned", {}).axes) == 2
+    assert made("planned", {}).axes == ("time steps", "depth", "reuse")
+    alone = made("planned", {"choose": ["steps", "time steps"]})
+    assert alone.axes == ("time steps",)
+    with pytest.raises(ValueError, match="'masks'.* is not some of mask, predictor"):
+        made("planned", {"choose": ["masks"]})
     assert made("planned", {"choose": ["mask"]}).axes == ("reuse",)
-    assert set(METHODS) == {"plain", "reuse", "tgate", "tome", "planned"}
+    assert set(METHODS) == {*("plain", "reuse", "depth", "tgate", "tome", "planned")}
 
 
 # --- the configuration ---------------------------------------------------------------
@@ -189,7 +194,12 @@ def test_a_light_step_costs_quality_and_saves_flops(opened, reference, tmp_path)
     assert near["values"] != far["values"]
     costs = [
         measure.count_flops(opened.subject, each, opened.given)
-        for each in (whole, light, made("tgate", {"steps": 3, "gate": 1}))
+        for each in (
+            whole,
+            light,
+            made("tgate", {"steps": 3, "gate": 1}),
+            made("depth", {"steps": 3, "level": 6}),
+        )
     ]
     # Three steps of both branches.
     once = flops.count_full(opened.given.pipe.unet, 32)
@@ -198,6 +208,9 @@ def test_a_light_step_costs_quality_and_saves_flops(opened, reference, tmp_path)
     assert costs[1]["flops"] < costs[0]["flops"]
     # One branch alone after the gate, and its cross-attention not at all.
     assert costs[2]["flops"] < 4 * once.flops
+    # Depth-skip at every step, light ones as they are.
+    level = flops.count_full(depth_skip(opened.given.pipe.unet, 6), 32)
+    assert costs[3]["flops"] == 6 * level.flops < costs[0]["flops"]
 
 
 def test_a_grid_is_visited(opened):
@@ -266,12 +279,12 @@ def test_a_plan_of_edits_is_made_and_measured_by_the_steps(edits, tmp_path):
     model, frechet = MINI / "instruct-pix2pix", MINI / "features"
     task = TaskSpec("edit", "dpmpp", 3, 4, 2.0, 7, 2, 4)
     make_plan.make_plan(
-        make_plan.PlanSpec(task, 0.9, 3, 2, ("mask", "predictor", "time steps")),
+        make_plan.PlanSpec(task, 0.9, 3, 2, AXES),
         *(model, tmp_path / "plan.json"),
         set=edits,
     )
     planned = Plan.load(tmp_path / "plan.json")
-    assert planned.prompts == 2 and planned.steps == 3 and planned.share <= 0.9
+    assert planned.prompts == 2 and planned.steps <= 3 and planned.share <= 0.9
     sample_reference.sample_reference(
         *(task, model, frechet, "mini", tmp_path / "state"),
         tmp_path / "reference.safetensors",
@@ -288,7 +301,7 @@ def test_a_plan_of_edits_is_made_and_measured_by_the_steps(edits, tmp_path):
     # Two pairs, each from two noises.
     assert len(found["values"]["psnr_to_reference"]) == 4
     assert tuple(found["timesteps"]) == planned.timesteps
-    assert found["planned"] and len(found["axes"]) == 2
+    assert found["planned"] and len(found["axes"]) == 3
     once = flops.count_full(open_subject(task, model, pairs=edits).given.pipe.unet, 32)
     assert found["flops"] / (9 * once.flops) == pytest.approx(planned.share, abs=0.05)
 

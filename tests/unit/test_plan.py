@@ -13,6 +13,7 @@ from diffusers import (
 )
 
 from clockwork_diffusion.adaptors import IdentityAdaptor
+from clockwork_diffusion.depth_skip import depth_skipped
 from clockwork_diffusion.pipeline import clockwork
 from clockwork_diffusion.plan import Plan, _Choice, _Search, plan
 from clockwork_experiments.cli import app
@@ -52,9 +53,64 @@ def test_the_error_is_what_the_applied_plan_draws(pipe, made):
     assert made.error == pytest.approx(error.item(), rel=1e-5)
     plain = (draw(pipe, 4) - target).norm() / target.norm()
     assert made.plain == pytest.approx(plain.item(), rel=1e-5)
-    assert 1 - summary.flops_saved == pytest.approx(made.share)
-    assert made.share <= 0.8
+    assert (1 - summary.flops_saved) * made.steps / 4 == pytest.approx(made.share)
+    assert made.share <= 0.8 and made.most == 4
     assert "forward" not in vars(pipe.unet)
+
+
+def test_the_best_number_of_steps_is_found_with_full_steps_alone(pipe):
+    """Where light steps cost as much as full ones, fewer steps are all that is left."""
+
+    class Dear(_Search):
+        def cost(self, predictor, level=None):
+            return {True: 1.0, False: 1.0}
+
+    search = Dear(pipe, [PROMPT], 6, {"identity": IdentityAdaptor()}, 1, 0, {})
+    found = search.run(0.5, 12)
+    assert set(found.mask) == {"1"} and found.steps <= 3
+    assert found.share == pytest.approx(found.steps / 6)
+    target = search.draw(12)
+    alone = [search.distance(search.draw(n), target) for n in (2, 3)]
+    # Better than plain steps as they come, since time steps are moved.
+    assert found.error < min(alone)
+    assert "all of them full" in str(found) and "of 6 full steps" in str(found)
+
+
+def test_a_plan_with_a_level_is_depth_skip_and_costs_what_it_says(pipe, made):
+    search = _Search(pipe, [PROMPT], 4, {"identity": IdentityAdaptor()}, 1, 0, {})
+    whole = search.cost("identity")
+    levels = search.levels = search.cheaper()
+    assert whole[True] == 1 and list(levels) == sorted(levels, reverse=True)
+    costs = [1, *levels.values(), whole[False]]
+    assert costs == sorted(costs, reverse=True) and len(costs) > 2
+    level, cost = min(levels.items())
+    choice = {"mask": "1011", "predictor": "identity", "timesteps": (), "level": level}
+    other = Plan(**{**vars(made), **choice})
+    with other.applied(pipe) as summary:
+        found = draw(pipe, 4)
+    with depth_skipped(pipe, level), clockwork(pipe, mask="1011"):
+        assert torch.equal(draw(pipe, 4), found)
+    search.shares = {"identity": whole[False]}
+    run = summary.flops[True] * 3 + summary.flops[False]
+    with clockwork(pipe) as plain:
+        draw(pipe, 4)
+    assert search.share("1011", "identity", level) == pytest.approx(
+        run / (4 * plain.flops[True])
+    )
+    assert f"level: kept down to {level}" in str(other)
+
+
+def test_time_steps_are_moved_one_by_one_where_that_helps(pipe):
+    search = _Search(pipe, [PROMPT], 4, {"identity": IdentityAdaptor()}, 1, 0, {})
+    search.target, search.budget = search.draw(12), 1.0
+    search.shares = {"identity": 0.5}
+    start = _Choice("1111", "identity")
+    found = search.over_moves(start, 1.0)
+    steps = search.grid(found) or search.own(4)
+    assert steps[0] == search.own(4)[0]
+    assert list(steps) == sorted(set(steps), reverse=True)
+    assert search.error(found) <= search.error(start)
+    assert len(search.known) > 4
 
 
 def test_no_sweep_makes_it_worse_and_the_first_is_an_even_clock(made):
@@ -64,18 +120,18 @@ def test_no_sweep_makes_it_worse_and_the_first_is_an_even_clock(made):
     assert made.sweeps[0].predictor == "identity"
     assert errors[-1] == made.error < errors[0]
     tried = [sweep.tried for sweep in made.sweeps]
-    assert tried[0] == 1 and tried == sorted(tried)
+    assert tried[0] >= 2 and tried == sorted(tried)
 
 
 def test_with_the_rest_fixed_no_mask_of_the_budget_is_better(pipe, made):
     """Unless the predictor was changed after the masks were tried for the last time."""
     target = draw(pipe, 8)
-    full = made.mask.count("1")
-    for light in itertools.combinations(range(1, 4), 4 - full):
-        mask = "".join("01"[index not in light] for index in range(4))
+    steps, full = made.steps, made.mask.count("1")
+    for light in itertools.combinations(range(1, steps), steps - full):
+        mask = "".join("01"[index not in light] for index in range(steps))
         other = Plan(**{**vars(made), "mask": mask})
         with other.applied(pipe):
-            error = (draw(pipe, 4) - target).norm() / target.norm()
+            error = (draw(pipe, steps) - target).norm() / target.norm()
         assert error.item() >= made.error * (1 - 1e-5)
 
 
@@ -94,8 +150,8 @@ def test_sdxl_has_a_plan_too():
     pipe = sdxl()
     made = plan(pipe, [PROMPT], steps=3, budget=0.9, reference=5)
     with made.applied(pipe) as summary:
-        pipe(PROMPT, num_inference_steps=3, output_type="latent")
-    assert 1 - summary.flops_saved == pytest.approx(made.share)
+        pipe(PROMPT, num_inference_steps=made.steps, output_type="latent")
+    assert (1 - summary.flops_saved) * made.steps / 3 == pytest.approx(made.share)
 
 
 def test_calls_are_what_is_paid_for(pipe):
@@ -103,7 +159,8 @@ def test_calls_are_what_is_paid_for(pipe):
     before = pipe.scheduler
     pipe.scheduler = PNDMScheduler(**NOISE, skip_prk_steps=True)
     try:
-        made = plan(pipe, [PROMPT], steps=3, budget=0.9, reference=4)
+        chosen = ["mask", "predictor"]
+        made = plan(pipe, [PROMPT], steps=3, budget=0.9, reference=4, choose=chosen)
         with made.applied(pipe) as summary:
             pipe(PROMPT, num_inference_steps=3, output_type="latent")
     finally:
@@ -126,10 +183,10 @@ def test_one_s_own_predictor_has_to_be_handed_over(pipe, made):
     with pytest.raises(ValueError, match="'mine' is not one of identity, extrapolat"):
         own.applied(pipe).__enter__()
     with own.applied(pipe, IdentityAdaptor()):
-        first = draw(pipe, 4)
+        first = draw(pipe, made.steps)
     same = Plan(**{**vars(made), "predictor": "identity"})
     with same.applied(pipe):
-        assert torch.equal(draw(pipe, 4), first)
+        assert torch.equal(draw(pipe, made.steps), first)
 
 
 @pytest.mark.parametrize(
@@ -151,7 +208,8 @@ def test_of_many_steps_the_spans_tell_the_mask(pipe, monkeypatch):
     """Where all masks are too many to measure, one is, and it is in the budget."""
     monkeypatch.setattr("clockwork_diffusion.plan.MEASURED", 1)
     search = _Search(pipe, [PROMPT], 4, {"identity": IdentityAdaptor()}, 1, 0, {})
-    search.target, search.full = search.draw(6), {"identity": 2}
+    search.target, search.budget = search.draw(6), 0.75
+    search.shares = {"identity": 0.5}
     best = _Choice("1100", "identity")
     found = search.over_masks(best)
     assert found.mask.count("1") == 2
@@ -196,7 +254,7 @@ def test_what_is_not_to_be_chosen_stays(pipe):
     assert moved.sweeps[1].tried > 1 and moved.predictor == "identity"
     assert moved.mask == moved.sweeps[0].mask
     for wrong in (["masks"], []):
-        with pytest.raises(ValueError, match="is not some of time steps, mask, pred"):
+        with pytest.raises(ValueError, match="is not some of steps, level, time"):
             plan(pipe, PROMPTS, **SHORT, choose=wrong)
 
 

@@ -86,18 +86,6 @@ memory, walltime, gpu_model = jobs.memory, jobs.walltime, jobs.gpu_model
 UNIT_COSTS = costs.units_path(ROOT)
 
 
-def ids(section):
-    """Return a wildcard constraint: the ids of a section at any scale."""
-    return registry.ids(REGISTRY, section)
-
-
-def paper_ids(kind):
-    """Return a wildcard constraint: the ids of tables or figures."""
-    return "|".join(
-        sorted({n for each in REGISTRY.papers.values() for n in each[kind]})
-    )
-
-
 def all_cores():
     """Return the cores of this machine that Snakemake may use; of a cluster's node, 1.
 
@@ -107,33 +95,7 @@ def all_cores():
 
 
 wildcard_constraints:
-    scale="|".join(SCALES),
-    model=ids("models"),
-    dataset=ids("datasets"),
-    trajectory=ids("trajectories"),
-    adaptor=ids("adaptors"),
-    run=ids("runs"),
-    judged=ids("quality"),
-    backbone=ids("backbones"),
-    perturbation=ids("perturbations"),
-    translator=ids("translators"),
-    search=ids("depth_searches"),
-    step_search=ids("step_searches"),
-    benchmark_task=ids("benchmark_tasks"),
-    method=ids("benchmark"),
-    shown="methods|slice|plans|masks",
-    finetuned=ids("finetuned"),
-    source=ids("sources"),
-    coco=ids("coco"),
-    edit_set=ids("edit_sets"),
-    inversion=ids("editing.inversions"),
-    edit=ids("editing.edits"),
-    setting=ids("editing.settings"),
-    images="|".join((ids("runs"), ids("datasets"))),
-    paper="|".join(REGISTRY.papers),
-    table=paper_ids("tables"),
-    figure=paper_ids("figures"),
-    shard=r"\d{3}",
+    **registry.constraints(REGISTRY),
 
 
 # A step that asks something finds nobody there, and fails.

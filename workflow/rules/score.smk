@@ -61,7 +61,7 @@ rule score_images:
     benchmark:
         "benchmarks/{scale}/score_images/{run}.tsv"
     wildcard_constraints:
-        run=f"{ids('runs')}|{ids('datasets')}",
+        run=registry.ids(REGISTRY, "runs", "datasets"),
     conda:
         "../../environment.yml"
     threads: 1

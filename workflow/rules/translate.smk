@@ -96,7 +96,7 @@ rule score_translations:
     benchmark:
         "benchmarks/{scale}/score_translations/{translation}.tsv"
     wildcard_constraints:
-        translation=f"{ids('translations')}|{ids('translation_sets')}",
+        translation=registry.ids(REGISTRY, "translations", "translation_sets"),
     conda:
         "../../environment.yml"
     threads: 1

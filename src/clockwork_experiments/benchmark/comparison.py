@@ -250,8 +250,8 @@ def _of_budget(rows: Sequence[Row], plain: Row, budget: float) -> list[str]:
         return [f"{text}; nothing else is as cheap."]
     gap = best.minus(others[0])
     ends = f"{gap.value:.2f} dB [{gap.low:.2f}, {gap.high:.2f}]".replace("-", "−")
-    told = "behind it" if _told(best, others[0], gap) else "not told from it"
-    return [f"{text}; {others[0].label} is {told}, by {ends}."]
+    said = "behind it" if told(best, others[0], gap) else "not told from it"
+    return [f"{text}; {others[0].label} is {said}, by {ends}."]
 
 
 def _compared(row: Row, other: Row, plain: Row) -> str:
@@ -259,7 +259,7 @@ def _compared(row: Row, other: Row, plain: Row) -> str:
     cost = share(row, plain) - share(other, plain)
     ends = f"{gap.value:+.2f} dB [{gap.low:+.2f}, {gap.high:+.2f}]"
     verdict = "is not told from"
-    if _told(row, other, gap):
+    if told(row, other, gap):
         verdict = "is better than" if gap.value > 0 else "is worse than"
     many = ""
     if len(row.of_seeds) > 1:
@@ -277,7 +277,7 @@ def _once(row: Row) -> str:
     return " (one training seed)" if row.trained and len(row.of_seeds) == 1 else ""
 
 
-def _told(row: Row, other: Row, gap: Interval) -> bool:
+def told(row: Row, other: Row, gap: Interval) -> bool:
     """Tell whether a gap is clear of 0 for other captions, and for other trainings.
 
     The latter by Student's t over training seeds, where there are several. Seeds of two

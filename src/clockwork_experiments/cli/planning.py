@@ -24,7 +24,7 @@ def plan(
             metavar="FILE", help="A few prompts, a line each.", dir_okay=False
         ),
     ],
-    steps: Annotated[int, typer.Option(min=2, help="Sampling steps.")] = 8,
+    steps: Annotated[int, typer.Option(min=2, help="Most sampling steps.")] = 8,
     budget: Annotated[
         float,
         typer.Option(min=0, max=1, help="Share of the FLOPs of as many full steps."),
@@ -45,7 +45,7 @@ def plan(
         Path, typer.Option("--output", "-o", help="The file.", dir_okay=False)
     ] = Path("plan.json"),
 ) -> None:
-    """Plan full steps, predictor and time steps for a budget.
+    """Plan steps, full ones, predictor and time steps for a budget.
 
     The plan is printed and written.
     `clockwork_diffusion.plan.Plan.load` reads the file, and applies it.

@@ -65,7 +65,7 @@ RECORDED = {
 }
 """What must be said of trajectories, by the adaptor or by its ``trajectories``."""
 
-BENCHMARKED = ("steps", "grid", "clock", "mask", "gate", "ratio", "budget")
+BENCHMARKED = ("steps", "grid", "clock", "mask", "gate", "ratio", "budget", "level")
 """Settings of the benchmark's methods of ours; others stand in ``settings``."""
 
 PERTURBED = ("layers", "alphas", "starts", "seed", "batch_size", "kept")

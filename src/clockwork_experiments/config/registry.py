@@ -161,7 +161,43 @@ def with_study(papers: Settings) -> Settings:
     return papers
 
 
-def ids(known: Registry, section: str) -> str:
-    """Return the ids of a section at any scale, as a wildcard's constraint."""
-    names = {name for scale in SCALES for name in known.entries(scale, section)}
+IDS = {
+    **{"model": "models", "dataset": "datasets", "trajectory": "trajectories"},
+    **{"adaptor": "adaptors", "run": "runs", "judged": "quality"},
+    **{"backbone": "backbones", "perturbation": "perturbations"},
+    **{"translator": "translators", "search": "depth_searches"},
+    **{"step_search": "step_searches", "benchmark_task": "benchmark_tasks"},
+    **{"method": "benchmark", "finetuned": "finetuned", "source": "sources"},
+    **{"coco": "coco", "edit_set": "edit_sets", "inversion": "editing.inversions"},
+    **{"edit": "editing.edits", "setting": "editing.settings"},
+}
+"""Wildcards that are ids, and the sections that they are of."""
+
+
+def constraints(known: Registry) -> dict[str, str]:
+    """Return what each wildcard of the rules may be, as a regular expression."""
+    return {
+        **{wildcard: ids(known, section) for wildcard, section in IDS.items()},
+        "images": ids(known, "runs", "datasets"),
+        "scale": "|".join(SCALES),
+        "shown": "methods|slice|plans|masks",
+        "paper": "|".join(known.papers),
+        "table": _shown(known, "tables"),
+        "figure": _shown(known, "figures"),
+        "shard": r"\d{3}",
+    }
+
+
+def ids(known: Registry, *sections: str) -> str:
+    """Return the ids of sections at any scale, as a regular expression."""
+    names = {
+        name
+        for scale in SCALES
+        for section in sections
+        for name in known.entries(scale, section)
+    }
     return "|".join(sorted(names)) or "none"
+
+
+def _shown(known: Registry, kind: str) -> str:
+    return "|".join(sorted({n for each in known.papers.values() for n in each[kind]}))

@@ -7,6 +7,7 @@ from typing import Any
 
 from clockwork_experiments.base import classes
 from clockwork_experiments.benchmark.method import Method
+from clockwork_experiments.benchmark.methods.depth import Depth
 from clockwork_experiments.benchmark.methods.plain import Plain
 from clockwork_experiments.benchmark.methods.planned import Planned
 from clockwork_experiments.benchmark.methods.reuse import Reuse
@@ -17,6 +18,7 @@ from clockwork_experiments.config.parse import parse
 METHODS: dict[str, type[Method]] = {
     "plain": Plain,
     "reuse": Reuse,
+    "depth": Depth,
     "tgate": TGate,
     "tome": ToMe,
     "planned": Planned,

@@ -17,6 +17,7 @@ from clockwork_experiments.benchmark.comparison import (
     rows_of,
     sentences,
     share,
+    told,
 )
 from clockwork_experiments.report.kinds import Given, Known, Needs
 from clockwork_experiments.report.tables.table import (
@@ -165,7 +166,9 @@ class PlansSpec(Compared):
             known = [each for each in self.budgets if each >= allowed - 1e-3]
             other = best_single(rows, plain, min(known, default=allowed))
             gap = plan.minus(other) if other is not None else None
-            better += gap is not None and gap.value >= ENOUGH and gap.low > 0
+            if gap is not None and gap.value >= ENOUGH:
+                assert other is not None
+                better += told(plan, other, gap)
             cells.append(
                 {
                     "run": plan.methods[0],
@@ -182,8 +185,8 @@ class PlansSpec(Compared):
             f"{better} of {len(plans)} plans are better than the best single axis by "
             f"{ENOUGH:.0f} dB or more, with an interval clear of 0. The best single "
             "axis is the best on these very images, of plain steps at any time steps, "
-            "of masks and clocks with any predictor, of masks that were planned as the "
-            "plans were, of T-GATE and of ToMe."
+            "of masks and clocks with any predictor, of masks and time steps that were "
+            "planned as the plans were, of depth-skip, of T-GATE and of ToMe."
         )
         return self.chosen(
             Table(self.title, self.caption, PLAN_COLUMNS, cells, (note,))
