@@ -310,13 +310,6 @@ def item_spec(config: Config, wildcards: Wildcards) -> str:
     told["plain"] = plain_of(config, scale, task)
     told["budgets"] = list(found["budgets"])
     told["timed"] = wildcards.shown != "slice"
-    if wildcards.shown != "plans":
-        told["brief"] = [
-            *("label", "front", "share", "share_with_attention"),
-            *(("time",) if told["timed"] else ()),
-            *("psnr_to_reference", "frechet"),
-            *(("as_captioned",) if "model" in found else ()),
-        ]
     return as_json({**told, "caption": _said(config, scale, task)})
 
 

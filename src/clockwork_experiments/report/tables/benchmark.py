@@ -94,9 +94,18 @@ class BenchmarkSpec(Compared):
         ordered = sorted(rows, key=lambda each: each.flops_with_attention)
         cells = [_cells(row, plain, row in best) for row in ordered]
         said = sentences(rows, plain, self.budgets)
-        table = Table(self.title, self.caption, COLUMNS, cells, said)
+        brief = tuple(
+            key for key in BRIEF if any(each[key] is not None for each in cells)
+        )
+        table = Table(self.title, self.caption, COLUMNS, cells, said, brief=brief)
         return self.chosen(table)
 
+
+BRIEF = (
+    *("label", "front", "share", "share_with_attention", "time"),
+    *("psnr_to_reference", "frechet", "as_captioned"),
+)
+"""What Markdown shows, as far as it was measured."""
 
 COLUMNS = {
     "run": Column(None, names=True),
