@@ -501,7 +501,11 @@ def test_the_plan_is_compared_with_the_best_that_changes_one_thing(given):
     (only,) = table.rows
     assert only["single"] == "ResNet"
     assert only["difference"].value == pytest.approx(2.5, abs=0.1)
-    assert table.notes[0].startswith("1 of 1 plans are better than the best single")
+    # Two trainings of what it is held against are too few to tell.
+    assert table.notes[0].startswith("0 of 1 plans are better than the best single")
+    once = tuple(each for each in LISTED if each.method != "resnet_seed1")
+    (note,) = replace(spec, methods=once).make(given).notes
+    assert note.startswith("1 of 1 plans are better than the best single")
 
 
 def test_the_figure_draws_each_family_once(given):
