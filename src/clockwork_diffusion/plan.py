@@ -252,7 +252,8 @@ def plan(
         images: The input image of each prompt, for an image-to-image pipeline.
         choose: What of `AXES` is chosen; the rest stays as the search begins: all
             steps, full ones evenly spread, all levels, the first predictor, the
-            scheduler's own time steps.
+            scheduler's own time steps. Where the number of steps is chosen and the mask
+            is not, all are full.
         batch_size: Prompts per batch.
         seed: Of the starting noise; each prompt has its own.
         **call: Further arguments of the pipeline, such as ``guidance_scale``.
@@ -329,6 +330,8 @@ class _Search:
             for steps in lengths
             if (start := self.start(steps, level)) is not None
         ]
+        if "steps" in choose and "mask" not in choose:
+            starts = [start for start in starts if "0" not in start.mask]
         if not starts:
             raise ValueError(
                 f"a budget of {budget:.1%} of {self.steps} full steps does not pay for "

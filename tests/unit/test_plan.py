@@ -253,6 +253,8 @@ def test_what_is_not_to_be_chosen_stays(pipe):
     # Of weights that are random the scheduler's own time steps may be the best.
     assert moved.sweeps[1].tried > 1 and moved.predictor == "identity"
     assert moved.mask == moved.sweeps[0].mask
+    fewer = plan(pipe, PROMPTS, **SHORT, choose=["steps", "time steps"])
+    assert "0" not in fewer.mask and fewer.steps < SHORT["steps"]
     for wrong in (["masks"], []):
         with pytest.raises(ValueError, match="is not some of steps, level, time"):
             plan(pipe, PROMPTS, **SHORT, choose=wrong)
