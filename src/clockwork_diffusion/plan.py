@@ -65,7 +65,7 @@ APART = 0.05
 """Levels are tried that cost less than the one before by so much of the whole UNet."""
 
 STARTS = 3
-"""From how many starts the search goes on."""
+"""From how many starts the search goes on; and from the best of whole steps alone."""
 
 MOVED = 0.25
 """By which share of the gap before it a time step moves at first."""
@@ -338,8 +338,11 @@ class _Search:
                 "one full step and light ones"
             )
         self.target = self.draw(reference)
-        ranked = sorted(starts, key=self.error)[:STARTS]
-        found = [self.descended(start, choose) for start in ranked]
+        ranked = sorted(starts, key=self.error)
+        whole = [each for each in ranked if "0" not in each.mask and each.level is None]
+        # Fewer whole steps gain most by time steps of their own, which come later.
+        chosen = dict.fromkeys((*ranked[:STARTS], *whole[:1]))
+        found = [self.descended(start, choose) for start in chosen]
         sweeps = min(found, key=lambda each: each[-1].error)
         plain = self.distance(self.draw(self.steps))
         final = sweeps[-1]
