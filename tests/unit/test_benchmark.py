@@ -11,7 +11,7 @@ import torch
 from checkout import ROOT, resolved
 
 from clockwork_diffusion.depth_skip import depth_skip
-from clockwork_diffusion.plan import AXES, Plan
+from clockwork_diffusion.plan import Plan
 from clockwork_diffusion.schedulers import new_scheduler
 from clockwork_experiments.base import storage
 from clockwork_experiments.benchmark import comparison, measure
@@ -279,7 +279,7 @@ def test_a_plan_of_edits_is_made_and_measured_by_the_steps(edits, tmp_path):
     model, frechet = MINI / "instruct-pix2pix", MINI / "features"
     task = TaskSpec("edit", "dpmpp", 3, 4, 2.0, 7, 2, 4)
     make_plan.make_plan(
-        make_plan.PlanSpec(task, 0.9, 3, 2, AXES),
+        make_plan.PlanSpec(task, 0.9, 3, 2, ("steps", "mask", "time steps")),
         *(model, tmp_path / "plan.json"),
         set=edits,
     )

@@ -99,4 +99,6 @@ def test_dead_runs_are_scored_and_say_so(tmp_path):
 def test_a_search_has_no_dead_reference(tmp_path):
     reference = Kept(tmp_path / "reference.safetensors", "marks")
     with pytest.raises(ValueError, match="reference: of 3 images, 3 are of one colour"):
-        reference.images((3, 3, 8, 8), 2, lambda rows: black(rows.stop - rows.start))
+        reference.images(
+            (3, 3, 8, 8), 2, lambda rows: black(rows.stop - rows.start).float()
+        )

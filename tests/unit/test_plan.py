@@ -15,14 +15,19 @@ from diffusers import (
 from clockwork_diffusion.adaptors import IdentityAdaptor
 from clockwork_diffusion.depth_skip import depth_skipped
 from clockwork_diffusion.pipeline import clockwork
-from clockwork_diffusion.plan import Plan, _Choice, _Search, plan
+from clockwork_diffusion.plan import AXES, Plan, _Choice, _Search, plan
 from clockwork_experiments.cli import app
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from pipelines import NOISE, PROMPT, sd, sdxl  # noqa: E402
 
 PROMPTS = [PROMPT, "a blue square"]
-SHORT = {"steps": 4, "budget": 0.8, "reference": 8, "guidance_scale": 2.0}
+# Of levels each pass is counted, which takes seconds: they have a test of their own.
+CHOSEN = [axis for axis in AXES if axis != "level"]
+SHORT = {
+    **{"steps": 4, "budget": 0.8, "reference": 8, "guidance_scale": 2.0},
+    "choose": CHOSEN,
+}
 
 
 @pytest.fixture(scope="module")
@@ -148,7 +153,7 @@ def test_a_plan_is_saved_read_and_printed(made, tmp_path):
 
 def test_sdxl_has_a_plan_too():
     pipe = sdxl()
-    made = plan(pipe, [PROMPT], steps=3, budget=0.9, reference=5)
+    made = plan(pipe, [PROMPT], steps=3, budget=0.9, reference=5, choose=CHOSEN)
     with made.applied(pipe) as summary:
         pipe(PROMPT, num_inference_steps=made.steps, output_type="latent")
     assert (1 - summary.flops_saved) * made.steps / 3 == pytest.approx(made.share)
@@ -246,24 +251,26 @@ def test_the_command_writes_what_it_prints(pipe, tmp_path, monkeypatch, capsys):
 
 
 def test_what_is_not_to_be_chosen_stays(pipe):
-    made = plan(pipe, PROMPTS, **SHORT, choose=["mask"])
+    short = {name: each for name, each in SHORT.items() if name != "choose"}
+    made = plan(pipe, PROMPTS, **short, choose=["mask"])
     assert (made.predictor, made.timesteps) == ("identity", ())
     assert len({sweep.mask for sweep in made.sweeps}) <= 2
-    moved = plan(pipe, PROMPTS, **SHORT, choose=["time steps"])
+    moved = plan(pipe, PROMPTS, **short, choose=["time steps"])
     # Of weights that are random the scheduler's own time steps may be the best.
     assert moved.sweeps[1].tried > 1 and moved.predictor == "identity"
     assert moved.mask == moved.sweeps[0].mask
-    fewer = plan(pipe, PROMPTS, **SHORT, choose=["steps", "time steps"])
+    fewer = plan(pipe, PROMPTS, **short, choose=["steps", "time steps"])
     assert "0" not in fewer.mask and fewer.steps < SHORT["steps"]
     for wrong in (["masks"], []):
         with pytest.raises(ValueError, match="is not some of steps, level, time"):
-            plan(pipe, PROMPTS, **SHORT, choose=wrong)
+            plan(pipe, PROMPTS, **short, choose=wrong)
 
 
 def test_a_plan_of_an_image_to_image_pipeline_sees_each_prompts_own_image():
     pipe = sd(StableDiffusionInstructPix2PixPipeline, unet={"in_channels": 8})
     images = list(torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0)))
     asked = {"steps": 3, "budget": 0.9, "reference": 5, "images": images}
+    asked |= {"choose": ["mask", "predictor"]}
     one = plan(pipe, PROMPTS, batch_size=1, **asked)
     both = plan(pipe, PROMPTS, batch_size=2, **asked)
     assert one.error == pytest.approx(both.error, rel=1e-3)

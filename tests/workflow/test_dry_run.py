@@ -100,7 +100,7 @@ def test_the_benchmark_is_a_target_of_its_own(checkout):
     methods = config["benchmark"]
     assert planned["measure_method"] == planned["time_method"] == len(methods)
     plans = [name for name, each in methods.items() if each["kind"] == "planned"]
-    assert planned["make_plan"] == len(plans) == 12
+    assert planned["make_plan"] == len(plans) == 18
     assert planned["measure_masks"] == len(config["benchmark_tasks"]["t2i"]["masks"])
     assert planned["sample_reference"] == planned["find_grids"] == 2
 
