@@ -26,7 +26,7 @@ FAMILIES = (
     "plain, chosen time steps",
     "reuse, nothing trained",
     "reuse, fitted or trained",
-    "attention or tokens",
+    "attention, tokens or depth",
     "reuse and time steps",
     "joint plan",
 )
