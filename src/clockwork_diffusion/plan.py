@@ -407,10 +407,10 @@ class _Search:
 
     def over_moves(self, best: _Choice, scale: float) -> _Choice:
         """Move time steps one by one; the first stays, where noise is all there is."""
-        if len(self.grid(best) or self.own(len(best.mask))) != len(best.mask):
+        timesteps = self.grid(best) or self.own(len(best.mask))
+        if len(timesteps) != len(best.mask):
             return best  # a scheduler that takes two calls for a step
         for index in range(1, len(best.mask)):
-            timesteps = self.grid(best) or self.own(len(best.mask))
             above, own, *below = timesteps[index - 1 : index + 2]
             step = max(1, round(MOVED * scale * (above - own)))
             near = [
@@ -419,6 +419,7 @@ class _Search:
                 if max(below, default=-1) < moved_to < above
             ]
             best = self.better(best, *(replace(best, moved=each) for each in near))
+            timesteps = best.moved or timesteps
         return best
 
     def over_masks(self, best: _Choice) -> _Choice:

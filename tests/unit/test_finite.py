@@ -7,7 +7,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from clockwork_diffusion.encoding import decode_latents, encode_images, encode_prompts
+from clockwork_diffusion.encoding import (
+    decode_latents,
+    decode_pixels,
+    encode_images,
+    encode_prompts,
+)
 from clockwork_diffusion.finite import NotFiniteError, check_finite
 from clockwork_diffusion.passes import Passes
 from clockwork_diffusion.plug_and_play import loops
@@ -17,7 +22,6 @@ from clockwork_experiments.config.parse import parse
 from clockwork_experiments.generate import text, translators
 from clockwork_experiments.generate.translate import TranslationSpec
 from clockwork_experiments.models import loading
-from clockwork_experiments.score.perturbation import decode_pixels
 
 MINI = Path(__file__).parents[2] / "resources" / "mini"
 PROMPTS = ["a red star", "a blue ring"]

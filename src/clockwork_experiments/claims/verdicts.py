@@ -301,16 +301,12 @@ def _judge_part(
     spread = measurements.spread(part, metric)
     return Judged(
         **known,
+        **_told(effect, tested),
         verdict=verdict_of(needed) if judgeable else UNDECIDED,
-        effect=Number(effect.value, *effect.interval()),
         margin=shown,
         contrasts=needed,
-        failing_level=failing_level(tested),
         standardised=effect.value / spread if spread else None,
         by_seed=tuple(effect.by_seed.tolist()),
-        n=effect.n,
-        unit=effect.unit,
-        interval=f"95 % {effect.method}",
         compared=_compared(measurements, part),
         note="" if judgeable else UNCLEAR.format(chosen.worse or "no score"),
         judgeable=judgeable,
@@ -421,17 +417,24 @@ def _judge_resampled(
     needed = contrasts(part.test, effect, margin.value, tested)
     return Judged(
         **known,
+        **_told(effect, tested),
         verdict=verdict_of(needed),
-        effect=Number(effect.value, *effect.interval()),
         margin=Number(margin.value),
         contrasts=needed,
-        failing_level=failing_level(tested),
-        n=effect.n,
-        unit=effect.unit,
-        interval=f"95 % {effect.method}",
         compared=compared,
         note=note,
     )
+
+
+def _told(effect: Measured, tested: int) -> dict[str, Any]:
+    """Return what is told of an effect that has an interval of its own."""
+    return {
+        "effect": Number(effect.value, *effect.interval()),
+        "failing_level": failing_level(tested),
+        "n": effect.n,
+        "unit": effect.unit,
+        "interval": f"95 % {effect.method}",
+    }
 
 
 def _ratio_contrasts(

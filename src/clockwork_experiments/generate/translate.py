@@ -17,7 +17,7 @@ import torch
 from diffusers import DPMSolverMultistepScheduler
 
 from clockwork_diffusion.clock import Clock
-from clockwork_diffusion.encoding import decode_pixels, to_bytes
+from clockwork_diffusion.encoding import decode_latents, decode_pixels, to_bytes
 from clockwork_diffusion.finite import after_each_step
 from clockwork_diffusion.schedulers import new_scheduler, visiting
 from clockwork_diffusion.timesteps import check_timesteps, uniform_timesteps
@@ -226,7 +226,9 @@ class Translator:
             images: The input images; StableSR's decoder takes features and colours of
                 them.
         """
-        return to_bytes(self.decode_pixels(latents, images))
+        if self.task != "restoration":
+            return decode_latents(self.pipe, latents)
+        return to_bytes(self._restored(latents, images)).cpu()
 
     @torch.no_grad()
     def decode_pixels(
@@ -235,5 +237,9 @@ class Translator:
         """Decode latents to pixels from 0 to 1; see `decode`."""
         if self.task != "restoration":
             return decode_pixels(self.pipe, latents)
+        return self._restored(latents, images).cpu()
+
+    def _restored(self, latents: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
         pixels = self.pipe.decode(latents, images.float() / 127.5 - 1, self.fidelity)
-        return (pixels / 2 + 0.5).clamp(0, 1).cpu()
+        shown: torch.Tensor = (pixels / 2 + 0.5).clamp(0, 1)
+        return shown

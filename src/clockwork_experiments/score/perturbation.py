@@ -33,8 +33,7 @@ from diffusers import StableDiffusionPipeline, UNet2DConditionModel
 from torch import nn
 from tqdm import tqdm
 
-from clockwork_diffusion.encoding import Prompts
-from clockwork_diffusion.finite import check_finite
+from clockwork_diffusion.encoding import Prompts, decode_pixels, to_bytes
 from clockwork_experiments.generate.text import (
     SamplerSpec,
     generators,
@@ -292,6 +291,8 @@ def sample_grid(
         find_layer(unet, layer)
     seeds = [image_seed(spec.seed, first + index) for index in range(len(prompts))]
     latents = sample(pipe, prompts, generators(seeds), sampler)
+    # Not rounded: that is white noise, and would outweigh a small error at high
+    # frequencies.
     pixels = decode_pixels(pipe, latents)
     kept = max(0, min(len(prompts), spec.kept - first))
     values: dict[str, list[torch.Tensor]] = {name: [] for name in MEASURES}
@@ -308,7 +309,7 @@ def sample_grid(
         decoded = decode_pixels(pipe, other)
         for name, value in measure(decoded, pixels, other, latents).items():
             values[name].append(value)
-        shown.append(_rounded(decoded[:kept]))
+        shown.append(to_bytes(decoded[:kept]))
     grid = (len(spec.layers), len(spec.alphas), len(spec.starts))
     return {
         **{
@@ -316,29 +317,8 @@ def sample_grid(
             for name, parts in values.items()
         },
         "images": torch.stack(shown, dim=1).view(kept, *grid, *pixels.shape[1:]),
-        "unperturbed": _rounded(pixels[:kept]),
+        "unperturbed": to_bytes(pixels[:kept]),
     }
-
-
-@torch.inference_mode()
-def decode_pixels(
-    pipe: StableDiffusionPipeline, latents: torch.Tensor, batch_size: int = 64
-) -> torch.Tensor:
-    """Decode latents to ``(N, 3, H, W)`` from 0 to 1, on the CPU, without rounding.
-
-    `encoding.decode_latents` rounds these to 8 bits. Rounding is white noise, and would
-    outweigh a small error at high frequencies.
-    """
-    parts = []
-    for batch in latents.split(batch_size):
-        decoded = pipe.vae.decode(batch / pipe.vae.config.scaling_factor).sample
-        check_finite(decoded, "decoded pixels")
-        parts.append((decoded / 2 + 0.5).clamp(0, 1).cpu())
-    return torch.cat(parts)
-
-
-def _rounded(pixels: torch.Tensor) -> torch.Tensor:
-    return (pixels * 255).round().byte()
 
 
 def measure(
